@@ -1,0 +1,52 @@
+# The house keeping of weir.  Meson builds; this file names what people do.
+#
+# Every target sets up what it needs (Debian packages, .venv) and works from any directory:
+# make -C path/to/weir demo.  PYTHON=... chooses the Python that .venv is made from.
+
+ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+BIN := $(ROOT)/.venv/bin
+DEMO_ARGS ?=
+export PYTHON PREFIX DESTDIR WERROR
+
+.PHONY: all help setup demo check sanitize bench docs install format clean
+.DEFAULT_GOAL := all
+
+all: setup ## build the library and make the package importable from .venv (default)
+	@$(ROOT)/scripts/build dev
+
+help: ## say what the targets are
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1\t\2/p' $(ROOT)/Makefile | expand -t 16
+
+setup: ## install what is missing to build; does nothing when nothing is
+	@$(ROOT)/scripts/setup build
+
+demo: all ## run the main example on real input; DEMO_ARGS=--compare draws the comparison
+	@case " $(DEMO_ARGS) " in *" --compare "*) $(ROOT)/scripts/setup plot;; esac
+	@cd $(ROOT) && .venv/bin/python examples/digest_tree.py $(DEMO_ARGS)
+
+check: ## run every check and test; STEPS="layers man" runs some
+	@$(ROOT)/scripts/setup check
+	@$(ROOT)/scripts/check $(STEPS)
+
+sanitize: ## run the C tests under ASan+UBSan and under TSan
+	@$(ROOT)/scripts/setup check
+	@$(ROOT)/scripts/check asan tsan
+
+bench: ## measure against the peers
+	@echo "weir: there are no benchmarks yet; they will live in bench/, one file per question."
+
+docs: ## render the manual pages to build/docs
+	@$(ROOT)/scripts/setup check
+	@$(ROOT)/scripts/docs
+
+install: setup ## install the library, headers and manual pages; PREFIX=/usr/local DESTDIR=
+	@$(ROOT)/scripts/build release
+	@$(BIN)/meson install -C $(ROOT)/build-release --no-rebuild --quiet
+
+format: ## rewrite C and Python in the project's format
+	@$(ROOT)/scripts/setup check
+	@$(ROOT)/scripts/format
+
+clean: ## remove what was built, not .venv
+	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
+		$(ROOT)/python/weir/*.so $(ROOT)/out

@@ -1,0 +1,11 @@
+/* weir.h - all of libweir. */
+#ifndef WEIR_WEIR_H
+#define WEIR_WEIR_H
+
+#include <weir/base.h>
+#include <weir/pool.h>
+#include <weir/queue.h>
+#include <weir/thread_pool.h>
+#include <weir/worker.h>
+
+#endif

@@ -1,0 +1,191 @@
+/* module.c - the extension module weir._weir: its state and its types.
+ *
+ * Multi-phase initialisation: every interpreter, also one with its own GIL, has its own state.
+ */
+#include "module.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* The files that bring types; a row is NULL when its file is not linked in. */
+static int (*const types_add[])(PyObject *, module_state *) = {
+    ext_queue_types_add,
+    ext_permits_types_add,
+    ext_pool_types_add,
+    ext_worker_types_add,
+};
+
+/* ---- forks ------------------------------------------------------------------------------ */
+
+static atomic_uint fork_generation;
+
+static void in_forked_child(void)
+{
+    atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+}
+
+static void count_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_forked_child);
+}
+
+unsigned ext_fork_generation(void)
+{
+    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+/* ---- shared helpers --------------------------------------------------------------------- */
+
+module_state *ext_state_of(PyTypeObject *type)
+{
+    /* PyType_GetModuleByDef is younger than 3.10. */
+    PyObject *mro = type->tp_mro;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
+        if (!PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE))
+            continue;
+        PyObject *module = ((PyHeapTypeObject *)base)->ht_module;
+        if (module && PyModule_Check(module) && PyModule_GetDef(module) == &ext_module_def)
+            return PyModule_GetState(module);
+    }
+    PyErr_Format(PyExc_TypeError, "%s is not a type of weir", type->tp_name);
+    return NULL;
+}
+
+int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!type)
+        return -1;
+    if (PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
+    *ret_type = (PyTypeObject *)type;
+    return 0;
+}
+
+static int index_of(const char *const *names, PyObject *name)
+{
+    for (int i = 0; names[i]; i++)
+        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0)
+            return i;
+    return -1;
+}
+
+int ext_parse_args(const char *function, const char *const *names, int n_positional, int n_required,
+                   PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames, PyObject **ret)
+{
+    if (n_args > n_positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)",
+                     function, n_positional, n_positional == 1 ? "" : "s", n_args);
+        return -1;
+    }
+    for (int i = 0; names[i]; i++)
+        ret[i] = i < n_args ? args[i] : NULL;
+
+    Py_ssize_t n_keywords = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+    for (Py_ssize_t k = 0; k < n_keywords; k++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, k);
+        int i = index_of(names, name);
+        if (i < 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function,
+                         name);
+            return -1;
+        }
+        if (ret[i]) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", function,
+                         name);
+            return -1;
+        }
+        ret[i] = args[n_args + k];
+    }
+    for (int i = 0; i < n_required; i++) {
+        if (!ret[i]) {
+            PyErr_Format(PyExc_TypeError, "%s() is missing its argument '%s'", function, names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- the module ------------------------------------------------------------------------- */
+
+static int import_into(PyObject **ret, const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    if (!module)
+        return -1;
+    *ret = PyObject_GetAttrString(module, name);
+    Py_DECREF(module);
+    return *ret ? 0 : -1;
+}
+
+static int module_exec(PyObject *module)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, count_forks);
+
+    module_state *state = PyModule_GetState(module);
+    if (import_into(&state->full, "queue", "Full") < 0 ||
+        import_into(&state->empty, "queue", "Empty") < 0 ||
+        import_into(&state->getsizeof, "sys", "getsizeof") < 0 ||
+        import_into(&state->shut_down, "weir._errors", "ShutDown") < 0 ||
+        import_into(&state->too_large, "weir._errors", "TooLarge") < 0 ||
+        import_into(&state->stats_type, "weir._stats", "QueueStats") < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
+        if (types_add[i] && types_add[i](module, state) < 0)
+            return -1;
+    return PyModule_AddStringConstant(module, "__version__", weir_version());
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state *state = PyModule_GetState(module);
+#define X(type, name) Py_VISIT(state->name);
+    STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    module_state *state = PyModule_GetState(module);
+#define X(type, name) Py_CLEAR(state->name);
+    STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef ext_module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "weir._weir",
+    .m_doc = "libweir for Python; use the package weir.",
+    .m_size = sizeof(module_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__weir(void)
+{
+    return PyModuleDef_Init(&ext_module_def);
+}

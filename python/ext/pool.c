@@ -1,0 +1,514 @@
+/* pool.c - weir._weir.Pool: a process pool of libweir; weir._process makes the executor of it.
+ *
+ * Ownership:  post takes a reference to the task's tag (its future), given back when the task is
+ *             collected, dropped or cancelled.
+ * Threads:    one thread collects; it holds the GIL only between two calls.
+ * Fork:       in a forked child every call but deallocation raises.
+ */
+#include "module.h"
+
+typedef struct {
+    PyObject_HEAD weir_pool *pool;
+    PyObject *start;   /* start(seat) -> pid */
+    PyObject *reap;    /* reap(seat) -> exit code, negative for a signal, None if not known */
+    PyObject *on_drop; /* on_drop(tag, reason) */
+    module_state *state;
+    unsigned generation; /* of the process that made it */
+} Pool;
+
+/* ---- callbacks from libweir ---------------------------------------------------------------- */
+
+static int start_worker(void *ctx, unsigned seat, pid_t *ret_pid)
+{
+    Pool *self = ctx;
+    ext_callback callback;
+    ext_callback_begin(&callback);
+    int rc = WEIR_ESPAWN;
+    PyObject *pid = PyObject_CallFunction(self->start, "I", seat);
+    if (pid && PyLong_Check(pid)) {
+        *ret_pid = (pid_t)PyLong_AsLong(pid);
+        rc = *ret_pid > 0 ? 0 : WEIR_ESPAWN;
+    }
+    Py_XDECREF(pid);
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(self->start);
+    ext_callback_end(&callback);
+    return rc;
+}
+
+static void reap_worker(void *ctx, unsigned seat, weir_exit *exit)
+{
+    Pool *self = ctx;
+    ext_callback callback;
+    ext_callback_begin(&callback);
+    PyObject *code = PyObject_CallFunction(self->reap, "I", seat);
+    if (code && PyLong_Check(code)) {
+        long value = PyLong_AsLong(code);
+        exit->code = value >= 0 ? (int)value : -1;
+        exit->signal = value < 0 ? (int)-value : 0;
+    }
+    Py_XDECREF(code);
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable(self->reap);
+    ext_callback_end(&callback);
+}
+
+static void dropped(void *tag, weir_drop_reason reason, void *ctx)
+{
+    Pool *self = ctx;
+    ext_callback callback;
+    ext_callback_begin(&callback);
+    if (self->on_drop) { /* else the pool is being deallocated */
+        PyObject *rc = PyObject_CallFunction(self->on_drop, "Os", (PyObject *)tag,
+                                             weir_drop_reason_name(reason));
+        if (!rc)
+            PyErr_WriteUnraisable(self->on_drop);
+        Py_XDECREF(rc);
+    }
+    Py_DECREF((PyObject *)tag);
+    ext_callback_end(&callback);
+}
+
+/* ---- creating ------------------------------------------------------------------------------ */
+
+static int parse_overflow(const char *name, weir_overflow *ret)
+{
+    static const struct {
+        const char *name;
+        weir_overflow overflow;
+    } names[] = {{"block", WEIR_OVERFLOW_BLOCK},
+                 {"fail", WEIR_OVERFLOW_FAIL},
+                 {"drop_newest", WEIR_OVERFLOW_DROP_NEWEST},
+                 {"drop_oldest", WEIR_OVERFLOW_DROP_OLDEST}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i].name) == 0) {
+            *ret = names[i].overflow;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "unknown overflow '%s'", name);
+    return -1;
+}
+
+static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"workers", "backlog", "overflow", "retries", "tasks_per_worker",
+                            "start",   "reap",    "on_drop",  NULL};
+    unsigned workers, retries;
+    Py_ssize_t backlog; /* -1: unbounded */
+    const char *overflow;
+    unsigned long long tasks_per_worker;
+    PyObject *start, *reap, *on_drop;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOO:Pool", names, &workers, &backlog,
+                                     &overflow, &retries, &tasks_per_worker, &start, &reap,
+                                     &on_drop))
+        return NULL;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    if (parse_overflow(overflow, &opts.overflow) < 0)
+        return NULL;
+    Pool *self = (Pool *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->state = ext_state_of(type);
+    if (!self->state)
+        goto fail;
+    self->generation = ext_fork_generation();
+    self->start = Py_NewRef(start);
+    self->reap = Py_NewRef(reap);
+    self->on_drop = Py_NewRef(on_drop);
+    opts.workers = workers;
+    opts.backlog = backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
+    opts.retries = retries;
+    opts.tasks_per_worker = tasks_per_worker;
+    opts.on_drop = dropped;
+    opts.drop_ctx = self;
+    opts.start = start_worker;
+    opts.reap = reap_worker;
+    opts.process_ctx = self;
+    int rc = weir_pool_create(&self->pool, &opts);
+    if (rc == 0)
+        return (PyObject *)self;
+    if (rc == WEIR_ENOSHM)
+        ext_raise_text(self->state, rc, "there is not enough shared memory for a process pool");
+    else
+        ext_raise(self->state, rc);
+fail:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static int pool_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Pool *self = (Pool *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->start);
+    Py_VISIT(self->reap);
+    Py_VISIT(self->on_drop);
+    return 0;
+}
+
+static int pool_clear(PyObject *object)
+{
+    Pool *self = (Pool *)object;
+    Py_CLEAR(self->start);
+    Py_CLEAR(self->on_drop);
+    return 0; /* reap stays: workers that are still there are reaped by dealloc */
+}
+
+static void pool_dealloc(PyObject *object)
+{
+    Pool *self = (Pool *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    weir_pool_destroy(self->pool);
+    Py_CLEAR(self->start);
+    Py_CLEAR(self->reap);
+    Py_CLEAR(self->on_drop);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+/* NULL with RuntimeError in a forked child: the pool is its parent's. */
+static weir_pool *pool_of(PyObject *object)
+{
+    Pool *self = (Pool *)object;
+    if (self->generation == ext_fork_generation())
+        return self->pool;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this pool belongs to the process that created it, not to its forked child");
+    return NULL;
+}
+
+/* ---- submitting ---------------------------------------------------------------------------- */
+
+/* admit(timeout, wait): True: a permit; False: dropped as the newest. */
+static PyObject *pool_admit(PyObject *object, PyObject *args)
+{
+    Pool *self = (Pool *)object;
+    PyObject *timeout;
+    int must_wait;
+    int64_t ns;
+    if (!PyArg_ParseTuple(args, "Op:admit", &timeout, &must_wait) ||
+        ext_parse_timeout(timeout, "timeout", &ns) < 0)
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    int (*admit)(weir_pool *, weir_time) = must_wait ? weir_pool_admit_wait : weir_pool_admit;
+    weir_time deadline = ext_deadline(ns);
+    ext_wait wait;
+    ext_wait_begin(&wait);
+    int rc = admit(pool, deadline);
+    ext_wait_end(&wait);
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    return PyBool_FromLong(rc == WEIR_KEPT);
+}
+
+/* try_admit(): True: a permit; False: dropped as the newest; None: it would have to wait. */
+static PyObject *pool_try_admit(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Pool *self = (Pool *)object;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    int rc = weir_pool_admit(pool, WEIR_POLL);
+    if (rc == WEIR_EFULL)
+        Py_RETURN_NONE;
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    return PyBool_FromLong(rc == WEIR_KEPT);
+}
+
+/* try_admit_wait(): True: a permit; False: it would have to wait, whatever the overflow. */
+static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Pool *self = (Pool *)object;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    int rc = weir_pool_admit_wait(pool, WEIR_POLL);
+    if (rc < 0 && rc != WEIR_EFULL)
+        return ext_raise(self->state, rc);
+    return PyBool_FromLong(rc == WEIR_KEPT);
+}
+
+static PyObject *pool_unadmit(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_pool_unadmit(pool);
+    Py_RETURN_NONE;
+}
+
+/* Payloads above this are copied without the GIL. */
+#define COPY_WITH_GIL (32 << 10)
+
+/* post(tag, data) -> id; the permit is used unless it raises. */
+static PyObject *pool_post(PyObject *object, PyObject *args)
+{
+    Pool *self = (Pool *)object;
+    PyObject *tag;
+    Py_buffer data;
+    uint64_t id = 0;
+    if (!PyArg_ParseTuple(args, "Oy*:post", &tag, &data))
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    int rc = WEIR_EINVAL;
+    if (pool) {
+        weir_bytes part = {data.buf, (size_t)data.len};
+        Py_INCREF(tag); /* before: it may be collected at once */
+        if (data.len <= COPY_WITH_GIL) {
+            rc = weir_pool_post(pool, &part, 1, tag, &id);
+        } else {
+            Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, &part, 1, tag, &id);
+            Py_END_ALLOW_THREADS
+        }
+        if (rc < 0)
+            Py_DECREF(tag);
+    }
+    Py_ssize_t size = data.len;
+    PyBuffer_Release(&data);
+    if (!pool)
+        return NULL;
+    if (rc == WEIR_ENOSHM) {
+        PyErr_Format(PyExc_MemoryError,
+                     "there is not enough shared memory for the task's %zd bytes", size);
+        return NULL;
+    }
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    return PyLong_FromUnsignedLongLong(id);
+}
+
+/* cancel(id, tag): True: the task never starts. */
+static PyObject *pool_cancel(PyObject *object, PyObject *args)
+{
+    unsigned long long id;
+    PyObject *tag;
+    if (!PyArg_ParseTuple(args, "KO:cancel", &id, &tag))
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    if (weir_pool_cancel(pool, id) < 0)
+        Py_RETURN_FALSE;
+    Py_DECREF(tag); /* the pool's reference */
+    Py_RETURN_TRUE;
+}
+
+static PyObject *pool_is_running(PyObject *object, PyObject *id)
+{
+    unsigned long long number = PyLong_AsUnsignedLongLong(id);
+    if (number == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    return PyBool_FromLong(weir_pool_is_running(pool, number) == 1);
+}
+
+/* ---- collecting ---------------------------------------------------------------------------- */
+
+static PyObject *exit_tuple(const weir_exit *exit)
+{
+    return Py_BuildValue("(iiiKi)", (int)exit->pid, exit->code, exit->signal,
+                         (unsigned long long)exit->peak_rss_bytes, exit->oom);
+}
+
+/* (tag, outcome, status, data, attempts, exit): takes over the tag's reference. */
+static PyObject *completion_tuple(const weir_completion *completion)
+{
+    static const char nothing[1];
+    const char *data = completion->data ? completion->data : nothing;
+    PyObject *view =
+        PyMemoryView_FromMemory((char *)data, (Py_ssize_t)completion->data_size, PyBUF_READ);
+    PyObject *exit = completion->exit.pid || completion->outcome == WEIR_OUTCOME_DIED ||
+                             completion->outcome == WEIR_OUTCOME_NOT_STARTED
+                         ? exit_tuple(&completion->exit)
+                         : Py_NewRef(Py_None);
+    if (!view || !exit) {
+        Py_XDECREF(view);
+        Py_XDECREF(exit);
+        return NULL;
+    }
+    return Py_BuildValue("(NiiNIN)", (PyObject *)completion->tag, (int)completion->outcome,
+                         (int)completion->status, view, completion->attempts, exit);
+}
+
+#define BATCH 64
+
+/* collect(): a list of completions, whose data is readable until the next call; None: the end. */
+static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Pool *self = (Pool *)object;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_completion completions[BATCH];
+    ext_wait wait;
+    ext_wait_begin(&wait);
+    int64_t n = weir_pool_collect(pool, completions, BATCH, WEIR_FOREVER);
+    ext_wait_end(&wait);
+    if (n == WEIR_ECLOSED)
+        Py_RETURN_NONE;
+    if (n < 0)
+        return ext_raise(self->state, (int)n);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (int64_t i = 0; i < n; i++) {
+        PyObject *item = list ? completion_tuple(&completions[i]) : NULL;
+        if (item)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            Py_CLEAR(list); /* no memory even for a tuple: those futures are lost with it */
+    }
+    return list;
+}
+
+static PyObject *pool_settle(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_pool_settle(pool, 1);
+    Py_RETURN_NONE;
+}
+
+/* ---- ending and looking -------------------------------------------------------------------- */
+
+static PyObject *pool_close(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Pool *self = (Pool *)object;
+    if (self->generation == ext_fork_generation())
+        weir_pool_close(self->pool);
+    Py_RETURN_NONE;
+}
+
+static PyObject *pool_discard(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    return PyLong_FromSize_t(weir_pool_discard(pool));
+}
+
+static PyObject *pool_kill(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_pool_kill(pool);
+    Py_RETURN_NONE;
+}
+
+static PyObject *pool_ticket(PyObject *object, PyObject *seat)
+{
+    Pool *self = (Pool *)object;
+    unsigned long number = PyLong_AsUnsignedLong(seat);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_worker_ticket ticket;
+    int rc = weir_pool_get_ticket(pool, (unsigned)number, &ticket);
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    return Py_BuildValue("(iiiI)", ticket.memory_fd, ticket.bell_fd, ticket.parent_fd, ticket.seat);
+}
+
+static PyObject *pool_pids(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    pid_t pids[4096];
+    size_t n = weir_pool_pids(pool, pids, 4096);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *pid = PyLong_FromLong(pids[i]);
+        if (pid)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, pid);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* snapshot(): a dict of numbers; weir._process makes it typed. */
+static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_pool_snapshot s = WEIR_POOL_SNAPSHOT_INIT;
+    weir_pool_get_snapshot(pool, &s);
+    PyObject *dropped_by = PyDict_New();
+    for (int reason = 0; dropped_by && reason < WEIR_DROP_REASONS; reason++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(s.dropped[reason]);
+        if (!count || PyDict_SetItemString(dropped_by, weir_drop_reason_name(reason), count) < 0)
+            Py_CLEAR(dropped_by);
+        Py_XDECREF(count);
+    }
+    if (!dropped_by)
+        return NULL;
+#define U(n) (unsigned long long)(n)
+    return Py_BuildValue(
+        "{sI sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
+        "waiting", U(s.waiting), "running", U(s.running), "accepted", U(s.accepted), "completed",
+        U(s.completed), "cancelled", U(s.cancelled), "dropped", dropped_by, "refused", U(s.refused),
+        "retried", U(s.retried), "died", U(s.died), "workers_started", U(s.workers_started),
+        "workers_died", U(s.workers_died), "workers_recycled", U(s.workers_recycled),
+        "submit_blocked", (double)s.submit_blocked_ns / 1e9, "service", (double)s.service_ns / 1e9,
+        "shm_bytes", U(s.shm_bytes), "submitters_waiting", U(s.submitters_waiting), "is_shutdown",
+        s.closed ? Py_True : Py_False);
+#undef U
+}
+
+/* ---- the type ------------------------------------------------------------------------------ */
+
+static PyMethodDef pool_methods[] = {
+    {"admit", pool_admit, METH_VARARGS, NULL},
+    {"try_admit", pool_try_admit, METH_NOARGS, NULL},
+    {"try_admit_wait", pool_try_admit_wait, METH_NOARGS, NULL},
+    {"unadmit", pool_unadmit, METH_NOARGS, NULL},
+    {"post", pool_post, METH_VARARGS, NULL},
+    {"cancel", pool_cancel, METH_VARARGS, NULL},
+    {"is_running", pool_is_running, METH_O, NULL},
+    {"collect", pool_collect, METH_NOARGS, NULL},
+    {"settle", pool_settle, METH_NOARGS, NULL},
+    {"close", pool_close, METH_NOARGS, NULL},
+    {"discard", pool_discard, METH_NOARGS, NULL},
+    {"kill", pool_kill, METH_NOARGS, NULL},
+    {"ticket", pool_ticket, METH_O, NULL},
+    {"pids", pool_pids, METH_NOARGS, NULL},
+    {"snapshot", pool_snapshot, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot pool_slots[] = {
+    {Py_tp_new, pool_new},
+    {Py_tp_traverse, pool_traverse},
+    {Py_tp_clear, pool_clear},
+    {Py_tp_dealloc, pool_dealloc},
+    {Py_tp_methods, pool_methods},
+    {Py_tp_doc, (void *)"A process pool of libweir; see weir.ProcessPoolExecutor."},
+    {0, NULL},
+};
+
+static PyType_Spec pool_spec = {
+    .name = "weir._weir.Pool",
+    .basicsize = sizeof(Pool),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = pool_slots,
+};
+
+int ext_pool_types_add(PyObject *module, module_state *Py_UNUSED(state))
+{
+    PyTypeObject *type;
+    if (ext_add_type(module, &pool_spec, &type) < 0)
+        return -1;
+    Py_DECREF(type); /* the module keeps it */
+    return 0;
+}

@@ -1,0 +1,1508 @@
+/* queue.c - weir.Queue: a weir_queue that holds Python objects.
+ *
+ * Ownership:  an item is one strong reference in `slots`; what libweir queues is the slot's number.
+ *             So the garbage collector can see every item, and it never sees one move: slots change
+ *             only while their thread holds the GIL (is attached), also when libweir moves the item
+ *             between threads that wait without it.
+ * Waiting:    every call tries with WEIR_POLL first and releases the GIL only to wait (wait.c).
+ * Drops:      libweir reports each drop once, on the thread whose call dropped the item; the slot
+ *             is emptied there and on_drop gets the item.
+ * Unfinished: what join() waits for.  An item counts from before its put to task_done or its drop;
+ *             so that a fast consumer's task_done cannot come before the count.
+ * Forks:      a child cannot use its parent's queue; it only drops its references.
+ */
+#include "module.h"
+
+#include <structmember.h>
+
+/* A thread in join(); on the heap, because a daemon thread may end in the middle of its wait. */
+typedef struct joiner {
+    weir_queue *bell; /* closed when nothing is unfinished */
+    struct joiner *next;
+} joiner;
+
+typedef struct Queue {
+    PyObject_HEAD PyObject *weakrefs;
+
+    /* set by __init__ */
+    module_state *state; /* kept alive by the type */
+    weir_queue *queue;   /* NULL: __init__ has not been called */
+    weir_overflow overflow;
+    bool measures; /* items have a cost */
+    unsigned generation;
+    PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
+
+    /* under lock */
+    ext_lock lock;
+    uintptr_t *slots; /* a PyObject *, or a free slot: next free << 1 | 1 */
+    size_t n_slots, n_held;
+    size_t first_free; /* n_slots: none */
+    size_t unfinished;
+    size_t waiting;   /* calls of this queue that are without the GIL */
+    uint64_t retried; /* refusals of a first try that then waited: not refusals to the caller */
+    joiner *joiners;
+    size_t capacity;
+    uint64_t max_cost; /* 0: no bound */
+
+    bool muted; /* the queue is being taken apart: no callbacks any more */
+} Queue;
+
+/* ---- the items ------------------------------------------------------------------------------ */
+
+#define FREE_SLOT(next) ((uintptr_t)(next) << 1 | 1)
+#define IS_FREE(slot)   (((slot) & 1) != 0)
+#define NEXT_FREE(slot) ((size_t)((slot) >> 1))
+#define SLOTS_MIN       16
+#define SLOTS_KEPT      1024 /* an empty queue gives back more than these */
+
+static int grow_slots(Queue *self)
+{
+    size_t n = self->n_slots ? self->n_slots * 2 : SLOTS_MIN;
+    if (n > PY_SSIZE_T_MAX / sizeof *self->slots)
+        return -1;
+    uintptr_t *slots = PyMem_Realloc(self->slots, n * sizeof *slots);
+    if (!slots)
+        return -1;
+    for (size_t i = self->n_slots; i < n; i++)
+        slots[i] = FREE_SLOT(i + 1);
+    self->slots = slots;
+    self->first_free = self->n_slots;
+    self->n_slots = n;
+    return 0;
+}
+
+/* Takes a reference to item for the queue, and counts it as unfinished. */
+static int hold(Queue *self, PyObject *item, size_t *ret_slot)
+{
+    EXT_LOCK(&self->lock);
+    if (self->first_free == self->n_slots && grow_slots(self) < 0) {
+        EXT_UNLOCK(&self->lock);
+        PyErr_NoMemory();
+        return -1;
+    }
+    size_t slot = self->first_free;
+    self->first_free = NEXT_FREE(self->slots[slot]);
+    self->slots[slot] = (uintptr_t)Py_NewRef(item);
+    self->n_held++;
+    self->unfinished++;
+    EXT_UNLOCK(&self->lock);
+    *ret_slot = slot;
+    return 0;
+}
+
+/* Gives the queue's reference to the caller. */
+static PyObject *let_go(Queue *self, size_t slot)
+{
+    EXT_LOCK(&self->lock);
+    PyObject *item = (PyObject *)self->slots[slot];
+    self->slots[slot] = FREE_SLOT(self->first_free);
+    self->first_free = slot;
+    if (--self->n_held == 0 && self->n_slots > SLOTS_KEPT) {
+        PyMem_Free(self->slots);
+        self->slots = NULL;
+        self->n_slots = self->first_free = 0;
+    }
+    EXT_UNLOCK(&self->lock);
+    return item;
+}
+
+/* n items are finished; false: there are not so many. */
+static bool finish(Queue *self, size_t n)
+{
+    EXT_LOCK(&self->lock);
+    bool enough = n <= self->unfinished;
+    if (enough)
+        self->unfinished -= n;
+    if (self->unfinished == 0) {
+        for (joiner *j = self->joiners; j; j = j->next)
+            weir_queue_close(j->bell);
+        self->joiners = NULL;
+    }
+    EXT_UNLOCK(&self->lock);
+    return enough;
+}
+
+/* Takes an item back that the queue refused. */
+static void take_back(Queue *self, size_t slot)
+{
+    PyObject *item = let_go(self, slot);
+    finish(self, 1);
+    Py_DECREF(item);
+}
+
+static void *to_item(size_t slot)
+{
+    return (void *)(uintptr_t)slot;
+}
+
+static size_t to_slot(void *item)
+{
+    return (size_t)(uintptr_t)item;
+}
+
+/* ---- callbacks from libweir ----------------------------------------------------------------- */
+
+static void call_and_forget(PyObject *callable, PyObject *const *args, size_t n)
+{
+    PyObject *result = PyObject_Vectorcall(callable, args, n, NULL);
+    if (!result)
+        PyErr_WriteUnraisable(callable);
+    Py_XDECREF(result);
+}
+
+static void on_drop(void *item, weir_drop_reason reason, void *ctx)
+{
+    Queue *self = ctx;
+    if (self->muted)
+        return; /* free_items has it, when libweir has returned */
+    ext_callback callback;
+    ext_callback_begin(&callback);
+    PyObject *object = let_go(self, to_slot(item));
+    if (self->on_drop) {
+        PyObject *name = PyUnicode_InternFromString(weir_drop_reason_name((int)reason));
+        if (name) {
+            PyObject *args[] = {object, name};
+            call_and_forget(self->on_drop, args, 2);
+            Py_DECREF(name);
+        } else {
+            PyErr_WriteUnraisable(self->on_drop);
+        }
+    }
+    Py_DECREF(object);
+    finish(self, 1);
+    ext_callback_end(&callback);
+}
+
+static void on_watermark(bool above, void *ctx)
+{
+    Queue *self = ctx;
+    if (self->muted)
+        return;
+    ext_callback callback;
+    ext_callback_begin(&callback);
+    PyObject *callable = above ? self->on_high : self->on_low;
+    if (callable)
+        call_and_forget(callable, NULL, 0);
+    ext_callback_end(&callback);
+}
+
+/* ---- calls ---------------------------------------------------------------------------------- */
+
+/* false with RuntimeError: the queue was not made, or not by this process. */
+static bool is_usable(Queue *self)
+{
+    if (!self->queue) {
+        PyErr_SetString(PyExc_RuntimeError, "weir.Queue.__init__() has not been called");
+        return false;
+    }
+    if (self->generation != ext_fork_generation()) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this weir.Queue belongs to the parent process; a forked child cannot use "
+                        "it (make a new one here, or a multiprocessing.Queue before the fork)");
+        return false;
+    }
+    return true;
+}
+
+static void begin_wait(Queue *self, ext_wait *wait)
+{
+    EXT_LOCK(&self->lock);
+    self->waiting++;
+    EXT_UNLOCK(&self->lock);
+    ext_wait_begin(wait);
+}
+
+static void end_wait(Queue *self, ext_wait *wait)
+{
+    ext_wait_end(wait);
+    EXT_LOCK(&self->lock);
+    self->waiting--;
+    EXT_UNLOCK(&self->lock);
+}
+
+/* Reads block= and timeout= as queue.Queue does.  -1 with an exception. */
+static int parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns)
+{
+    if (block && block != Py_True) {
+        int truth = PyObject_IsTrue(block);
+        if (truth < 0)
+            return -1;
+        if (!truth) {
+            *ret_ns = 0;
+            return 0;
+        }
+    }
+    return ext_parse_timeout(timeout, "timeout", ret_ns);
+}
+
+/* ---- costs ---------------------------------------------------------------------------------- */
+
+static int to_cost(PyObject *number, uint64_t *ret_cost)
+{
+    PyObject *index = PyNumber_Index(number);
+    if (!index)
+        return -1;
+    unsigned long long cost = PyLong_AsUnsignedLongLong(index);
+    Py_DECREF(index);
+    if (cost == (unsigned long long)-1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_Format(PyExc_ValueError, "sizer() must return an int from 0 to 2**64 - 1, not %S",
+                         number);
+        return -1;
+    }
+    *ret_cost = cost;
+    return 0;
+}
+
+static int buffer_size(PyObject *item, uint64_t *ret_cost)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(item, &view, PyBUF_FULL_RO) < 0)
+        return -1;
+    *ret_cost = (uint64_t)view.len;
+    PyBuffer_Release(&view);
+    return 0;
+}
+
+/* What the item adds to the queue's bytes. */
+static int measure(Queue *self, PyObject *item, uint64_t *ret_cost)
+{
+    *ret_cost = 0;
+    if (!self->measures)
+        return 0;
+    PyObject *size;
+    if (self->sizer) {
+        size = PyObject_CallOneArg(self->sizer, item);
+    } else if (PyBytes_CheckExact(item)) {
+        *ret_cost = (uint64_t)PyBytes_GET_SIZE(item);
+        return 0;
+    } else if (PyUnicode_Check(item)) {
+        *ret_cost = (uint64_t)PyUnicode_GET_LENGTH(item);
+        return 0;
+    } else {
+        if (PyObject_CheckBuffer(item)) {
+            if (buffer_size(item, ret_cost) == 0)
+                return 0;
+            PyErr_Clear(); /* a released memoryview, say: it is an object like any other */
+        }
+        size = PyObject_CallOneArg(self->state->getsizeof, item);
+    }
+    if (!size)
+        return -1;
+    int rc = to_cost(size, ret_cost);
+    Py_DECREF(size);
+    return rc;
+}
+
+/* ---- put ------------------------------------------------------------------------------------ */
+
+static PyObject *raise_put(Queue *self, int rc, uint64_t cost)
+{
+    if (rc == WEIR_ETIMEDOUT)
+        rc = WEIR_EFULL;
+    if (rc == WEIR_ECLOSED) {
+        PyErr_SetNone(self->state->shut_down ? self->state->shut_down : PyExc_RuntimeError);
+        return NULL;
+    }
+    if (rc == WEIR_ETOOBIG) {
+        char text[128];
+        PyOS_snprintf(text, sizeof text,
+                      "the item costs %llu bytes, more than max_bytes: it can never fit",
+                      (unsigned long long)cost);
+        return ext_raise_text(self->state, rc, text);
+    }
+    return ext_raise(self->state, rc);
+}
+
+/* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
+static bool waits_for_room(Queue *self, int rc, int64_t timeout_ns)
+{
+    if (rc != WEIR_EFULL || timeout_ns == 0 || self->overflow != WEIR_OVERFLOW_BLOCK)
+        return false;
+    EXT_LOCK(&self->lock);
+    self->retried++;
+    EXT_UNLOCK(&self->lock);
+    return true;
+}
+
+static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
+{
+    uint64_t cost;
+    size_t slot;
+    if (measure(self, item, &cost) < 0 || hold(self, item, &slot) < 0)
+        return NULL;
+    int rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
+    if (waits_for_room(self, rc, timeout_ns)) {
+        weir_time deadline = ext_deadline(timeout_ns);
+        ext_wait wait;
+        begin_wait(self, &wait);
+        rc = weir_queue_put(self->queue, to_item(slot), cost, deadline);
+        end_wait(self, &wait);
+        if (rc >= 0 && PyErr_Occurred())
+            return NULL; /* a signal handler raised while the put succeeded */
+    }
+    if (rc < 0) {
+        take_back(self, slot);
+        return raise_put(self, rc, cost);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    put_doc,
+    "put($self, item, block=True, timeout=None)\n--\n\n"
+    "Put an item into the queue.\n\n"
+    "When it does not fit, the queue's overflow decides: \"block\" waits for room, in line behind\n"
+    "those who came earlier, for up to `timeout` seconds (None: as long as it takes) or not at all\n"
+    "(block=False); the others never wait.  A dropped item goes to on_drop.\n\n"
+    "Raises queue.Full (no room, or not in time), weir.ShutDown, weir.TooLarge (it costs more than\n"
+    "max_bytes), ValueError (negative timeout): then the queue has not taken the item.");
+
+static PyObject *Queue_put(Queue *self, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"item", "block", "timeout", NULL};
+    PyObject *given[3];
+    int64_t timeout_ns;
+    if (ext_parse_args("put", names, 3, 1, args, n_args, kwnames, given) < 0 ||
+        parse_block(given[1], given[2], &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    return put(self, given[0], timeout_ns);
+}
+
+PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, item, /)\n--\n\n"
+                             "The same as put(item, block=False).");
+
+static PyObject *Queue_put_nowait(Queue *self, PyObject *item)
+{
+    return is_usable(self) ? put(self, item, 0) : NULL;
+}
+
+/* Items on their way in: held, measured, in the order of the source. */
+#define CHUNK 64
+
+typedef struct chunk {
+    void *items[CHUNK];
+    uint64_t costs[CHUNK];
+    size_t n;
+} chunk;
+
+/* Where put_many takes from: a list or tuple by chunks, any other iterable one by one, so that
+ * nothing is taken out of an iterator that is not offered to the queue at once. */
+typedef struct source {
+    PyObject *iterator;
+    size_t chunk_size;
+} source;
+
+/* 1: more may follow; 0: that was all; -1: an exception, behind what the chunk holds. */
+static int fill(Queue *self, source *from, chunk *into)
+{
+    into->n = 0;
+    while (into->n < from->chunk_size) {
+        PyObject *item = PyIter_Next(from->iterator);
+        if (!item)
+            return PyErr_Occurred() ? -1 : 0;
+        size_t slot;
+        int rc = measure(self, item, &into->costs[into->n]);
+        if (rc == 0)
+            rc = hold(self, item, &slot);
+        Py_DECREF(item);
+        if (rc < 0)
+            return -1;
+        into->items[into->n++] = to_item(slot);
+    }
+    return 1;
+}
+
+/* Puts a chunk as far as it goes: returns how many, and why no more (0: all). */
+static size_t put_chunk(Queue *self, const chunk *c, int64_t timeout_ns, weir_time *deadline,
+                        int *ret_error)
+{
+    size_t done = 0;
+    int rc = 0;
+    while (done < c->n) {
+        rc = weir_queue_put(self->queue, c->items[done], c->costs[done], WEIR_POLL);
+        if (rc >= 0) {
+            done++;
+            continue;
+        }
+        if (!waits_for_room(self, rc, timeout_ns))
+            break;
+        if (*deadline == WEIR_POLL)
+            *deadline = ext_deadline(timeout_ns);
+        ext_wait wait;
+        begin_wait(self, &wait);
+        int64_t put = weir_queue_put_many(self->queue, c->items + done, c->costs + done,
+                                          c->n - done, *deadline);
+        end_wait(self, &wait);
+        rc = put < 0 ? (int)put : 0;
+        done += put < 0 ? 0 : (size_t)put;
+        if (put < 0 || PyErr_Occurred())
+            break;
+    }
+    *ret_error = rc < 0 ? rc : 0;
+    return done;
+}
+
+static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
+{
+    weir_time deadline = WEIR_POLL; /* not known before the first wait */
+    size_t total = 0;
+    chunk c;
+    for (int more = 1; more > 0;) {
+        more = fill(self, from, &c);
+        PyObject *type = NULL, *value = NULL, *traceback = NULL;
+        if (more < 0)
+            PyErr_Fetch(&type, &value, &traceback);
+        int error;
+        size_t done = put_chunk(self, &c, timeout_ns, &deadline, &error);
+        total += done;
+        for (size_t i = done; i < c.n; i++)
+            take_back(self, to_slot(c.items[i]));
+        if (more < 0 && !PyErr_Occurred())
+            PyErr_Restore(type, value, traceback);
+        else
+            Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(traceback);
+        if (PyErr_Occurred())
+            return NULL;
+        if (error && total == 0)
+            return raise_put(self, error, c.costs[done]);
+        if (error)
+            break;
+    }
+    return PyLong_FromSize_t(total);
+}
+
+PyDoc_STRVAR(
+    put_many_doc,
+    "put_many($self, iterable, timeout=None)\n--\n\n"
+    "Put the items of an iterable, in order, each as put() would; return how many.\n\n"
+    "Fewer than there were: the `timeout` (seconds, for all of them together) has passed, the queue\n"
+    "was shut down, or the next item can never fit.  Raises what put() raises only if not even the\n"
+    "first item went in.  A list or tuple can be continued at the returned index; from any other\n"
+    "iterable one item more than returned has been taken then, and is lost to it.  An exception of\n"
+    "the iterable comes after the items before it have been put.");
+
+static PyObject *Queue_put_many(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *kwnames)
+{
+    static const char *const names[] = {"iterable", "timeout", NULL};
+    PyObject *given[2];
+    int64_t timeout_ns;
+    if (ext_parse_args("put_many", names, 2, 1, args, n_args, kwnames, given) < 0 ||
+        ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    bool continues = PyList_Check(given[0]) || PyTuple_Check(given[0]);
+    source from = {PyObject_GetIter(given[0]), continues ? CHUNK : 1};
+    if (!from.iterator)
+        return NULL;
+    PyObject *result = put_many(self, &from, timeout_ns);
+    Py_DECREF(from.iterator);
+    return result;
+}
+
+/* ---- get ------------------------------------------------------------------------------------ */
+
+static PyObject *raise_get(Queue *self, int rc)
+{
+    if (rc == WEIR_ETIMEDOUT)
+        rc = WEIR_EEMPTY;
+    if (rc == WEIR_ECLOSED) {
+        PyErr_SetNone(self->state->shut_down ? self->state->shut_down : PyExc_RuntimeError);
+        return NULL;
+    }
+    return ext_raise(self->state, rc);
+}
+
+/* The item, or NULL with nothing set and the reason in *ret_error. */
+static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
+{
+    void *item;
+    int rc = weir_queue_get(self->queue, &item, WEIR_POLL);
+    if (rc == WEIR_EEMPTY && timeout_ns > 0) {
+        weir_time deadline = ext_deadline(timeout_ns);
+        ext_wait wait;
+        begin_wait(self, &wait);
+        rc = weir_queue_get(self->queue, &item, deadline);
+        end_wait(self, &wait);
+        if (rc >= 0 && PyErr_Occurred())
+            ext_postpone_exception();
+    }
+    if (rc < 0) {
+        *ret_error = rc;
+        return NULL;
+    }
+    return let_go(self, to_slot(item));
+}
+
+PyDoc_STRVAR(
+    get_doc,
+    "get($self, block=True, timeout=None)\n--\n\n"
+    "Remove and return the oldest item.\n\n"
+    "Waits for one, in line behind those who came earlier, for up to `timeout` seconds (None: as\n"
+    "long as it takes) or not at all (block=False).  The item is the caller's.\n\n"
+    "Raises queue.Empty (none there, or not in time), weir.ShutDown (shut down and empty),\n"
+    "ValueError (negative timeout).");
+
+static PyObject *Queue_get(Queue *self, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
+{
+    static const char *const names[] = {"block", "timeout", NULL};
+    PyObject *given[2];
+    int64_t timeout_ns;
+    if (ext_parse_args("get", names, 2, 0, args, n_args, kwnames, given) < 0 ||
+        parse_block(given[0], given[1], &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    int error;
+    PyObject *item = get(self, timeout_ns, &error);
+    return item ? item : raise_get(self, error);
+}
+
+PyDoc_STRVAR(get_nowait_doc, "get_nowait($self, /)\n--\n\n"
+                             "The same as get(block=False).");
+
+static PyObject *Queue_get_nowait(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    int error;
+    PyObject *item = get(self, 0, &error);
+    return item ? item : raise_get(self, error);
+}
+
+/* get_many never keeps room for more; a batch is then smaller than asked for. */
+#define BATCH_MAX 65536
+
+/* Fills items[] with up to max; how many, or an error. */
+static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_ns,
+                        int64_t linger_ns)
+{
+    int64_t n = WEIR_EEMPTY;
+    if (linger_ns == 0) {
+        n = weir_queue_get_many(self->queue, items, NULL, max, WEIR_POLL, 0);
+        if (n != WEIR_EEMPTY || timeout_ns == 0)
+            return n;
+    }
+    weir_time deadline = ext_deadline(timeout_ns);
+    ext_wait wait;
+    begin_wait(self, &wait);
+    n = weir_queue_get_many(self->queue, items, NULL, max, deadline, linger_ns);
+    end_wait(self, &wait);
+    if (n >= 0 && PyErr_Occurred())
+        ext_postpone_exception();
+    return n;
+}
+
+/* A list of what the slots hold; the items cannot get lost, so what the list needs comes first. */
+static PyObject *get_list(Queue *self, size_t max, int64_t timeout_ns, int64_t linger_ns)
+{
+    void *few[CHUNK], **items = few;
+    if (max > CHUNK && !(items = PyMem_New(void *, max)))
+        return PyErr_NoMemory();
+    PyObject *list = NULL;
+    int64_t n = get_many(self, items, max, timeout_ns, linger_ns);
+    if (n < 0) {
+        raise_get(self, (int)n);
+    } else {
+        list = PyList_New((Py_ssize_t)n);
+        for (int64_t i = 0; i < n; i++) {
+            PyObject *item = let_go(self, to_slot(items[i]));
+            if (list)
+                PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+            else
+                Py_DECREF(item); /* no memory for the list: MemoryError, and they are lost */
+        }
+    }
+    if (items != few)
+        PyMem_Free(items);
+    return list;
+}
+
+PyDoc_STRVAR(
+    get_many_doc,
+    "get_many($self, max, *, timeout=None, linger=0.0)\n--\n\n"
+    "Remove and return up to `max` items, oldest first, as a list of at least one.\n\n"
+    "Waits up to `timeout` seconds for the first item (None: as long as it takes); then for more,\n"
+    "until there are `max` or `linger` seconds have passed since the first.  Never more than 65,536\n"
+    "at once.\n\n"
+    "Raises queue.Empty, weir.ShutDown (shut down and empty), ValueError.");
+
+static PyObject *Queue_get_many(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *kwnames)
+{
+    static const char *const names[] = {"max", "timeout", "linger", NULL};
+    PyObject *given[3];
+    int64_t timeout_ns, linger_ns;
+    if (ext_parse_args("get_many", names, 1, 1, args, n_args, kwnames, given) < 0)
+        return NULL;
+    Py_ssize_t max = PyNumber_AsSsize_t(given[0], NULL);
+    if (max == -1 && PyErr_Occurred())
+        return NULL;
+    if (max <= 0) {
+        PyErr_Format(PyExc_ValueError, "'max' must be > 0, not %zd", max);
+        return NULL;
+    }
+    if (ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    linger_ns = 0;
+    if (given[2] && ext_parse_timeout(given[2], "linger", &linger_ns) < 0)
+        return NULL;
+    return get_list(self, max < BATCH_MAX ? (size_t)max : BATCH_MAX, timeout_ns, linger_ns);
+}
+
+/* ---- done ----------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(task_done_doc, "task_done($self, /)\n--\n\n"
+                            "Say that an item which get() returned is dealt with; see join().\n\n"
+                            "Raises ValueError when called more often than items were put.");
+
+static PyObject *Queue_task_done(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    if (!finish(self, 1)) {
+        PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static int make_bell(weir_queue **ret_bell)
+{
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = 1;
+    opts.on_drop = weir_drop_ignore;
+    return weir_queue_create(ret_bell, &opts);
+}
+
+/* Joins those who wait; false: nothing is unfinished. */
+static bool link_joiner(Queue *self, joiner *j)
+{
+    EXT_LOCK(&self->lock);
+    bool unfinished = self->unfinished > 0;
+    if (unfinished) {
+        j->next = self->joiners;
+        self->joiners = j;
+    }
+    EXT_UNLOCK(&self->lock);
+    return unfinished;
+}
+
+static void unlink_joiner(Queue *self, joiner *j)
+{
+    EXT_LOCK(&self->lock);
+    joiner **link = &self->joiners;
+    while (*link && *link != j)
+        link = &(*link)->next;
+    if (*link)
+        *link = j->next;
+    EXT_UNLOCK(&self->lock);
+}
+
+static int wait_joined(Queue *self, joiner *j, int64_t timeout_ns)
+{
+    if (!link_joiner(self, j))
+        return WEIR_ECLOSED;
+    weir_time deadline = ext_deadline(timeout_ns);
+    void *never;
+    ext_wait wait;
+    begin_wait(self, &wait);
+    int rc = weir_queue_get(j->bell, &never, deadline);
+    end_wait(self, &wait);
+    unlink_joiner(self, j);
+    return rc == WEIR_EEMPTY ? WEIR_ETIMEDOUT : rc;
+}
+
+PyDoc_STRVAR(join_doc,
+             "join($self, timeout=None)\n--\n\n"
+             "Wait until every item put so far is dealt with: task_done() called, or dropped.\n\n"
+             "Raises TimeoutError after `timeout` seconds (None: never).");
+
+static PyObject *Queue_join(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                            PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout", NULL};
+    PyObject *given[1];
+    int64_t timeout_ns;
+    if (ext_parse_args("join", names, 1, 0, args, n_args, kwnames, given) < 0 ||
+        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    joiner *j = PyMem_Malloc(sizeof *j);
+    if (!j)
+        return PyErr_NoMemory();
+    int rc = make_bell(&j->bell);
+    if (rc == WEIR_OK) {
+        rc = wait_joined(self, j, timeout_ns);
+        weir_queue_destroy(j->bell);
+    }
+    PyMem_Free(j);
+    if (rc != WEIR_ECLOSED)
+        return ext_raise(self->state, rc);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(drain_doc, "drain($self, timeout=None)\n--\n\n"
+                        "Wait until nothing is inside.\n\n"
+                        "Raises TimeoutError after `timeout` seconds (None: never).");
+
+static PyObject *Queue_drain(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                             PyObject *kwnames)
+{
+    static const char *const names[] = {"timeout", NULL};
+    PyObject *given[1];
+    int64_t timeout_ns;
+    if (ext_parse_args("drain", names, 1, 0, args, n_args, kwnames, given) < 0 ||
+        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        return NULL;
+    int rc = weir_queue_drain(self->queue, WEIR_POLL);
+    if (rc == WEIR_ETIMEDOUT && timeout_ns > 0) {
+        weir_time deadline = ext_deadline(timeout_ns);
+        ext_wait wait;
+        begin_wait(self, &wait);
+        rc = weir_queue_drain(self->queue, deadline);
+        end_wait(self, &wait);
+    }
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    discard_doc,
+    "discard($self, /)\n--\n\n"
+    "Drop everything inside (reason \"discarded\"); return how many items.  The queue stays open.");
+
+static PyObject *Queue_discard(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    return is_usable(self) ? PyLong_FromSize_t(weir_queue_discard(self->queue)) : NULL;
+}
+
+PyDoc_STRVAR(
+    shutdown_doc,
+    "shutdown($self, immediate=False)\n--\n\n"
+    "Refuse items from now on: put() raises weir.ShutDown, also where it waits.\n\n"
+    "What is inside can still be taken; then get() raises weir.ShutDown and iteration ends.\n"
+    "immediate=True drops it instead (reason \"discarded\").");
+
+static PyObject *Queue_shutdown(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                                PyObject *kwnames)
+{
+    static const char *const names[] = {"immediate", NULL};
+    PyObject *given[1];
+    if (ext_parse_args("shutdown", names, 1, 0, args, n_args, kwnames, given) < 0 ||
+        !is_usable(self))
+        return NULL;
+    int immediate = given[0] ? PyObject_IsTrue(given[0]) : 0;
+    if (immediate < 0)
+        return NULL;
+    weir_queue_close(self->queue);
+    if (immediate)
+        weir_queue_discard(self->queue);
+    Py_RETURN_NONE;
+}
+
+/* ---- looking -------------------------------------------------------------------------------- */
+
+static weir_queue_snapshot look(Queue *self)
+{
+    weir_queue_snapshot now = WEIR_QUEUE_SNAPSHOT_INIT;
+    weir_queue_get_snapshot(self->queue, &now);
+    return now;
+}
+
+PyDoc_STRVAR(qsize_doc, "qsize($self, /)\n--\n\n"
+                        "How many items are inside; a hint by the time it returns.");
+
+static PyObject *Queue_qsize(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    return is_usable(self) ? PyLong_FromSize_t(weir_queue_depth(self->queue)) : NULL;
+}
+
+PyDoc_STRVAR(empty_doc, "empty($self, /)\n--\n\n"
+                        "Whether nothing is inside; a hint by the time it returns.");
+
+static PyObject *Queue_empty(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    return is_usable(self) ? PyBool_FromLong(weir_queue_depth(self->queue) == 0) : NULL;
+}
+
+PyDoc_STRVAR(full_doc, "full($self, /)\n--\n\n"
+                       "Whether maxsize or max_bytes is reached; a hint by the time it returns.");
+
+static PyObject *Queue_full(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    weir_queue_snapshot now = look(self);
+    return PyBool_FromLong(now.depth >= now.capacity || (now.max_cost && now.cost >= now.max_cost));
+}
+
+static PyObject *by_reason(const uint64_t counts[WEIR_DROP_REASONS])
+{
+    PyObject *dict = PyDict_New();
+    for (int i = 0; dict && i < WEIR_DROP_REASONS; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(counts[i]);
+        if (!count || PyDict_SetItemString(dict, weir_drop_reason_name(i), count) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(count);
+    }
+    return dict;
+}
+
+static PyObject *size_or_none(uint64_t size, uint64_t none)
+{
+    return size == none ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(size);
+}
+
+PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
+                        "Everything the queue counts, at one instant: a weir.QueueStats.");
+
+static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    EXT_LOCK(&self->lock);
+    weir_queue_snapshot now = look(self);
+    size_t unfinished = self->unfinished;
+    uint64_t retried = self->retried;
+    EXT_UNLOCK(&self->lock);
+    PyObject *fields = Py_BuildValue(
+        "{sO sN sN sn sK sK sK sK sK sN sN sK sd sd sn sn sn sn sO sO}", "name",
+        self->name ? self->name : Py_None, "maxsize", size_or_none(now.capacity, WEIR_UNBOUNDED),
+        "max_bytes", size_or_none(now.max_cost, 0), "qsize", (Py_ssize_t)now.depth, "bytes",
+        (unsigned long long)now.cost, "accepted", (unsigned long long)now.accepted,
+        "accepted_bytes", (unsigned long long)now.accepted_cost, "delivered",
+        (unsigned long long)now.delivered, "delivered_bytes",
+        (unsigned long long)now.delivered_cost, "dropped", by_reason(now.dropped), "dropped_bytes",
+        by_reason(now.dropped_cost), "refused", (unsigned long long)(now.refused - retried),
+        "put_blocked", (double)now.put_blocked_ns / 1e9, "get_blocked",
+        (double)now.get_blocked_ns / 1e9, "putters_waiting", (Py_ssize_t)now.putters_waiting,
+        "getters_waiting", (Py_ssize_t)now.getters_waiting, "peak_qsize",
+        (Py_ssize_t)now.peak_depth, "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
+        now.above_high ? Py_True : Py_False, "is_shutdown", now.closed ? Py_True : Py_False);
+    PyObject *none = fields ? PyTuple_New(0) : NULL;
+    PyObject *stats = none ? PyObject_Call(self->state->stats_type, none, fields) : NULL;
+    Py_XDECREF(none);
+    Py_XDECREF(fields);
+    return stats;
+}
+
+PyDoc_STRVAR(
+    item_fd_doc,
+    "item_fd($self, /)\n--\n\n"
+    "A file descriptor that polls readable exactly while get() would not wait.\n\n"
+    "For select, poll, epoll and loop.add_reader.  It is the queue's: never read or close it.\n"
+    "Raises OSError when out of descriptors.");
+
+static PyObject *Queue_item_fd(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    int fd = weir_queue_item_fd(self->queue);
+    return fd < 0 ? ext_raise(self->state, fd) : PyLong_FromLong(fd);
+}
+
+PyDoc_STRVAR(
+    room_fd_doc,
+    "room_fd($self, /)\n--\n\n"
+    "A file descriptor that polls readable exactly while put() of an empty item would not wait.\n\n"
+    "For select, poll, epoll and loop.add_reader.  It is the queue's: never read or close it.\n"
+    "Raises OSError when out of descriptors.");
+
+static PyObject *Queue_room_fd(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    int fd = weir_queue_room_fd(self->queue);
+    return fd < 0 ? ext_raise(self->state, fd) : PyLong_FromLong(fd);
+}
+
+static PyObject *Queue_repr(Queue *self)
+{
+    const char *type = Py_TYPE(self)->tp_name;
+    if (!self->queue)
+        return PyUnicode_FromFormat("<%s, not initialised>", type);
+    if (self->generation != ext_fork_generation())
+        return PyUnicode_FromFormat("<%s of the parent process>", type);
+    weir_queue_snapshot now = look(self);
+    PyObject *maxsize = size_or_none(now.capacity, WEIR_UNBOUNDED);
+    if (!maxsize)
+        return NULL;
+    PyObject *repr =
+        PyUnicode_FromFormat("<%s%s%V %zu of %S items%s>", type, self->name ? " " : "", self->name,
+                             "", now.depth, maxsize, now.closed ? ", shut down" : "");
+    Py_DECREF(maxsize);
+    return repr;
+}
+
+static PyObject *Queue_reduce(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    (void)self;
+    PyErr_SetString(PyExc_TypeError,
+                    "a weir.Queue cannot be pickled or copied: it is shared by the threads of one "
+                    "process (between processes use weir.ProcessPoolExecutor or "
+                    "multiprocessing.Queue)");
+    return NULL;
+}
+
+/* ---- properties ----------------------------------------------------------------------------- */
+
+/* None: *ret = none; an int > 0.  -1 with TypeError or ValueError. */
+static int parse_bound(PyObject *value, const char *text, uint64_t none, uint64_t *ret)
+{
+    if (!value || value == Py_None) {
+        *ret = none;
+        return 0;
+    }
+    if (!PyBool_Check(value)) {
+        PyObject *index = PyNumber_Index(value);
+        if (!index)
+            return -1;
+        int overflow;
+        long long n = PyLong_AsLongLongAndOverflow(index, &overflow);
+        Py_DECREF(index);
+        if (n == -1 && !overflow && PyErr_Occurred())
+            return -1;
+        if (n > 0) {
+            *ret = (uint64_t)n;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, text, value);
+    return -1;
+}
+
+static const char maxsize_text[] =
+    "maxsize must be an int from 1 to 2**63 - 1, or None for a queue without that bound, not %R "
+    "(0 means infinite to queue.Queue; weir wants an unbounded queue to say so)";
+static const char max_bytes_text[] =
+    "max_bytes must be an int from 1 to 2**63 - 1, or None for no bound on bytes, not %R";
+
+static int parse_maxsize(PyObject *value, size_t *ret)
+{
+    uint64_t maxsize;
+    if (parse_bound(value, maxsize_text, WEIR_UNBOUNDED, &maxsize) < 0)
+        return -1;
+    *ret = (size_t)maxsize;
+    return 0;
+}
+
+/* NULL: keeps that bound. */
+static int resize(Queue *self, const size_t *capacity, const uint64_t *max_cost)
+{
+    int rc;
+    EXT_BEGIN_CRITICAL_SECTION(self); /* one resize at a time: neither loses the other's bound */
+    EXT_LOCK(&self->lock);
+    size_t new_capacity = capacity ? *capacity : self->capacity;
+    uint64_t new_max_cost = max_cost ? *max_cost : self->max_cost;
+    self->capacity = new_capacity;
+    self->max_cost = new_max_cost;
+    EXT_UNLOCK(&self->lock);
+    rc = weir_queue_resize(self->queue, new_capacity, new_max_cost);
+    EXT_END_CRITICAL_SECTION();
+    if (rc >= 0)
+        return PyErr_Occurred() ? -1 : 0;
+    ext_raise(self->state, rc);
+    return -1;
+}
+
+static PyObject *Queue_get_maxsize(Queue *self, void *Py_UNUSED(closure))
+{
+    return is_usable(self) ? size_or_none(look(self).capacity, WEIR_UNBOUNDED) : NULL;
+}
+
+static int Queue_set_maxsize(Queue *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (!value) {
+        PyErr_SetString(PyExc_AttributeError, "maxsize cannot be deleted; None means unbounded");
+        return -1;
+    }
+    size_t capacity;
+    if (!is_usable(self) || parse_maxsize(value, &capacity) < 0)
+        return -1;
+    return resize(self, &capacity, NULL);
+}
+
+static PyObject *Queue_get_max_bytes(Queue *self, void *Py_UNUSED(closure))
+{
+    return is_usable(self) ? size_or_none(look(self).max_cost, 0) : NULL;
+}
+
+static int Queue_set_max_bytes(Queue *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (!value) {
+        PyErr_SetString(PyExc_AttributeError, "max_bytes cannot be deleted; None means no bound");
+        return -1;
+    }
+    uint64_t max_cost;
+    if (!is_usable(self) || parse_bound(value, max_bytes_text, 0, &max_cost) < 0)
+        return -1;
+    if (!self->measures && max_cost) {
+        PyErr_SetString(PyExc_ValueError,
+                        "this queue was made without max_bytes and sizer, so what is inside was "
+                        "not measured; make it with one of them to bound its bytes later");
+        return -1;
+    }
+    return resize(self, NULL, &max_cost);
+}
+
+static PyObject *Queue_get_name(Queue *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->name ? self->name : Py_None);
+}
+
+static PyObject *Queue_get_is_shutdown(Queue *self, void *Py_UNUSED(closure))
+{
+    return is_usable(self) ? PyBool_FromLong(look(self).closed) : NULL;
+}
+
+static PyObject *Queue_get_unfinished(Queue *self, void *Py_UNUSED(closure))
+{
+    if (!is_usable(self))
+        return NULL;
+    EXT_LOCK(&self->lock);
+    size_t unfinished = self->unfinished;
+    EXT_UNLOCK(&self->lock);
+    return PyLong_FromSize_t(unfinished);
+}
+
+/* ---- iteration ------------------------------------------------------------------------------ */
+
+typedef struct QueueIterator {
+    PyObject_HEAD Queue *queue; /* NULL: at its end */
+} QueueIterator;
+
+static PyObject *Queue_iter(Queue *self)
+{
+    if (!is_usable(self))
+        return NULL;
+    QueueIterator *iterator = PyObject_GC_New(QueueIterator, self->state->queue_iterator_type);
+    if (!iterator)
+        return NULL;
+    iterator->queue = (Queue *)Py_NewRef(self);
+    PyObject_GC_Track(iterator);
+    return (PyObject *)iterator;
+}
+
+static PyObject *QueueIterator_next(QueueIterator *self)
+{
+    Queue *queue = self->queue;
+    if (!is_usable(queue))
+        return NULL;
+    int error;
+    PyObject *item = get(queue, EXT_FOREVER_NS, &error);
+    if (item || error == WEIR_ECLOSED)
+        return item; /* NULL and no exception: the end */
+    return raise_get(queue, error);
+}
+
+static int QueueIterator_traverse(QueueIterator *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->queue);
+    return 0;
+}
+
+static void QueueIterator_dealloc(QueueIterator *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->queue);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot iterator_slots[] = {
+    {Py_tp_dealloc, QueueIterator_dealloc},
+    {Py_tp_traverse, QueueIterator_traverse},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, QueueIterator_next},
+    {0, NULL},
+};
+
+static PyType_Spec iterator_spec = {
+    .name = "weir._weir.QueueIterator",
+    .basicsize = sizeof(QueueIterator),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = iterator_slots,
+};
+
+/* ---- beginning ------------------------------------------------------------------------------ */
+
+static int parse_overflow(PyObject *value, weir_overflow *ret)
+{
+    static const struct {
+        const char *name;
+        weir_overflow overflow;
+    } table[] = {
+        {"block", WEIR_OVERFLOW_BLOCK},
+        {"fail", WEIR_OVERFLOW_FAIL},
+        {"drop_newest", WEIR_OVERFLOW_DROP_NEWEST},
+        {"drop_oldest", WEIR_OVERFLOW_DROP_OLDEST},
+        {"sample", WEIR_OVERFLOW_SAMPLE},
+    };
+    *ret = WEIR_OVERFLOW_BLOCK;
+    if (!value)
+        return 0;
+    for (size_t i = 0; PyUnicode_Check(value) && i < sizeof table / sizeof *table; i++) {
+        if (PyUnicode_CompareWithASCIIString(value, table[i].name) == 0) {
+            *ret = table[i].overflow;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError,
+                 "overflow must be \"block\", \"fail\", \"drop_newest\", \"drop_oldest\" or "
+                 "\"sample\", not %R",
+                 value);
+    return -1;
+}
+
+static int parse_max_age(PyObject *value, int64_t *ret_ns)
+{
+    *ret_ns = 0;
+    if (!value || value == Py_None)
+        return 0;
+    if (ext_parse_timeout(value, "max_age", ret_ns) < 0)
+        return -1;
+    if (*ret_ns == 0) {
+        PyErr_SetString(PyExc_ValueError, "max_age must be > 0 seconds, or None for no bound");
+        return -1;
+    }
+    if (*ret_ns == EXT_FOREVER_NS)
+        *ret_ns = 0;
+    return 0;
+}
+
+static int parse_sample(PyObject *value, uint32_t *ret)
+{
+    *ret = 0;
+    if (!value)
+        return 0;
+    long n = PyLong_AsLong(value);
+    if (n == -1 && PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_OverflowError))
+        return -1;
+    PyErr_Clear();
+    if (n < 2 || n > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "sample must be an int >= 2 (keep 1 of so many), not %R",
+                     value);
+        return -1;
+    }
+    *ret = (uint32_t)n;
+    return 0;
+}
+
+/* A new reference in *ret, or NULL for None. */
+static int parse_callable(PyObject *value, const char *name, PyObject **ret)
+{
+    *ret = NULL;
+    if (!value || value == Py_None)
+        return 0;
+    if (!PyCallable_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be callable or None, not %R", name, value);
+        return -1;
+    }
+    *ret = Py_NewRef(value);
+    return 0;
+}
+
+static int parse_mark(PyObject *value, const char *text, uint64_t *ret)
+{
+    return parse_bound(value, text, 0, ret);
+}
+
+/* What __init__ was given; borrowed. */
+typedef struct arguments {
+    PyObject *maxsize, *max_bytes, *sizer, *max_age, *overflow, *on_drop, *sample;
+    PyObject *high, *low, *high_bytes, *low_bytes, *on_high, *on_low, *name;
+} arguments;
+
+static int parse_options(Queue *self, const arguments *a, weir_queue_opts *opts)
+{
+    uint64_t high, low;
+    if (parse_maxsize(a->maxsize, &opts->capacity) < 0 ||
+        parse_bound(a->max_bytes, max_bytes_text, 0, &opts->max_cost) < 0 ||
+        parse_max_age(a->max_age, &opts->max_age_ns) < 0 ||
+        parse_overflow(a->overflow, &opts->overflow) < 0 ||
+        parse_sample(a->sample, &opts->sample_keep_one_of) < 0 ||
+        parse_mark(a->high, "high must be an int > 0, or None, not %R", &high) < 0 ||
+        parse_mark(a->low, "low must be an int > 0, or None, not %R", &low) < 0 ||
+        parse_mark(a->high_bytes, "high_bytes must be an int > 0, or None, not %R",
+                   &opts->high_cost) < 0 ||
+        parse_mark(a->low_bytes, "low_bytes must be an int > 0, or None, not %R", &opts->low_cost) <
+            0)
+        return -1;
+    opts->high_items = (size_t)high;
+    opts->low_items = (size_t)low;
+    if (a->name && a->name != Py_None && !PyUnicode_Check(a->name)) {
+        PyErr_Format(PyExc_TypeError, "name must be a str or None, not %R", a->name);
+        return -1;
+    }
+    if (parse_callable(a->sizer, "sizer", &self->sizer) < 0 ||
+        parse_callable(a->on_drop, "on_drop", &self->on_drop) < 0 ||
+        parse_callable(a->on_high, "on_high", &self->on_high) < 0 ||
+        parse_callable(a->on_low, "on_low", &self->on_low) < 0)
+        return -1;
+    self->name = a->name && a->name != Py_None ? Py_NewRef(a->name) : NULL;
+    return 0;
+}
+
+static void forget_callbacks(Queue *self)
+{
+    Py_CLEAR(self->sizer);
+    Py_CLEAR(self->on_drop);
+    Py_CLEAR(self->on_high);
+    Py_CLEAR(self->on_low);
+    Py_CLEAR(self->name);
+}
+
+static int create(Queue *self, const arguments *a)
+{
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    if (parse_options(self, a, &opts) < 0)
+        return -1;
+    self->measures = opts.max_cost || self->sizer;
+    self->overflow = opts.overflow;
+    self->capacity = opts.capacity;
+    self->max_cost = opts.max_cost;
+    self->generation = ext_fork_generation();
+    opts.on_drop = on_drop;
+    opts.drop_ctx = self;
+    opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
+    opts.watermark_ctx = self;
+    int rc = weir_queue_create(&self->queue, &opts);
+    if (rc == WEIR_EINVAL)
+        ext_raise_text(self->state, rc,
+                       "the marks must be 0 < low < high < maxsize (and 0 < low_bytes < high_bytes "
+                       "< max_bytes), and a queue without any bound has no default for high");
+    else if (rc < 0)
+        ext_raise(self->state, rc);
+    return rc < 0 ? -1 : 0;
+}
+
+static int init(Queue *self, const arguments *a)
+{
+    if (self->queue) {
+        PyErr_SetString(PyExc_RuntimeError, "weir.Queue.__init__() has been called already");
+        return -1;
+    }
+    self->state = ext_state_of(Py_TYPE(self));
+    if (!self->state)
+        return -1;
+    forget_callbacks(self); /* of an earlier __init__ that failed */
+    if (create(self, a) == 0)
+        return 0;
+    forget_callbacks(self);
+    return -1;
+}
+
+static int Queue_init(Queue *self, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"maxsize",   "max_bytes", "sizer",  "max_age", "overflow",
+                                        "on_drop",   "sample",    "high",   "low",     "high_bytes",
+                                        "low_bytes", "on_high",   "on_low", "name",    NULL};
+    arguments a = {0};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OOOOOOOOOOOOO:Queue", (char **)names,
+                                     &a.maxsize, &a.max_bytes, &a.sizer, &a.max_age, &a.overflow,
+                                     &a.on_drop, &a.sample, &a.high, &a.low, &a.high_bytes,
+                                     &a.low_bytes, &a.on_high, &a.on_low, &a.name))
+        return -1;
+    if (!a.maxsize) {
+        PyErr_SetString(PyExc_TypeError, "Queue() needs maxsize: an int > 0, or None for a queue "
+                                         "without that bound");
+        return -1;
+    }
+    int rc;
+    EXT_BEGIN_CRITICAL_SECTION(self);
+    rc = init(self, &a);
+    EXT_END_CRITICAL_SECTION();
+    return rc;
+}
+
+/* ---- end ------------------------------------------------------------------------------------ */
+
+static int Queue_traverse(Queue *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->sizer);
+    Py_VISIT(self->on_drop);
+    Py_VISIT(self->on_high);
+    Py_VISIT(self->on_low);
+    for (size_t i = 0; i < self->n_slots; i++)
+        if (!IS_FREE(self->slots[i]))
+            Py_VISIT((PyObject *)self->slots[i]);
+    return 0;
+}
+
+/* Whether this process may touch the queue. */
+static bool is_ours(Queue *self)
+{
+    return self->queue && self->generation == ext_fork_generation();
+}
+
+/* Nobody can get the items any more: on_drop has them, as long as the callbacks still work. */
+static void Queue_finalize(Queue *self)
+{
+    if (!self->on_drop || !is_ours(self) || weir_queue_depth(self->queue) == 0)
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    weir_queue_discard(self->queue);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Not inside of libweir: an item may be a queue that holds a queue that holds... */
+static void free_items(Queue *self)
+{
+    uintptr_t *slots = self->slots;
+    size_t n_slots = self->n_slots;
+    self->slots = NULL;
+    self->n_slots = self->first_free = self->n_held = 0;
+    for (size_t i = 0; i < n_slots; i++)
+        if (!IS_FREE(slots[i]))
+            Py_DECREF((PyObject *)slots[i]);
+    PyMem_Free(slots);
+}
+
+static int Queue_clear(Queue *self)
+{
+    self->muted = true;       /* on_drop had its turn in finalize */
+    if (self->waiting == 0) { /* else a daemon thread waits that has no interpreter left */
+        if (is_ours(self))
+            weir_queue_discard(self->queue);
+        free_items(self);
+    }
+    forget_callbacks(self);
+    return 0;
+}
+
+static void free_queue(Queue *self)
+{
+    Queue_clear(self);
+    if (is_ours(self) && self->waiting == 0)
+        weir_queue_destroy(self->queue);
+}
+
+static void Queue_dealloc(Queue *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, Queue_dealloc) /* queues in queues in queues */
+        PyObject_GC_Track(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        goto end; /* on_drop kept the queue */
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    free_queue(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+end:;
+    Py_TRASHCAN_END
+}
+
+PyDoc_STRVAR(
+    queue_doc,
+    "Queue(maxsize, *, max_bytes=None, sizer=None, max_age=None, overflow='block', on_drop=None, "
+    "sample=10, high=None, low=None, high_bytes=None, low_bytes=None, on_high=None, on_low=None, "
+    "name=None)\n--\n\n"
+    "A bounded first-in first-out queue for the threads of one process.\n\n"
+    "maxsize    the most items inside, > 0; None for a queue without that bound; can be changed later\n"
+    "max_bytes  the most bytes inside, summed by `sizer`; can be changed later; None: no such bound\n"
+    "sizer      sizer(item) -> int >= 0; by default the bytes of a bytes-like object, the characters of\n"
+    "           a str, sys.getsizeof() of anything else (which does not follow references)\n"
+    "max_age    seconds; an item that is older when its turn comes is dropped; None: no such bound\n"
+    "overflow   what put() does when an item does not fit: \"block\" (wait), \"fail\" (raise Full at\n"
+    "           once), \"drop_newest\" (drop it), \"drop_oldest\" (drop from the front until it fits),\n"
+    "           \"sample\" (above the high mark keep 1 of `sample` items, and drop the newest when full)\n"
+    "on_drop    on_drop(item, reason), called exactly once for each item that the queue took and no\n"
+    "           consumer gets, by the thread whose call dropped it; reason is \"newest\", \"oldest\",\n"
+    "           \"sampled\", \"expired\" or \"discarded\".  An exception in it goes to sys.unraisablehook\n"
+    "high, low  marks in items (high_bytes, low_bytes: in bytes): on_high() is called when the queue\n"
+    "           rises above `high` (default 80 %), on_low() when it has fallen to `low` (default half of\n"
+    "           high); strictly in turn\n"
+    "name       for people who look at it\n\n"
+    "`for item in queue` gets items until the queue is shut down and empty.  Waiting putters and getters\n"
+    "are served in the order they came, and a put that does not wait never overtakes one that does.\n"
+    "Differs from queue.Queue: maxsize has to be said, and 0 is not infinite; join() takes a timeout,\n"
+    "and waits for items that are still being put, too.");
+
+#define FAST(name) (PyCFunction)(void (*)(void)) Queue_##name, METH_FASTCALL | METH_KEYWORDS
+
+static PyMethodDef queue_methods[] = {
+    {"put", FAST(put), put_doc},
+    {"get", FAST(get), get_doc},
+    {"put_nowait", (PyCFunction)Queue_put_nowait, METH_O, put_nowait_doc},
+    {"get_nowait", (PyCFunction)Queue_get_nowait, METH_NOARGS, get_nowait_doc},
+    {"put_many", FAST(put_many), put_many_doc},
+    {"get_many", FAST(get_many), get_many_doc},
+    {"qsize", (PyCFunction)Queue_qsize, METH_NOARGS, qsize_doc},
+    {"empty", (PyCFunction)Queue_empty, METH_NOARGS, empty_doc},
+    {"full", (PyCFunction)Queue_full, METH_NOARGS, full_doc},
+    {"task_done", (PyCFunction)Queue_task_done, METH_NOARGS, task_done_doc},
+    {"join", FAST(join), join_doc},
+    {"drain", FAST(drain), drain_doc},
+    {"discard", (PyCFunction)Queue_discard, METH_NOARGS, discard_doc},
+    {"shutdown", FAST(shutdown), shutdown_doc},
+    {"stats", (PyCFunction)Queue_stats, METH_NOARGS, stats_doc},
+    {"item_fd", (PyCFunction)Queue_item_fd, METH_NOARGS, item_fd_doc},
+    {"room_fd", (PyCFunction)Queue_room_fd, METH_NOARGS, room_fd_doc},
+    {"__reduce__", (PyCFunction)Queue_reduce, METH_NOARGS, NULL},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Queue[T]: a queue of T."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef queue_properties[] = {
+    {"maxsize", (getter)Queue_get_maxsize, (setter)Queue_set_maxsize,
+     "The most items inside; None: unbounded.  Set it to resize the queue while it is in use: items\n"
+     "above a smaller bound stay until they are taken.",
+     NULL},
+    {"max_bytes", (getter)Queue_get_max_bytes, (setter)Queue_set_max_bytes,
+     "The most bytes inside; None: no such bound.  Can be set if the queue measures its items.\n"
+     "Waiting putters whose item can no longer fit raise weir.TooLarge.",
+     NULL},
+    {"name", (getter)Queue_get_name, NULL, "As given, or None.", NULL},
+    {"is_shutdown", (getter)Queue_get_is_shutdown, NULL, "Whether shutdown() was called.", NULL},
+    {"unfinished_tasks", (getter)Queue_get_unfinished, NULL, "What join() waits for.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef queue_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Queue, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot queue_slots[] = {
+    {Py_tp_doc, (void *)queue_doc},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_init, Queue_init},
+    {Py_tp_dealloc, Queue_dealloc},
+    {Py_tp_finalize, Queue_finalize},
+    {Py_tp_traverse, Queue_traverse},
+    {Py_tp_clear, Queue_clear},
+    {Py_tp_repr, Queue_repr},
+    {Py_tp_iter, Queue_iter},
+    {Py_tp_methods, queue_methods},
+    {Py_tp_getset, queue_properties},
+    {Py_tp_members, queue_members},
+    {0, NULL},
+};
+
+static PyType_Spec queue_spec = {
+    .name = "weir.Queue",
+    .basicsize = sizeof(Queue),
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = queue_slots,
+};
+
+int ext_queue_types_add(PyObject *module, module_state *state)
+{
+    if (ext_add_type(module, &queue_spec, &state->queue_type) < 0)
+        return -1;
+    state->queue_iterator_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &iterator_spec, NULL);
+    return state->queue_iterator_type ? 0 : -1;
+}

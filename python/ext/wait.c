@@ -1,0 +1,113 @@
+/* wait.c - the one way to wait: without the GIL, with signals, with a deadline that does not move.
+ *
+ * A call first tries with WEIR_POLL and the GIL held; only if that would have to wait it releases
+ * the GIL between ext_wait_begin and ext_wait_end.  The thread's innermost wait is noted, so that a
+ * callback from libweir knows whether its thread holds the GIL.
+ *
+ * Signals:    Python's handlers run on the main thread.  There libweir asks `on_interrupt` when a
+ *             signal ended the sleep, and every 50 ms for signals that another thread received.
+ *             The waiter keeps its place in line, whatever the handler does, unless it raises.
+ * Exit:       a daemon thread that waits while the interpreter ends never comes back from
+ *             PyEval_RestoreThread.  It is then outside of libweir (it has no hook), so nothing of
+ *             its stack is referred to by a queue.
+ */
+#include "module.h"
+
+#include <math.h>
+#include <unistd.h>
+
+static _Thread_local ext_wait *innermost;
+
+static int on_interrupt(void *ctx)
+{
+    ext_wait *wait = ctx;
+    PyThreadState *saved = wait->saved;
+    wait->saved = NULL;
+    PyEval_RestoreThread(saved);
+    int raised = PyErr_Occurred() || PyErr_CheckSignals() < 0;
+    wait->saved = PyEval_SaveThread();
+    return raised;
+}
+
+/* Python runs signal handlers there and nowhere else. */
+static bool on_main_thread(void)
+{
+    return PyThread_get_thread_native_id() == (unsigned long)getpid();
+}
+
+void ext_wait_begin(ext_wait *wait)
+{
+    wait->hooked = on_main_thread();
+    wait->outer = innermost;
+    innermost = wait;
+    if (wait->hooked)
+        weir_set_interrupt(on_interrupt, wait);
+    wait->saved = PyEval_SaveThread();
+}
+
+void ext_wait_end(ext_wait *wait)
+{
+    PyThreadState *saved = wait->saved;
+    wait->saved = NULL;
+    innermost = wait->outer;
+    if (wait->hooked) { /* a handler may wait inside our wait: give the outer one its hook back */
+        bool outer = wait->outer && wait->outer->hooked;
+        weir_set_interrupt(outer ? on_interrupt : NULL, wait->outer);
+    }
+    PyEval_RestoreThread(saved);
+}
+
+void ext_callback_begin(ext_callback *callback)
+{
+    ext_wait *wait = innermost;
+    callback->wait = wait && wait->saved ? wait : NULL;
+    if (callback->wait) {
+        PyThreadState *saved = wait->saved;
+        wait->saved = NULL;
+        PyEval_RestoreThread(saved);
+    }
+    PyErr_Fetch(&callback->type, &callback->value, &callback->traceback);
+}
+
+void ext_callback_end(ext_callback *callback)
+{
+    PyErr_Restore(callback->type, callback->value, callback->traceback);
+    if (callback->wait)
+        callback->wait->saved = PyEval_SaveThread();
+}
+
+int ext_parse_timeout(PyObject *timeout, const char *name, int64_t *ret_ns)
+{
+    if (!timeout || timeout == Py_None) {
+        *ret_ns = EXT_FOREVER_NS;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError) || !PyLong_Check(timeout))
+            return -1;
+        PyErr_Clear(); /* an int beyond every float */
+        PyObject *zero = PyLong_FromLong(0);
+        int negative = zero ? PyObject_RichCompareBool(timeout, zero, Py_LT) : -1;
+        Py_XDECREF(zero);
+        if (negative < 0)
+            return -1;
+        seconds = negative ? -1.0 : HUGE_VAL;
+    }
+    if (isnan(seconds)) {
+        PyErr_Format(PyExc_ValueError, "'%s' must not be NaN", name);
+        return -1;
+    }
+    if (seconds < 0) {
+        PyErr_Format(PyExc_ValueError, "'%s' must be a non-negative number", name);
+        return -1;
+    }
+    double ns = ceil(seconds * 1e9);
+    *ret_ns = ns >= 9.2e18 ? EXT_FOREVER_NS : (int64_t)ns;
+    return 0;
+}
+
+weir_time ext_deadline(int64_t ns)
+{
+    return ns == EXT_FOREVER_NS ? WEIR_FOREVER : weir_after(ns);
+}

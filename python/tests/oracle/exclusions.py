@@ -1,0 +1,83 @@
+"""The cases of CPython's tests that weir does not pass as they are, and why: one line each.
+
+EXCLUSIONS    it does not pass; run.py sees to it that this is still so
+UNBOUNDED     it passes, with max_submit_backlog=None
+NOT_FOR_WEIR  modules that are not even loaded
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+
+class Exclusion(NamedTuple):
+    tests: str  # as fnmatch reads it
+    reason: str
+    flaky: bool = False  # it may pass, too
+    since: tuple[int, int] = (3, 10)  # the first and the last Python that have such a test
+    until: tuple[int, int] = (3, 99)
+
+
+_Q = "test_queue."
+_CF = "test_concurrent_futures."
+_PP = _CF + "ProcessPool*ProcessPool"  # each start method
+_DL = _CF + "ProcessPool*ExecutorDeadlockTest."
+_FI = _CF + "ProcessPool*FailingInitializerTest."
+
+EXCLUSIONS = [
+    # ---- not offered
+    Exclusion(_Q + "*LifoQueueTest.*", "there is no LifoQueue"),
+    Exclusion(_Q + "*PriorityQueueTest.*", "there is no PriorityQueue"),
+    Exclusion(_CF + "InterpreterPool*", "there is no InterpreterPoolExecutor", since=(3, 14)),
+    # ---- reads what the standard class is made of
+    Exclusion(_Q + "*FailingQueueTest.*", "overrides _put and _get of queue.Queue"),
+    Exclusion(_PP + "ShutdownTest.test_del_shutdown", "_call_queue, _executor_manager_thread"),
+    Exclusion(_PP + "ShutdownTest.test_shutdown_no_wait", "_call_queue, _executor_manager_thread"),
+    Exclusion(_DL + "test_shutdown_deadlock_pickle", "_executor_manager_thread"),
+    # ---- weir's process pool does not break: a bad task is the error of that task alone
+    Exclusion(_PP + "ExecutorTest.test_killed_child", "wants submit to fail after a worker died"),
+    Exclusion(_FI + "test_initializer", "wants submit to fail after an initializer failed"),
+    Exclusion(_DL + "test_error_at_task_unpickle", "weir raises the UnpicklingError itself"),
+    Exclusion(_DL + "test_exit_at_task_unpickle", "weir raises the SystemExit itself"),
+    Exclusion(_DL + "test_error_during_result_unpickle_in_result_handler", "the same, of a result"),
+    Exclusion(_DL + "test_exit_during_result_unpickle_in_result_handler", "the same, of a result"),
+    # ---- workers start when there is work, behind submit
+    Exclusion(_PP + "ShutdownTest.test_processes_terminate", "counts processes right after submit"),
+    Exclusion(_PP + "ExecutorTest.test_saturation", "counts processes right after submit"),
+    Exclusion(
+        _PP + "ShutdownTest.test_cancel_futures",
+        "wants one of 50 tasks to be past cancelling before a process can have started",
+        flaky=True,
+    ),
+    # ---- a race that CPython has taken out of its test since (gh-116682)
+    Exclusion(
+        _CF + "ThreadPoolShutdownTest.test_cancel_futures_wait_false",
+        "wants a thread to take the task before the next statement can cancel it",
+        flaky=True,
+        until=(3, 12),
+    ),
+    # ---- max_tasks_per_child goes with every start method
+    Exclusion(
+        _CF + "ProcessPoolForkProcessPoolExecutorTest.test_max_tasks_per_child",
+        "wants fork to be refused",
+        since=(3, 11),
+    ),
+    Exclusion(
+        _PP + "ExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context",
+        "wants the default start method to change",
+        since=(3, 11),
+    ),
+]
+
+UNBOUNDED = [
+    Exclusion(_CF + "*.test_saturation", "submits 15 tasks per worker before it lets one end"),
+    Exclusion(_CF + "ThreadPoolWait*.test_pending_calls_race", "the same, 100 tasks"),
+    Exclusion(_CF + "*.test_cancel_futures", "wants more than 20 tasks waiting for 5 workers"),
+]
+
+NOT_FOR_WEIR = {"test_interpreter_pool"}  # there is no InterpreterPoolExecutor
+
+
+def for_this_python(table: list[Exclusion]) -> list[Exclusion]:
+    return [entry for entry in table if entry.since <= sys.version_info[:2] <= entry.until]

@@ -1,0 +1,89 @@
+"""The types that people's checkers see: this file is checked by `mypy --strict`.
+
+assert_type is for the checker; at run time it returns its argument.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import weir
+
+if sys.version_info >= (3, 11):
+    from typing import assert_type
+elif TYPE_CHECKING:
+    from typing_extensions import assert_type
+else:
+
+    def assert_type(value, type_):
+        return value
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+def test_a_queue_knows_its_items() -> None:
+    q: weir.Queue[str] = weir.Queue(3, sizer=len, on_drop=lambda item, why: (item + why).strip())
+    q.put("a", timeout=1)
+    q.put_many(c for c in "bc")
+    assert_type(q.get(), str)
+    assert_type(q.get_many(1), list[str])
+    assert_type(iter(q), Iterator[str])
+    assert_type(q.maxsize, int | None)
+    assert_type(q.stats(), weir.QueueStats)
+    assert_type(q.stats().dropped["oldest"], int)
+    weir.Queue[str](3).put(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        q.put_nowait()  # type: ignore[call-arg]
+
+
+def test_an_executor_knows_what_its_functions_return() -> None:
+    with weir.ThreadPoolExecutor(1) as pool:
+        assert_type(pool.submit(length, "abc"), Future[int])
+        assert_type(pool.try_submit(length, "abc"), Future[int] | None)
+        assert_type(pool.map(length, ["a"]), weir.MapIterator[int])
+        assert_type(pool.stats(), weir.ThreadPoolStats)
+        executor: Executor = pool
+        assert executor.submit(length, "abc").result() == 3
+        for n in executor.map(length, ["a"], timeout=5):
+            assert_type(n, int)
+    with pytest.raises(ValueError, match="on_full"):
+        weir.ThreadPoolExecutor(1, on_full="explode")  # type: ignore[arg-type]
+
+
+def test_bounded_takes_any_executor() -> None:
+    with weir.bounded(ThreadPoolExecutor(1), 3, on_full="fail") as pool:
+        assert_type(pool, weir.BoundedExecutor)
+        assert_type(pool.submit(length, "abc"), Future[int])
+        assert_type(pool.stats(), weir.BoundedStats)
+
+
+def test_the_exceptions_are_what_the_standard_handlers_catch() -> None:
+    import queue
+    from concurrent.futures.process import BrokenProcessPool
+
+    full: type[queue.Full] = weir.BacklogFull
+    broken: type[BrokenProcessPool] = weir.WorkerDied
+    too_large: type[ValueError] = weir.TooLarge
+    assert all((full, broken, too_large))
+    assert_type(weir.Dropped("oldest").reason, str)
+    assert_type(weir.WorkerDied(1, 2).exitcode, int | None)
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(weir.__file__).parent / "py.typed").exists()
+
+
+def test_everything_that_is_promised_can_be_imported() -> None:
+    for name in weir.__all__:
+        assert getattr(weir, name) is not None
+    assert set(weir.__all__) <= set(dir(weir))
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        weir.Nonsense  # noqa: B018

@@ -1,0 +1,248 @@
+"""bounded(): the backlog of weir's executors around any executor.
+
+    permit: taken before `executor.submit`, given back when the future is done, or if submit raises
+    future: the executor's own; weir adds one done-callback
+
+What cannot be done to a foreign future: make it raise `Dropped`.  "drop_oldest" therefore cancels
+the oldest one that lets itself be cancelled (its result is CancelledError), and if none does, drops
+the new task instead.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
+
+from weir._admission import Admission, OnFull
+from weir._map import MappingExecutor
+from weir._stats import BoundedStats
+
+__all__ = ["BoundedExecutor", "bounded"]
+
+T = TypeVar("T")
+
+
+class _Inside:
+    """A task that was submitted and is not completed; under the lock of its _Bound."""
+
+    __slots__ = ("evicted", "evicting", "future", "launcher")
+
+    def __init__(self) -> None:
+        self.future: Future[Any] | None = None  # None: submit has not returned yet
+        self.launcher: int | None = threading.get_ident()  # until the launch is over
+        self.evicting = False  # its permit goes to the thread that tries to cancel it
+        self.evicted = False
+
+
+class _Bound(Admission):
+    """The permits around an executor."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        max_submit_backlog: int | bool | None,
+        on_full: OnFull,
+        submit_timeout: float | None,
+    ) -> None:
+        super().__init__(_workers_of(executor), max_submit_backlog, on_full, submit_timeout)
+        self.executor = executor
+        self.inside: dict[int, _Inside] = {}
+        self.closed = False
+        # Threads that were seen to complete futures.
+        self.completers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def launch(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        entry = _Inside()
+        with self.lock:
+            self.check_open()
+            self.accepted += 1
+            self.inside[id(entry)] = entry
+        try:
+            # Not under the lock: it may wait for a completion, which needs the lock.
+            future = self.executor.submit(fn, *args, **kwargs)
+        except BaseException:
+            with self.lock:
+                self.accepted -= 1
+                del self.inside[id(entry)]
+            raise
+        entry.future = future
+        future.add_done_callback(lambda done: self.on_done(entry, done))
+        entry.launcher = None
+        return future
+
+    def on_done(self, entry: _Inside, future: Future[Any]) -> None:
+        """Once per task, in the thread that completed or cancelled it."""
+        cancelled = future.cancelled()
+        with self.lock:
+            if self.inside.pop(id(entry), None) is None:
+                return
+            if entry.evicting and cancelled:
+                entry.evicted = True
+                self.dropped["oldest"] += 1
+                return  # the evicting thread has the permit now
+            if cancelled:
+                self.cancelled += 1
+            else:
+                self.finished += 1
+                if entry.launcher != threading.get_ident():  # else it was done by the launch
+                    self.completers.add(threading.current_thread())
+        self.release()
+
+    def evict_oldest(self) -> bool:
+        with self.lock:
+            candidates = list(self.inside.values())
+        for entry in candidates:
+            if entry.future is None:
+                continue
+            with self.lock:
+                if entry.evicting:
+                    continue  # another thread is at it
+                entry.evicting = True
+            cancelled = entry.future.cancel()
+            with self.lock:
+                entry.evicting = False
+                if entry.evicted:
+                    return True
+            if cancelled and self.acquire_now():  # it reports its end in its own time
+                return True
+        return False
+
+    def insiders(self) -> int:
+        """A thread pool's own threads; of other executors, the thread that completes futures."""
+        threads = getattr(self.executor, "_threads", None)
+        if isinstance(threads, (set, frozenset)):
+            return len(threads) if threading.current_thread() in threads else 0
+        with self.lock:
+            return 1 if threading.current_thread() in self.completers else 0
+
+    def close(self) -> None:
+        self.closed = True
+        if self.permits is not None and self.pid == os.getpid():
+            self.permits.close()
+
+    def cancel_inside(self) -> None:
+        with self.lock:
+            entries = list(self.inside.values())
+        for entry in entries:
+            if entry.future is not None:
+                entry.future.cancel()
+
+
+def _workers_of(executor: Executor) -> int:
+    workers = getattr(executor, "_max_workers", None)
+    if isinstance(workers, int) and workers > 0:
+        return workers
+    return os.cpu_count() or 1
+
+
+class BoundedExecutor(MappingExecutor):
+    """Any executor, with weir's bound on what is submitted; made by `weir.bounded`."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        max_submit_backlog: int | bool | None = True,
+        on_full: OnFull = "block",
+        submit_timeout: float | None = None,
+    ) -> None:
+        if not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"bounded() needs an executor with a submit method, not {executor!r}")
+        self._bound = _Bound(executor, max_submit_backlog, on_full, submit_timeout)
+        self._map_in_batches = not isinstance(
+            executor, concurrent.futures.ThreadPoolExecutor
+        ) and not hasattr(executor, "_threads")
+
+    @property
+    def executor(self) -> Executor:
+        """The executor inside."""
+        return self._bound.executor
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Submit fn(*args, **kwargs) to the executor; when there is no room, `on_full` decides.
+
+        Raises weir.BacklogFull, TimeoutError, RuntimeError (shut down; or it would wait for
+        itself, in a done-callback) and whatever the executor's own submit raises.  The function
+        has not been called then.
+        """
+        return self._bound.submit(fn, args, kwargs, 3)
+
+    def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
+        """Submit fn(*args, **kwargs) if there is room now, else return None."""
+        return self._bound.try_submit(fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks, and shut the executor down.
+
+        cancel_futures works with executors that do not know it, too: what can be cancelled is.
+        """
+        self._bound.close()
+        if cancel_futures:
+            self._bound.cancel_inside()
+        self._bound.executor.shutdown(wait=wait)
+
+    def stats(self) -> BoundedStats:
+        """Everything that is counted, at one instant."""
+        bound = self._bound
+        with bound.lock:
+            submitters_waiting, submit_blocked = bound.waits()
+            return BoundedStats(
+                max_workers=bound.workers,
+                max_submit_backlog=bound.backlog,
+                inside=len(bound.inside),
+                accepted=bound.accepted,
+                completed=bound.finished,
+                cancelled=bound.cancelled,
+                dropped=dict(bound.dropped),
+                caller_ran=bound.caller_ran,
+                refused=bound.refused,
+                submitters_waiting=submitters_waiting,
+                submit_blocked=submit_blocked,
+                is_shutdown=bound.closed,
+            )
+
+    def _submit_wait(
+        self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
+    ) -> Future[T]:
+        return self._bound.submit_wait(fn, args, timeout, 4)
+
+    @property
+    def _map_window(self) -> int:
+        bound = self._bound
+        return bound.workers + (2 * bound.workers if bound.backlog is None else bound.backlog)
+
+    @property
+    def _max_workers(self) -> int:
+        return self._bound.workers
+
+
+def bounded(
+    executor: Executor,
+    max_submit_backlog: int | bool | None = True,
+    on_full: OnFull = "block",
+    submit_timeout: float | None = None,
+) -> BoundedExecutor:
+    """Put a bound on what is submitted to any executor and not completed yet.
+
+    Works with whatever looks like a `concurrent.futures.Executor`: the standard pools, loky,
+    mpi4py, `dask.distributed.Client.get_executor()`.  Options as in `weir.ThreadPoolExecutor`; the
+    workers are `executor._max_workers`, or the CPUs of this machine where it does not say.
+
+    "drop_oldest" cancels the oldest future that can still be cancelled: its result is
+    CancelledError, for only the executor could make it weir.Dropped.  Where none can be, the new
+    task is dropped, and its future raises weir.Dropped("newest").
+
+    A submit in a done-callback would often wait for the very thread it runs in; where that is so
+    it raises RuntimeError.  What is submitted to `executor` directly is not counted.
+    """
+    return BoundedExecutor(executor, max_submit_backlog, on_full, submit_timeout)

@@ -1,0 +1,73 @@
+"""What weir raises.  Every class is importable from `weir` and can be pickled."""
+
+from __future__ import annotations
+
+import queue
+import sys
+from concurrent import futures
+
+__all__ = ["BacklogFull", "Dropped", "ShutDown", "Timeout", "TooLarge"]
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
+
+    class ShutDown(Exception):
+        """A queue that has been shut down takes nothing, and has nothing left to give.
+
+        Python 3.13 and later have this class as `queue.ShutDown`; there the two are one.
+        """
+
+    ShutDown.__module__ = "weir"
+
+
+if sys.version_info >= (3, 11):
+    Timeout = TimeoutError
+else:
+
+    class Timeout(TimeoutError, futures.TimeoutError):
+        """A deadline of an executor has passed; caught as either of the two."""
+
+
+class BacklogFull(queue.Full):
+    """An executor has no room for the task, and `on_full="fail"` said not to wait.
+
+    The function has not been called and will not be.
+    """
+
+
+class TooLarge(ValueError):
+    """The item costs more than the whole bound of the queue, so that it could never fit.
+
+    The queue has not taken it.
+    """
+
+
+_WHY_DROPPED = {
+    "newest": "there was no room for it",
+    "oldest": "it made room for a newer one",
+    "sampled": "the queue was above its high mark and keeps only a sample there",
+    "expired": "it was older than max_age when its turn came",
+    "discarded": "what was waiting has been discarded",
+}
+
+
+class Dropped(Exception):
+    """The result of a task that was accepted and then dropped before it started.
+
+    `reason` is "newest", "oldest", "sampled", "expired" or "discarded".
+    """
+
+    reason: str
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = _WHY_DROPPED.get(self.reason)
+        return f"dropped ({self.reason}): {why}" if why else f"dropped ({self.reason})"
+
+
+for _class in (BacklogFull, TooLarge, Dropped):
+    _class.__module__ = "weir"

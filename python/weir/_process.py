@@ -1,0 +1,492 @@
+"""ProcessPoolExecutor: the standard executor's interface on libweir's bounded process pool.
+
+The pool (``_weir.Pool``) does the flow control.  One thread per executor collects what the workers
+reply and completes the futures; it refers to the pool and to ``_Workers``, never to the executor,
+so that an executor nobody refers to any more can shut down.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+import traceback
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
+
+from weir import _weir, _worker
+from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
+from weir._died import WorkerDied, WorkerNotStarted
+from weir._errors import BacklogFull, Dropped, ShutDown, Timeout
+from weir._future import LazyFuture
+from weir._map import MappingExecutor
+from weir._stats import ProcessPoolStats
+
+T = TypeVar("T")
+
+# weir_outcome
+_REPLIED, _DIED, _NOT_STARTED, _NO_MEMORY = range(4)
+
+
+class _TaskFuture(LazyFuture[T]):
+    """A future that asks the pool whether its task has started."""
+
+    _pool: _weir.Pool | None = None  # None: not in the pool
+    _id = 0
+
+    def cancel(self) -> bool:
+        pool = self._pool
+        if pool is not None and not self.done() and not pool.cancel(self._id, self):
+            return self.cancelled()  # a worker has it, or its reply is on the way
+        self._pool = None
+        cancelled = super().cancel()
+        if cancelled:
+            _tell_waiters(self)
+        return cancelled
+
+    def running(self) -> bool:
+        pool = self._pool
+        if pool is not None and not self.done():
+            return pool.is_running(self._id)
+        return super().running()
+
+
+def _tell_waiters(future: Future[Any]) -> None:
+    """Cancelled -> cancelled and notified, once."""
+    with future._condition:
+        if future._state == "CANCELLED":
+            future.set_running_or_notify_cancel()
+
+
+def _drop(future: Future[Any], reason: str) -> None:
+    """The pool has let go of a task that no worker has started."""
+    if isinstance(future, _TaskFuture):
+        future._pool = None
+    if reason == "discarded":  # shutdown(cancel_futures=True), as in the standard library
+        Future.cancel(future)
+        _tell_waiters(future)
+    else:
+        future.set_exception(Dropped(reason))
+
+
+class _Workers:
+    """Starts and reaps the worker processes of one pool; called by its collecting thread."""
+
+    def __init__(
+        self,
+        context: BaseContext,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self.context = context
+        self.initializer = initializer
+        self.initargs = initargs
+        self.pool: _weir.Pool | None = None
+        self.processes: dict[int, BaseProcess] = {}  # by process id
+        self.seats: dict[int, int] = {}  # the process id of each seat
+        self.start_error: str | None = None  # why the last start failed
+
+    def start(self, seat: int) -> int:
+        assert self.pool is not None
+        process = self.context.Process(  # type: ignore[attr-defined]
+            target=_worker.main,
+            args=(_worker.Ticket(*self.pool.ticket(seat)), self.initializer, self.initargs),
+        )
+        try:
+            process.start()
+        except BaseException:  # an initializer that cannot be pickled, no memory for a process
+            self.start_error = traceback.format_exc()
+            return -1
+        self.start_error = None
+        self.processes[process.pid] = process
+        self.seats[seat] = process.pid
+        return process.pid  # type: ignore[no-any-return]
+
+    def reap(self, seat: int) -> int | None:
+        pid = self.seats.pop(seat, None)
+        if pid is None:
+            return None
+        process = self.processes.pop(pid)
+        process.join()
+        code = process.exitcode
+        process.close()
+        return code
+
+
+# ---- the collecting thread ----------------------------------------------------------------------
+
+
+def _worker_died(exit: tuple[int, int, int, int, int]) -> WorkerDied:
+    pid, code, signum, peak_rss, oom = exit
+    return WorkerDied(
+        pid,
+        code if code >= 0 else None,
+        signum or None,
+        peak_rss or None,
+        bool(oom) if oom >= 0 else None,
+    )
+
+
+def _not_started(
+    data: memoryview, exit: tuple[int, int, int, int, int], start_error: str | None
+) -> WorkerNotStarted:
+    if data:
+        text = bytes(data).decode(errors="replace")
+        return WorkerNotStarted(f"the initializer of the worker processes failed:\n\n{text}")
+    if start_error is not None:
+        return WorkerNotStarted(f"no worker process could be started:\n\n{start_error}")
+    pid, code, signum, _peak_rss, _oom = exit
+    if not pid:
+        return WorkerNotStarted("no worker process could be started: out of memory or descriptors")
+    how = f"signal {signum}" if signum else f"exit code {code}"
+    return WorkerNotStarted(
+        f"the worker processes end ({how}) before they are ready, again and again; "
+        "with the start methods spawn and forkserver the main module must be importable, and "
+        'what starts the pool must be under `if __name__ == "__main__":`'
+    )
+
+
+def _complete(
+    future: Future[Any],
+    outcome: int,
+    status: int,
+    data: memoryview,
+    exit: tuple[int, int, int, int, int] | None,
+    workers: _Workers,
+) -> None:
+    """Gives a future its result or exception."""
+    if isinstance(future, _TaskFuture):
+        future._pool = None
+    if outcome == _REPLIED:
+        try:
+            value = pickle.loads(data)
+        except BaseException as error:
+            error.__cause__ = None
+            future.set_exception(error)
+        else:
+            if status == _worker.EXCEPTION:
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+    elif outcome == _NO_MEMORY:
+        future.set_exception(
+            MemoryError("the task or its result did not fit into the machine's shared memory")
+        )
+    elif outcome == _DIED:
+        assert exit is not None
+        future.set_exception(_worker_died(exit))
+    else:
+        assert exit is not None
+        future.set_exception(_not_started(data, exit, workers.start_error))
+
+
+def _collect(pool: _weir.Pool, workers: _Workers) -> None:
+    """The thread's life: until the pool is closed, its tasks done and its workers gone."""
+    while True:
+        batch = pool.collect()
+        if batch is None:
+            return
+        for future, outcome, status, data, _attempts, exit in batch:
+            # A callback may submit one follow-up without waiting for itself: it takes over the
+            # permit of the task that has just ended, so that one is given back after it.
+            followed = bool(future._done_callbacks)
+            if not followed:
+                pool.settle()
+            with data:
+                _complete(future, outcome, status, data, exit, workers)
+            if followed:
+                pool.settle()
+        del batch, future, data  # do not keep results alive while waiting
+
+
+# ---- at exit ------------------------------------------------------------------------------------
+
+_collectors: weakref.WeakKeyDictionary[threading.Thread, _weir.Pool] = weakref.WeakKeyDictionary()
+_exiting = False
+
+
+def _at_exit() -> None:
+    """Lets what was accepted finish, as the standard executor does; Ctrl-C then kills it."""
+    global _exiting
+    _exiting = True
+    collectors = list(_collectors.items())
+    for _thread, pool in collectors:
+        pool.close()
+    try:
+        for thread, _pool in collectors:
+            thread.join()
+    except BaseException:
+        for _thread, pool in collectors:
+            pool.kill()
+        raise
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_collectors.clear)
+
+
+# ---- the executor -------------------------------------------------------------------------------
+
+
+class ProcessPoolExecutor(MappingExecutor):
+    """A drop-in for `concurrent.futures.ProcessPoolExecutor` whose backlog is bounded.
+
+    max_workers          worker processes at most; default: the CPUs this process may use.  Started
+                         when there is work for them.
+    mp_context           how processes start, from `multiprocessing.get_context`
+    initializer, initargs    called in each worker before its first task
+    max_tasks_per_child  a worker is replaced after so many tasks
+    max_submit_backlog   tasks accepted and not started: True is twice the workers, an int > 0 that
+                         many, None unbounded
+    on_full              what `submit` does when the backlog is full: "block", "fail" (raises
+                         BacklogFull), "drop_newest", "drop_oldest" (the dropped task's future
+                         raises Dropped), "caller_runs"
+    submit_timeout       seconds that "block" waits before it raises TimeoutError; None: for ever
+    retries              how often a task is run again after the worker that ran it has died
+    name                 shown in `repr` and `stats`
+
+    A dead worker fails (or retries) the one task it was running and is replaced; the pool never
+    breaks.  A task may be cancelled until a worker starts it.  All methods are thread-safe.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        max_submit_backlog: int | bool | None = True,
+        on_full: OnFull = "block",
+        submit_timeout: float | None = None,
+        retries: int = 0,
+        name: str | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0))
+        if not isinstance(max_workers, int) or isinstance(max_workers, bool):
+            raise TypeError(f"max_workers must be an int, not {max_workers!r}")
+        if not 0 < max_workers <= 4096:
+            raise ValueError(
+                f"max_workers must be greater than 0 and at most 4096, not {max_workers}"
+            )
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries < 2**31:
+            raise ValueError(f"retries must be an int >= 0, not {retries!r}")
+        self._max_workers = max_workers
+        self._backlog = parse_backlog(max_submit_backlog, max_workers)
+        self._on_full = parse_on_full(on_full, submit_timeout)
+        self._submit_timeout = submit_timeout
+        self._name = name
+        self._mp_context = mp_context if mp_context is not None else multiprocessing.get_context()
+        self._workers = _Workers(self._mp_context, initializer, initargs)
+        self._pool = _weir.Pool(
+            workers=max_workers,
+            backlog=-1 if self._backlog is None else self._backlog,
+            overflow="fail" if on_full == "caller_runs" else on_full,
+            retries=retries,
+            tasks_per_worker=max_tasks_per_child or 0,
+            start=self._workers.start,
+            reap=self._workers.reap,
+            on_drop=_drop,
+        )
+        self._workers.pool = self._pool
+        self._lock = threading.Lock()
+        self._collector: threading.Thread | None = None
+        self._is_shutdown = False
+        self._caller_ran = 0
+        self._has_warned = False
+        # An executor that is forgotten shuts down; its tasks still finish.
+        self._finalizer = weakref.finalize(self, self._pool.close)
+        self._finalizer.atexit = False
+
+    # ---- submitting -----------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Schedules ``fn(*args, **kwargs)`` and returns its future.
+
+        A full backlog is met as `on_full` says.  Raises BacklogFull ("fail"), TimeoutError
+        (`submit_timeout` passed; the task was not accepted), RuntimeError after `shutdown`.
+        What cannot be pickled is reported by the future, as in the standard library.
+        """
+        self._ensure_collector()
+        try:
+            admitted = self._pool.try_admit()
+            if admitted is None and self._on_full == "block":
+                self._warn_once_in_event_loop(4)
+                admitted = self._pool.admit(self._submit_timeout, False)
+        except ShutDown:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        except TimeoutError:
+            raise Timeout(
+                f"no room in the backlog within submit_timeout={self._submit_timeout} s; "
+                "the task was not accepted"
+            ) from None
+        if admitted:
+            return self._post(fn, args, kwargs)
+        if admitted is None and self._on_full == "caller_runs":
+            return self._run_here(fn, args, kwargs)
+        if admitted is None:
+            raise BacklogFull(f"the backlog of {self._backlog} tasks is full")
+        dropped: Future[T] = Future()
+        dropped.set_exception(Dropped("newest"))
+        return dropped
+
+    def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
+        """Schedules ``fn(*args, **kwargs)`` if there is room now, else returns None.
+
+        Never waits, drops or runs anything, whatever `on_full` says.
+        """
+        self._ensure_collector()
+        try:
+            admitted = self._pool.try_admit_wait()
+        except ShutDown:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        return self._post(fn, args, kwargs) if admitted else None
+
+    def _submit_wait(
+        self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
+    ) -> Future[T]:
+        """As `submit`, but waits for room whatever `on_full` is."""
+        self._ensure_collector()
+        try:
+            if not self._pool.try_admit_wait():
+                self._warn_once_in_event_loop(6)
+                self._pool.admit(timeout, True)
+        except ShutDown:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        except TimeoutError:
+            raise Timeout(f"no room in the backlog within {timeout} s") from None
+        return self._post(fn, args, {})
+
+    def _warn_once_in_event_loop(self, stacklevel: int) -> None:
+        if not self._has_warned:
+            self._has_warned = warn_in_event_loop(stacklevel)
+
+    def _post(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        """Hands a task to the pool under a permit, which is used or given back in every case."""
+        future: _TaskFuture[T] = _TaskFuture()
+        posted = False
+        try:
+            data = ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
+            future._pool = self._pool
+            future._id = self._pool.post(future, data)
+            posted = True
+        except ShutDown:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        except Exception as error:  # it cannot be pickled, or does not fit into memory
+            future._pool = None
+            future.set_exception(error)
+        finally:
+            if not posted:
+                self._pool.unadmit()
+        return future
+
+    def _run_here(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        with self._lock:
+            if self._is_shutdown:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._caller_ran += 1
+        future: Future[T] = Future()
+        run(future, fn, args, kwargs)
+        return future
+
+    def _ensure_collector(self) -> None:
+        if self._collector is not None:
+            return
+        with self._lock:
+            if self._collector is not None or self._is_shutdown:
+                return
+            if _exiting:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            thread = threading.Thread(
+                target=_collect,
+                args=(self._pool, self._workers),
+                name=f"weir-collect-{self._name}" if self._name else "weir-collect",
+                daemon=False,
+            )
+            _collectors[thread] = self._pool
+            thread.start()
+            self._collector = thread
+
+    # ---- what map needs -------------------------------------------------------------------------
+
+    _map_in_batches = True
+    _map_seals = True
+
+    @property
+    def _map_window(self) -> int:
+        workers = self._max_workers
+        return workers + (2 * workers if self._backlog is None else self._backlog)
+
+    # ---- ending ---------------------------------------------------------------------------------
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuses new tasks; those accepted still run, or are cancelled with `cancel_futures`.
+
+        With `wait` it returns when the tasks are done and the workers gone.  Ctrl-C ends the wait,
+        not the tasks.  May be called more than once.
+        """
+        with self._lock:
+            self._is_shutdown = True
+            collector = self._collector
+        self._pool.close()
+        if cancel_futures:
+            self._pool.discard()
+        if wait and collector is not None and collector is not threading.current_thread():
+            collector.join()
+
+    def kill_workers(self) -> None:
+        """Ends the workers at once, and the pool: running tasks raise WorkerDied, waiting ones are
+        cancelled.  Does not wait; `shutdown` does."""
+        with self._lock:
+            self._is_shutdown = True
+        self._pool.kill()
+
+    # ---- looking --------------------------------------------------------------------------------
+
+    def stats(self) -> ProcessPoolStats:
+        """One instant of the pool; the conservation law holds in it."""
+        numbers = self._pool.snapshot()
+        numbers["accepted"] += self._caller_ran
+        numbers["completed"] += self._caller_ran
+        return ProcessPoolStats(
+            name=self._name,
+            max_workers=self._max_workers,
+            max_submit_backlog=self._backlog,
+            caller_ran=self._caller_ran,
+            **numbers,
+        )
+
+    @property
+    def _processes(self) -> dict[int, BaseProcess]:
+        return self._workers.processes
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that are alive now."""
+        return self._pool.pids()
+
+    def __repr__(self) -> str:
+        backlog = "unbounded" if self._backlog is None else self._backlog
+        name = f" {self._name!r}" if self._name else ""
+        return (
+            f"<weir.ProcessPoolExecutor{name}: {self._max_workers} workers, backlog {backlog}, "
+            f"on_full={self._on_full!r}{', shut down' if self._is_shutdown else ''}>"
+        )

@@ -1,0 +1,116 @@
+"""What `stats()` returns: plain, immutable records of one instant.
+
+Counts only grow; times are seconds.  In each of them the conservation law holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["BoundedStats", "ProcessPoolStats", "QueueStats", "ThreadPoolStats"]
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """One instant of a `weir.Queue`.
+
+    The law, in items and in bytes: `accepted == delivered + sum(dropped.values()) + qsize`.
+    """
+
+    name: str | None
+    maxsize: int | None  # None: unbounded
+    max_bytes: int | None  # None: no bound on bytes
+    qsize: int
+    bytes: int  # summed cost of the items inside; 0 unless the queue measures its items
+    accepted: int
+    accepted_bytes: int
+    delivered: int
+    delivered_bytes: int
+    dropped: Mapping[str, int]  # by reason: newest, oldest, sampled, expired, discarded
+    dropped_bytes: Mapping[str, int]
+    refused: int  # puts that ended in Full or TooLarge
+    put_blocked: float  # seconds waited, summed over the putters whose wait has ended
+    get_blocked: float
+    putters_waiting: int
+    getters_waiting: int
+    peak_qsize: int
+    unfinished_tasks: int  # what join() waits for
+    above_high: bool
+    is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class ThreadPoolStats:
+    """One instant of a `weir.ThreadPoolExecutor`.
+
+    The law: `accepted == finished + cancelled + sum(dropped.values()) + waiting + running`.
+    """
+
+    name: str | None
+    max_workers: int
+    workers: int  # threads alive
+    max_submit_backlog: int | None  # None: unbounded
+    waiting: int  # accepted, not started
+    running: int
+    accepted: int
+    finished: int  # ran to a result or an exception, on a worker or in its caller
+    cancelled: int  # before they started
+    dropped: Mapping[str, int]  # by reason: newest, oldest
+    caller_ran: int  # of the finished, those that ran in the thread that submitted them
+    refused: int  # submits that ended in BacklogFull or TimeoutError
+    submitters_waiting: int
+    submit_blocked: float  # seconds waited, summed over the submits whose wait has ended
+    is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class BoundedStats:
+    """One instant of an executor made by `weir.bounded`.
+
+    The law: `accepted == completed + cancelled + sum(dropped.values()) + inside`.
+    """
+
+    max_workers: int
+    max_submit_backlog: int | None  # None: unbounded
+    inside: int  # submitted, not completed
+    accepted: int
+    completed: int
+    cancelled: int
+    dropped: Mapping[str, int]  # by reason: newest, oldest
+    caller_ran: int  # of the completed
+    refused: int
+    submitters_waiting: int
+    submit_blocked: float
+    is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class ProcessPoolStats:
+    """One instant of a `weir.ProcessPoolExecutor`.
+
+    The law: `accepted == completed + cancelled + sum(dropped.values()) + waiting + running`.
+    """
+
+    name: str | None
+    max_workers: int
+    workers: int  # processes alive
+    max_submit_backlog: int | None  # None: unbounded
+    waiting: int  # accepted, not started
+    running: int
+    accepted: int
+    completed: int  # with a result, an exception or a dead worker
+    cancelled: int  # before they started
+    dropped: Mapping[str, int]  # by reason: newest, oldest, discarded
+    caller_ran: int  # of the completed, those that ran in the thread that submitted them
+    refused: int  # submits that ended in BacklogFull or TimeoutError
+    retried: int  # runs that began again after a worker had died
+    died: int  # tasks that ended in WorkerDied
+    workers_started: int
+    workers_died: int
+    workers_recycled: int  # replaced after max_tasks_per_child tasks
+    submitters_waiting: int
+    submit_blocked: float  # seconds waited, summed over the submits whose wait has ended
+    service: float  # seconds that workers spent on tasks, summed
+    shm_bytes: int  # shared memory taken from the system now
+    is_shutdown: bool

@@ -1,0 +1,97 @@
+"""What runs in a worker process: take a task, call it, reply, until told to leave."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import traceback
+from collections.abc import Callable
+from concurrent.futures.process import _ExceptionWithTraceback
+from multiprocessing import context, reduction
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from weir import _weir
+
+PICKLE_PROTOCOL = 5
+
+# The status that goes with a reply.
+RESULT = 0
+EXCEPTION = 1
+
+
+class RemoteError(Exception):
+    """Stands for an exception of a worker that cannot travel: its type, text and traceback."""
+
+
+class Ticket:
+    """The worker's way to its pool: descriptors, inherited or handed over by the start method."""
+
+    def __init__(self, memory_fd: int, bell_fd: int, parent_fd: int, seat: int) -> None:
+        self._fds: list[Any] = [memory_fd, bell_fd, parent_fd]
+        self._seat = seat
+
+    def __getstate__(self) -> tuple[list[Any], int]:
+        context.assert_spawning(self)
+        return [reduction.DupFd(fd) for fd in self._fds], self._seat
+
+    def __setstate__(self, state: tuple[list[Any], int]) -> None:
+        duplicates, self._seat = state
+        self._fds = [duplicate.detach() for duplicate in duplicates]
+
+    def open(self) -> _weir.Worker:
+        memory_fd, bell_fd, parent_fd = self._fds
+        return _weir.Worker(memory_fd, bell_fd, parent_fd, self._seat)
+
+
+def main(
+    ticket: Ticket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> None:
+    """The life of a worker process."""
+    # Ctrl-C reaches the whole process group.  The parent decides what it means; a handler, unlike
+    # SIG_IGN, is not inherited by programs that a task starts.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    worker = ticket.open()
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException:
+            text = traceback.format_exc().encode(errors="replace")
+            worker.fail(text[-4096:])
+            return
+    worker.ready()
+    while True:
+        task = worker.take()
+        if task is None:
+            return
+        status, reply = run(task)
+        worker.reply(status, reply)
+        del task, reply  # nothing of a task outlives it here
+
+
+def run(task: memoryview) -> tuple[int, Any]:
+    """Calls a pickled task; the status, and the pickled result or exception."""
+    try:
+        with task:
+            fn, args, kwargs = pickle.loads(task)
+        result = fn(*args, **kwargs)
+        return RESULT, ForkingPickler.dumps(result, PICKLE_PROTOCOL)
+    except BaseException as error:
+        return EXCEPTION, dump_exception(error)
+
+
+def dump_exception(error: BaseException) -> Any:
+    """Pickles an exception with its remote traceback, after a trial that it can be read again."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    try:
+        assert error.__traceback__ is not None
+        remote = _ExceptionWithTraceback(error, error.__traceback__)
+        data = ForkingPickler.dumps(remote, PICKLE_PROTOCOL)
+        pickle.loads(data)
+        return data
+    except Exception as reason:
+        stand_in = RemoteError(
+            f"{type(error).__module__}.{type(error).__qualname__}: {error} "
+            f"(the exception itself cannot be sent between processes: {reason!r})\n\n{text}"
+        )
+        return ForkingPickler.dumps(stand_in, PICKLE_PROTOCOL)

@@ -1,0 +1,31 @@
+/* process.h - other processes and the kernel's account of them. */
+#ifndef WEIR_BASE_PROCESS_H
+#define WEIR_BASE_PROCESS_H
+
+#include <sys/types.h>
+
+#include <weir/base.h>
+
+/* CPUs this process may run on, >= 1. */
+unsigned weir__cpu_count(void);
+
+/* A descriptor that polls readable when the process has ended; < 0: -errno. */
+int weir__pidfd_open(pid_t pid);
+
+/* Kills by descriptor, so a reused pid is never hit. */
+void weir__pidfd_kill(int pidfd, int signal);
+
+/* Peak resident set in bytes of an ended child that is not reaped yet; 0: not our child. */
+uint64_t weir__peak_rss_of_zombie(int pidfd);
+
+/* Peak resident set of this process in bytes. */
+uint64_t weir__peak_rss_of_self(void);
+
+/* Reaps an ended child: *ret_code is its exit status or -1, *ret_signal what ended it or 0. */
+void weir__reap(pid_t pid, int *ret_code, int *ret_signal);
+
+/* How many processes the OOM killer has ended in this process's memory cgroup, or on the host
+ * where there is none; < 0: the kernel does not tell. */
+int64_t weir__oom_kills(void);
+
+#endif

@@ -1,0 +1,141 @@
+/* channel.h - what a pool's parent and its workers share: one mapping, and who may write what.
+ *
+ * The file (a memfd: it has no name, so nothing is left behind) is laid out as
+ *
+ *     header | seat 0 ... seat n-1 | units of UNIT bytes: blocks of the arena (arena.h)
+ *
+ * Each worker sits on a seat with a ring of slots.  A slot carries one task there and its reply
+ * back; tasks are dealt, claimed, answered and collected in ring order.  Its state is the whole
+ * protocol:
+ *
+ *        deal             claim              reply            collect
+ *     any ---> READY ---------------> RUNNING -----> DONE  ---------> (dealt again)
+ *     (parent)   |      (worker)             (worker)       (parent)
+ *                | revoke (parent)
+ *                v          skip
+ *             REVOKED --------------> SKIPPED ------------> (dealt again)
+ *                           (worker)            (parent)
+ *
+ * READY -> RUNNING and READY -> REVOKED are compare-exchanges, so exactly one side wins.  All
+ * other steps have one possible author.  No lock is shared: a process may die between any two
+ * instructions and the other side reads from the state how far it came.
+ *
+ * Sleeping: the side that goes to sleep raises its `asleep` flag, rechecks, then sleeps; the side
+ * that publishes stores, then reads the flag.  Both put a seq_cst fence between (Dekker), so one
+ * of them sees the other.  The worker sleeps on the futex word `bell`, which is read before the
+ * recheck; the parent sleeps in epoll on an eventfd, which stays readable until it is read.
+ */
+#ifndef WEIR_EXEC_CHANNEL_H
+#define WEIR_EXEC_CHANNEL_H
+
+#include <stdatomic.h>
+
+#include <weir/base.h>
+
+#define WEIR__CHANNEL_MAGIC   UINT64_C(0x3130726965770a1b)
+#define WEIR__CHANNEL_VERSION 1u
+
+#define WEIR__SLOTS      128u /* per seat */
+#define WEIR__IN_BYTES   192u /* payloads up to this size travel inside the slot */
+#define WEIR__OUT_BYTES  256u
+#define WEIR__FAIL_BYTES 4096u
+
+#define WEIR__UNIT       (UINT64_C(4) << 20)   /* arena address space comes in these */
+#define WEIR__SMALL_MAX  (UINT64_C(256) << 10) /* larger blocks have units of their own */
+#define WEIR__EXTENT     (UINT64_C(256) << 10) /* a seat's space for replies */
+#define WEIR__EXTENT_MAX (WEIR__EXTENT / 2)    /* larger replies ask for a block */
+
+enum weir__slot_state {
+    SLOT_FREE = 0,
+    SLOT_READY,
+    SLOT_RUNNING,
+    SLOT_DONE,
+    SLOT_REVOKED,
+    SLOT_SKIPPED
+};
+
+enum weir__out_kind {
+    OUT_INLINE = 0,
+    OUT_EXTENT,
+    OUT_BLOCK,
+    OUT_REFUSED,   /* asked for a block, and got none or could not map it */
+    OUT_NO_MEMORY, /* could not map the payload */
+};
+
+typedef struct weir__slot {
+    _Alignas(64) _Atomic uint32_t state;
+    uint32_t out_kind; /* worker, before DONE */
+    uint64_t id;       /* parent, before READY */
+    uint64_t in_size;
+    uint64_t in_offset; /* in the file; 0: in `in` */
+    int32_t status;     /* worker, before DONE */
+    uint32_t pad;
+    uint64_t out_size;
+    uint64_t out_offset; /* EXTENT: stream position (see extent_tail); BLOCK: in the file */
+    int64_t service_ns;
+    unsigned char in[WEIR__IN_BYTES];
+    unsigned char out[WEIR__OUT_BYTES];
+} weir__slot;
+
+enum weir__seat_state { SEAT_STARTING = 0, SEAT_READY, SEAT_LEAVING, SEAT_FAILED };
+enum weir__grant_state { GRANT_NONE = 0, GRANT_GIVEN, GRANT_REFUSED };
+
+/* Lines are grouped by writer.  Before its process starts the parent writes all of it. */
+typedef struct weir__seat {
+    /* written by the parent */
+    _Alignas(64) _Atomic uint32_t bell; /* futex: counts the rings */
+    _Atomic uint32_t leave;             /* 1: when nothing is READY, go */
+    uint64_t tasks_max;                 /* leave after so many; 0: no limit */
+    uint64_t extent_offset;             /* in the file, WEIR__EXTENT bytes */
+    _Alignas(64) _Atomic uint64_t
+        extent_tail;        /* stream position up to which replies are released */
+    _Atomic uint32_t grant; /* GIVEN, REFUSED: parent; NONE: worker, when it has read */
+    uint32_t pad;
+    uint64_t grant_offset; /* before GIVEN */
+    /* written by the worker */
+    _Alignas(64) _Atomic uint32_t asleep;
+    _Atomic uint32_t state;
+    _Atomic uint64_t want;     /* bytes for a large reply; 0: none wanted */
+    _Atomic uint64_t peak_rss; /* bytes */
+    uint32_t fail_size;        /* before FAILED */
+    unsigned char fail[WEIR__FAIL_BYTES];
+    weir__slot slots[WEIR__SLOTS];
+} weir__seat;
+
+typedef struct weir__channel_header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t seats;
+    uint64_t arena_offset; /* first unit */
+    _Alignas(64) _Atomic uint32_t collector_asleep;
+} weir__channel_header;
+
+/* One process's view. */
+typedef struct weir__channel {
+    int memory_fd;
+    weir__channel_header *header; /* the mapping's start */
+    size_t mapped;
+    weir__seat *seats;
+} weir__channel;
+
+/* The parent's: makes the file with its first part mapped and zeroed.  WEIR_ENOFD, WEIR_ENOSHM. */
+int weir__channel_create(weir__channel *channel, unsigned seats);
+
+/* The parent's: makes a seat ready for a new process.  WEIR_ENOSHM. */
+int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t extent_offset,
+                               uint64_t tasks_max);
+
+/* The worker's: maps an inherited file after checking that it is one of ours.  WEIR_EINVAL,
+ * WEIR_ENOMEM. */
+int weir__channel_open(weir__channel *channel, int memory_fd);
+
+/* The worker's: the seat was prepared for a process, and the file is whole. */
+bool weir__channel_has_seat(const weir__channel *channel, unsigned seat);
+
+/* Unmaps and closes. */
+void weir__channel_fini(weir__channel *channel);
+
+/* Rings a worker's bell if it sleeps; after whatever it is to see has been stored. */
+void weir__ring_worker(weir__seat *seat);
+
+#endif

@@ -1,0 +1,691 @@
+/* collect.c - the process pool: the collecting thread.  It reads replies, deals tasks, starts,
+ * buries and replaces workers.  State and invariants are in pool_impl.h, the protocol in channel.h.
+ *
+ * Each round looks at everything once (look); when there was nothing to hand out it raises
+ * collector_asleep and looks again before it sleeps, so what happens between is seen or rings.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/bell.h"
+#include "base/process.h"
+#include "exec/pool_impl.h"
+
+#define START_TRIES                                                                                \
+    3u /* failed starts in a row, with no worker left, that fail the waiting tasks */
+#define KILLED_TRIES  20u /* the same where somebody kills them, or they have served before */
+#define BACKOFF_FIRST (10 * WEIR_MILLISECOND)
+#define BACKOFF_MAX   (1000 * WEIR_MILLISECOND)
+#define CHORES_EVERY  (5 * WEIR_MILLISECOND)
+#define STEAL_AFTER (1 * WEIR_MILLISECOND) /* a worker busy for longer may lose its waiting tasks */
+
+/* What one round produces. */
+struct round {
+    weir_completion *ret;
+    size_t max, n;
+    weir__after after;
+    weir_time wake_at; /* look again then, even if nothing happens */
+};
+
+/* ---- the last batch ------------------------------------------------------------------------ */
+
+/* The caller has read the last batch: its permits, replies and payloads go back. */
+static void release_batch(weir_pool *pool)
+{
+    weir__after after = {0};
+    for (size_t i = 0; i < pool->n_batch; i++) /* payload blocks: ours alone since retired */
+        weir__arena_free(&pool->arena, &pool->batch[i]->block);
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        weir__arena_free(&pool->arena, &pool->desks[i].collected);
+
+    weir__lock(&pool->mutex);
+    pool->collector = weir__this_thread();
+    for (size_t i = 0; i < pool->n_batch; i++)
+        weir__tasks_free(&pool->tasks, pool->batch[i]);
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        if (!desk->live)
+            continue;
+        desk->freed = desk->scanned;
+        uint64_t tail =
+            atomic_load_explicit(&desk->seat->extent_tail, memory_order_relaxed); /* ours */
+        if (tail != desk->release_to) {
+            /* release: our reads of the replies are done; pairs with the acquire in worker.c */
+            atomic_store_explicit(&desk->seat->extent_tail, desk->release_to, memory_order_release);
+            weir__pool_ring(&after, desk->seat);
+        }
+    }
+    weir__pool_give_permits(pool, pool->unsettled, &after);
+    pool->unsettled = 0;
+    pool->n_batch = 0;
+    weir__unlock(&pool->mutex);
+    weir__pool_do_after(pool, &after);
+}
+
+/* ---- completing ---------------------------------------------------------------------------- */
+
+/* Under the mutex: hands a task out. */
+static weir_completion *complete(weir_pool *pool, struct round *round, weir__task *task,
+                                 weir_outcome outcome)
+{
+    weir_completion *completion = &round->ret[round->n++];
+    *completion = (weir_completion){.tag = task->tag,
+                                    .id = weir__task_id(task),
+                                    .outcome = outcome,
+                                    .attempts = task->attempts};
+    pool->completed++;
+    pool->unsettled++;
+    pool->batch[pool->n_batch++] = task;
+    weir__tasks_retire(&pool->tasks, task);
+    return completion;
+}
+
+/* The desk's process has begun a task: it, and so the next one, can be started. */
+static void note_beginning(weir_pool *pool, weir__desk *desk)
+{
+    desk->began = true;
+    pool->start_failures = 0;
+    pool->served = true;
+}
+
+/* A reply, as far as the parent believes what the slot says. */
+struct reply {
+    uint32_t kind;
+    uint64_t size, position;
+    const void *data;
+};
+
+/* Where the reply of a DONE slot lies; false: the slot says something impossible. */
+static bool find_reply(const weir__desk *desk, const weir__slot *slot, struct reply *ret)
+{
+    *ret = (struct reply){slot->out_kind, slot->out_size, slot->out_offset, NULL};
+    uint64_t at = ret->position % WEIR__EXTENT;
+    switch (ret->kind) {
+    case OUT_INLINE: ret->data = slot->out; return ret->size <= WEIR__OUT_BYTES;
+    case OUT_EXTENT:
+        ret->data = (const char *)desk->extent.at + at;
+        return ret->size <= WEIR__EXTENT_MAX && at + ret->size <= WEIR__EXTENT;
+    case OUT_BLOCK:
+        ret->data = desk->granted.at;
+        return desk->granted.offset != 0 && ret->size <= desk->granted.size;
+    case OUT_REFUSED: ret->size = 0; return desk->answered;
+    case OUT_NO_MEMORY: ret->size = 0; return true;
+    default: return false;
+    }
+}
+
+/* What the parent makes of the slot at a ring position. */
+enum reading {
+    READ_UNSETTLED, /* the worker has not come so far */
+    READ_SKIPPED,   /* revoked, and the worker has passed it */
+    READ_REPLY,     /* a task's reply */
+    READ_NONSENSE,  /* somebody wrote over the worker's memory: it is not believed any more */
+};
+
+static enum reading read_slot(const weir__desk *desk, uint64_t position, struct reply *ret)
+{
+    const weir__slot *slot = weir__slot_at(desk, position);
+    /* acquire: pairs with the release of finish in worker.c; the reply is visible */
+    uint32_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    bool revoked = desk->tasks[position % WEIR__SLOTS] == WEIR__NO_TASK;
+    if (state == SLOT_SKIPPED)
+        return revoked ? READ_SKIPPED : READ_NONSENSE;
+    if (state == SLOT_DONE)
+        return !revoked && find_reply(desk, slot, ret) ? READ_REPLY : READ_NONSENSE;
+    return READ_UNSETTLED;
+}
+
+/* Under the mutex: hands out the reply at the desk's scanned position. */
+static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk,
+                          const struct reply *reply)
+{
+    const weir__slot *slot = weir__slot_at(desk, desk->scanned);
+    uint32_t *index = &desk->tasks[desk->scanned % WEIR__SLOTS];
+    bool replied = reply->kind != OUT_NO_MEMORY && reply->kind != OUT_REFUSED;
+    weir_completion *completion = complete(pool, round, weir__tasks_at(&pool->tasks, *index),
+                                           replied ? WEIR_OUTCOME_REPLIED : WEIR_OUTCOME_NO_MEMORY);
+    completion->attempts++;
+    completion->status = slot->status;
+    completion->service_ns = slot->service_ns;
+    completion->data = reply->data;
+    completion->data_size = reply->size;
+    if (reply->kind == OUT_EXTENT)
+        desk->release_to = reply->position + reply->size;
+    if (reply->kind == OUT_BLOCK || reply->kind == OUT_REFUSED) {
+        desk->collected = desk->granted; /* the caller reads it until the next collect */
+        desk->granted.offset = 0;
+        desk->answered = false;
+    }
+    pool->service_ns += (uint64_t)completion->service_ns;
+    weir__ring_depth_measure(&pool->depth, completion->service_ns);
+    *index = WEIR__NO_TASK;
+    desk->held--;
+}
+
+/* Under the mutex: goes along a worker's ring as far as it is settled. */
+static void scan(weir_pool *pool, struct round *round, weir__desk *desk)
+{
+    uint64_t before = desk->scanned;
+    struct reply reply;
+    for (; desk->scanned < desk->dealt; desk->scanned++) {
+        enum reading reading = read_slot(desk, desk->scanned, &reply);
+        if (reading == READ_NONSENSE)
+            weir__pidfd_kill(desk->pidfd, SIGKILL); /* burying it settles the task as DIED */
+        if (reading == READ_UNSETTLED || reading == READ_NONSENSE)
+            break;
+        if (reading == READ_REPLY) {
+            if (round->n == round->max)
+                break;
+            collect_reply(pool, round, desk, &reply);
+            note_beginning(pool, desk);
+        }
+    }
+    if (round->n == 0)
+        desk->freed = desk->scanned; /* only skipped ones: nobody reads them */
+    if (desk->scanned != before) {
+        desk->progressed = weir_now();
+        desk->stalled = false;
+    }
+}
+
+/* Answers the workers that want space for a large reply.  Without the mutex: nobody else touches
+ * these fields, and clearing much memory takes long. */
+static void grant(weir_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        if (!desk->live || desk->answered)
+            continue;
+        uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_acquire);
+        if (want == 0)
+            continue;
+        bool given = weir__arena_alloc(&pool->arena, want, &desk->granted) == 0;
+        desk->answered = true;
+        desk->seat->grant_offset = given ? desk->granted.offset : 0;
+        /* release: publishes grant_offset; pairs with the acquire in worker.c */
+        atomic_store_explicit(&desk->seat->grant, given ? GRANT_GIVEN : GRANT_REFUSED,
+                              memory_order_release);
+        weir__ring_worker(desk->seat);
+    }
+}
+
+static void see_ready(weir_pool *pool, weir__desk *desk)
+{
+    /* acquire: pairs with the release of set_state in worker.c */
+    uint32_t state = atomic_load_explicit(&desk->seat->state, memory_order_acquire);
+    if (desk->ready || state == SEAT_STARTING || state == SEAT_FAILED)
+        return;
+    desk->ready = true;
+    pool->starting--;
+}
+
+/* ---- re-dealing ---------------------------------------------------------------------------- */
+
+/* How many of its tasks a worker has not claimed. */
+static unsigned unclaimed(const weir__desk *desk)
+{
+    unsigned n = 0;
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++)
+        n += desk->tasks[at % WEIR__SLOTS] != WEIR__NO_TASK &&
+             atomic_load_explicit(&weir__slot_at(desk, at)->state, memory_order_relaxed) ==
+                 SLOT_READY; /* a hint: revoke decides */
+    return n;
+}
+
+/* Under the mutex: takes half of a worker's unclaimed tasks back, the newest first. */
+static void take_half(weir_pool *pool, weir__desk *victim, unsigned n_unclaimed)
+{
+    unsigned n = (n_unclaimed + 1) / 2;
+    /* With nothing claimed it is not even awake; it gets no more until it is. */
+    victim->stalled = n_unclaimed == victim->held;
+    for (uint64_t at = victim->dealt; at-- > victim->scanned && n > 0;) {
+        uint32_t index = victim->tasks[at % WEIR__SLOTS];
+        if (index == WEIR__NO_TASK)
+            continue;
+        weir__task *task = weir__tasks_at(&pool->tasks, index);
+        if (!weir__pool_revoke(pool, task))
+            return; /* claimed, and so are those before it */
+        weir__tasks_put_back(&pool->tasks, task);
+        n--;
+    }
+}
+
+/* Under the mutex: when a worker idles, nothing is in line, and somebody's tasks wait behind a long
+ * one, or with a worker that does not run: takes some of those back for the line. */
+static bool steal(weir_pool *pool, struct round *round)
+{
+    bool idle = false;
+    unsigned most = 0;
+    weir__desk *victim = NULL;
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        idle |= pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1);
+    for (unsigned i = 0; idle && i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        unsigned n = desk->live && !desk->ended ? unclaimed(desk) : 0;
+        if (n > most) {
+            most = n;
+            victim = desk;
+        }
+    }
+    if (!victim)
+        return false;
+    weir_time due = victim->progressed + STEAL_AFTER;
+    if (weir_now() < due) {
+        round->wake_at = due;
+        return false;
+    }
+    take_half(pool, victim, most);
+    victim->progressed = weir_now();
+    return weir__tasks_first(&pool->tasks) != NULL;
+}
+
+/* ---- starting ------------------------------------------------------------------------------ */
+
+static void note_start_failure(weir_pool *pool, const weir_exit *exit, const weir__seat *seat)
+{
+    bool said_why = seat && atomic_load_explicit(&seat->state, memory_order_acquire) == SEAT_FAILED;
+    unsigned doublings = pool->start_failures < 7 ? pool->start_failures : 7;
+    int64_t backoff = BACKOFF_FIRST << doublings;
+    pool->start_failures++;
+    pool->not_before = weir_after(backoff < BACKOFF_MAX ? backoff : BACKOFF_MAX);
+    unsigned tries = exit->signal == SIGKILL || pool->served ? KILLED_TRIES : START_TRIES;
+    if (pool->live > 0 || (!said_why && pool->start_failures < tries))
+        return;
+    /* Nobody is left to run what waits: say so rather than let it wait for ever. */
+    pool->start_failures = 0;
+    pool->failing_before = pool->tasks.next_seq;
+    pool->failing_exit = *exit;
+    pool->fail_size = said_why && seat->fail_size <= WEIR__FAIL_BYTES ? seat->fail_size : 0;
+    if (pool->fail_size)
+        memcpy(pool->fail, seat->fail, pool->fail_size);
+}
+
+/* Those in line were there when the starts failed; the line is in order of acceptance. */
+static bool is_failing(const weir_pool *pool)
+{
+    const weir__task *first = weir__tasks_first(&pool->tasks);
+    return first && first->seq < pool->failing_before;
+}
+
+/* Under the mutex: hands out the tasks that no worker could be started for. */
+static void fail_waiting(weir_pool *pool, struct round *round)
+{
+    while (is_failing(pool) && round->n < round->max) {
+        weir__task *task = weir__tasks_first(&pool->tasks);
+        weir__tasks_remove(&pool->tasks, task);
+        weir_completion *completion = complete(pool, round, task, WEIR_OUTCOME_NOT_STARTED);
+        completion->exit = pool->failing_exit;
+        completion->data = pool->fail;
+        completion->data_size = pool->fail_size;
+    }
+}
+
+/* The pool's own way to start a worker: fork, and run the handler there. */
+static int fork_worker(weir_pool *pool, unsigned seat, pid_t *ret_pid)
+{
+    weir_worker_ticket ticket;
+    weir_pool_get_ticket(pool, seat, &ticket);
+    pid_t pid = fork();
+    if (pid < 0)
+        return WEIR_ESPAWN;
+    if (pid > 0) {
+        *ret_pid = pid;
+        return 0;
+    }
+    weir_worker *worker;
+    weir_task task;
+    weir_set_interrupt(NULL, NULL);
+    if (weir_worker_open(&worker, &ticket) < 0)
+        _exit(1);
+    int rc;
+    while ((rc = weir_worker_take(worker, &task, WEIR_FOREVER)) != WEIR_ECLOSED)
+        if (rc == 0)
+            pool->opts.handler(worker, &task, pool->opts.handler_ctx);
+        else if (rc == WEIR_EINVAL)
+            _exit(1); /* the handler has forgotten to reply */
+    _exit(0);
+}
+
+static int start_process(weir_pool *pool, unsigned seat, pid_t *ret_pid, int *ret_pidfd)
+{
+    int rc = pool->opts.start ? pool->opts.start(pool->opts.process_ctx, seat, ret_pid)
+                              : fork_worker(pool, seat, ret_pid);
+    if (rc < 0)
+        return rc;
+    if (*ret_pid <= 0)
+        return WEIR_ESPAWN; /* that would be a whole group of processes */
+    *ret_pidfd = weir__pidfd_open(*ret_pid);
+    if (*ret_pidfd >= 0) {
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = seat + 1};
+        if (epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, *ret_pidfd, &event) == 0)
+            return 0;
+        weir__pidfd_kill(*ret_pidfd, SIGKILL);
+        close(*ret_pidfd);
+    }
+    /* Unwatched it would be lost; ended and reaped already, it has no pidfd. */
+    weir_exit exit = {.pid = *ret_pid};
+    if (*ret_pidfd != -ESRCH)
+        kill(*ret_pid, SIGKILL);
+    if (pool->opts.reap)
+        pool->opts.reap(pool->opts.process_ctx, seat, &exit);
+    else
+        weir__reap(*ret_pid, &exit.code, &exit.signal);
+    return WEIR_ESPAWN;
+}
+
+/* Starts one worker if one is wanted.  Without the mutex; true: the round should look again. */
+static bool start_worker(weir_pool *pool, struct round *round)
+{
+    weir__lock(&pool->mutex);
+    bool wanted = weir__pool_wants_worker(pool) && !is_failing(pool) && !pool->killed;
+    if (wanted && pool->not_before && weir_now() < pool->not_before) {
+        if (pool->not_before < round->wake_at)
+            round->wake_at = pool->not_before;
+        wanted = false;
+    }
+    if (!wanted) {
+        weir__unlock(&pool->mutex);
+        return false;
+    }
+    unsigned seat = 0;
+    while (pool->desks[seat].live)
+        seat++;
+    weir__desk *desk = &pool->desks[seat];
+    int rc = 0;
+    if (desk->extent.offset == 0)
+        rc = weir__arena_alloc(&pool->arena, WEIR__EXTENT, &desk->extent);
+    if (rc == 0)
+        rc = weir__channel_prepare_seat(&pool->channel, seat, desk->extent.offset,
+                                        pool->opts.tasks_per_worker);
+    if (rc == 0) {
+        desk->live = true;
+        desk->pid = 0;
+        pool->live++;
+        pool->starting++;
+    }
+    weir__unlock(&pool->mutex);
+
+    pid_t pid = 0;
+    int pidfd = -1;
+    if (rc == 0)
+        rc = start_process(pool, seat, &pid, &pidfd);
+
+    weir__lock(&pool->mutex);
+    if (rc == 0) {
+        desk->pid = pid;
+        desk->pidfd = pidfd;
+        pool->workers_started++;
+        if (pool->killed)
+            weir__pidfd_kill(pidfd, SIGKILL);
+    } else {
+        if (desk->live) {
+            desk->live = false;
+            pool->live--;
+            pool->starting--;
+        }
+        weir_exit exit = {.pid = pid, .code = -1, .oom = -1};
+        note_start_failure(pool, &exit, NULL);
+    }
+    weir__unlock(&pool->mutex);
+    return true;
+}
+
+/* ---- burying ------------------------------------------------------------------------------- */
+
+/* 1 when the OOM killer's account has grown by a kill that no earlier death explains. */
+static int oom_verdict(weir_pool *pool, int signal)
+{
+    if (signal != SIGKILL)
+        return 0;
+    int64_t kills = weir__oom_kills();
+    if (kills < 0 || pool->oom_kills_seen < 0)
+        return -1;
+    pool->oom_kills_unexplained += kills - pool->oom_kills_seen;
+    pool->oom_kills_seen = kills;
+    if (pool->oom_kills_unexplained <= 0)
+        return 0;
+    pool->oom_kills_unexplained--;
+    return 1;
+}
+
+static weir_exit account_of_death(weir_pool *pool, unsigned seat)
+{
+    weir__desk *desk = &pool->desks[seat];
+    uint64_t told = atomic_load_explicit(&desk->seat->peak_rss, memory_order_relaxed);
+    uint64_t peak = weir__peak_rss_of_zombie(desk->pidfd);
+    weir_exit exit = {.pid = desk->pid, .code = -1, .peak_rss_bytes = peak > told ? peak : told};
+    weir__lock(&pool->mutex);
+    desk->pid = 0; /* reaped, it may be another's */
+    weir__unlock(&pool->mutex);
+    if (pool->opts.reap)
+        pool->opts.reap(pool->opts.process_ctx, seat, &exit);
+    else
+        weir__reap(exit.pid, &exit.code, &exit.signal);
+    exit.oom = pool->killed ? 0 : oom_verdict(pool, exit.signal);
+    return exit;
+}
+
+/* Under the mutex: the task a dead worker was running is run again, or completes as DIED. */
+static void settle_victim(weir_pool *pool, struct round *round, weir__task *task,
+                          const weir_exit *exit)
+{
+    task->attempts++;
+    if (!pool->killed && task->attempts <= pool->opts.retries) {
+        pool->retried++;
+        weir__tasks_put_back(&pool->tasks, task);
+        return;
+    }
+    pool->died++;
+    complete(pool, round, task, WEIR_OUTCOME_DIED)->exit = *exit;
+}
+
+/* Under the mutex: what a dead worker held goes back in line; the one it ran is settled. */
+static void reclaim_tasks(weir_pool *pool, struct round *round, weir__desk *desk,
+                          const weir_exit *exit)
+{
+    bool settled = false;
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++) {
+        uint32_t index = desk->tasks[at % WEIR__SLOTS];
+        if (index == WEIR__NO_TASK)
+            continue;
+        weir__task *task = weir__tasks_at(&pool->tasks, index);
+        /* relaxed: the process is dead, and the kernel has told us so */
+        uint32_t state =
+            atomic_load_explicit(&weir__slot_at(desk, at)->state, memory_order_relaxed);
+        if (!pool->killed && (state == SLOT_READY || settled)) {
+            weir__tasks_put_back(&pool->tasks, task);
+        } else {
+            settle_victim(pool, round, task, exit);
+            note_beginning(pool, desk);
+            settled = true; /* it ran one; more only if it wrote nonsense, and those run again */
+        }
+    }
+}
+
+/* Settles everything about an ended process whose replies have been collected. */
+static void bury(weir_pool *pool, struct round *round, unsigned seat)
+{
+    weir__desk *desk = &pool->desks[seat];
+    weir_exit exit = account_of_death(pool, seat);
+    weir__block granted = {0};
+
+    weir__lock(&pool->mutex);
+    bool left = atomic_load_explicit(&desk->seat->state, memory_order_acquire) == SEAT_LEAVING;
+    close(desk->pidfd); /* also leaves the epoll set: nobody else has this description */
+    desk->live = desk->ended = false;
+    pool->live--;
+    reclaim_tasks(pool, round, desk, &exit);
+    if (left)
+        pool->workers_recycled += !pool->closed;
+    else
+        pool->workers_died++;
+    pool->starting -= !desk->ready;
+    if (!desk->began && !left && !pool->killed)
+        note_start_failure(pool, &exit, desk->seat);
+    granted = desk->granted;
+    desk->granted.offset = 0;
+    desk->ready = desk->began = desk->stalled = desk->answered = false;
+    desk->freed = desk->scanned = desk->dealt = desk->release_to = desk->total = 0;
+    desk->held = 0;
+    weir__unlock(&pool->mutex);
+    weir__arena_free(&pool->arena, &granted);
+}
+
+/* What it replied before it died comes first: look hands it out. */
+static bool has_replies(const weir__desk *desk)
+{
+    struct reply reply;
+    enum reading reading = READ_SKIPPED;
+    for (uint64_t at = desk->scanned; at < desk->dealt && reading == READ_SKIPPED; at++)
+        reading = read_slot(desk, at, &reply);
+    return reading == READ_REPLY;
+}
+
+static bool bury_the_dead(weir_pool *pool, struct round *round)
+{
+    bool any = false;
+    for (unsigned i = 0; i < pool->n_desks && round->n < round->max; i++) {
+        if (!pool->desks[i].ended || has_replies(&pool->desks[i]))
+            continue;
+        bury(pool, round, i);
+        any = true;
+    }
+    return any;
+}
+
+/* ---- rounds -------------------------------------------------------------------------------- */
+
+/* Under the mutex: when nothing is left to do in a closed pool, the workers may go. */
+static void let_go(weir_pool *pool, weir__after *after)
+{
+    if (!pool->closed || pool->tasks.live > 0)
+        return;
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        if (!desk->live || atomic_load_explicit(&desk->seat->leave, memory_order_relaxed))
+            continue;
+        atomic_store_explicit(&desk->seat->leave, 1, memory_order_release);
+        weir__pool_ring(after, desk->seat);
+    }
+}
+
+/* Looks at every worker once and deals. */
+static void look(weir_pool *pool, struct round *round)
+{
+    weir__lock(&pool->mutex);
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[(pool->scan_from + i) % pool->n_desks];
+        if (!desk->live)
+            continue;
+        see_ready(pool, desk);
+        scan(pool, round, desk);
+    }
+    pool->scan_from++;
+    fail_waiting(pool, round);
+    weir__pool_deal(pool, &round->after);
+    if (!weir__tasks_first(&pool->tasks) && steal(pool, round))
+        weir__pool_deal(pool, &round->after);
+    let_go(pool, &round->after);
+    weir__unlock(&pool->mutex);
+}
+
+static bool all_gone(weir_pool *pool)
+{
+    weir__lock(&pool->mutex);
+    bool gone = pool->closed && pool->live == 0 && pool->tasks.live == 0;
+    weir__unlock(&pool->mutex);
+    return gone;
+}
+
+/* Sleeps until a bell, a death, or the time. */
+static void sleep_until(weir_pool *pool, weir_time until)
+{
+    int timeout = -1;
+    if (until != WEIR_FOREVER) {
+        int64_t ns = until - weir_now();
+        int64_t ms = ns <= 0 ? 0 : (ns + WEIR_MILLISECOND - 1) / WEIR_MILLISECOND;
+        timeout = ms < 3600000 ? (int)ms : 3600000;
+    }
+    struct epoll_event events[32];
+    int n = epoll_wait(pool->epoll_fd, events, 32, timeout);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.u32 == 0) {
+            weir__bell_clear(pool->bell_fd);
+            continue;
+        }
+        weir__desk *desk = &pool->desks[events[i].data.u32 - 1];
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, desk->pidfd, NULL);
+        weir__lock(&pool->mutex);
+        desk->ended = true;
+        weir__unlock(&pool->mutex);
+    }
+}
+
+static void set_asleep(weir_pool *pool, uint32_t asleep)
+{
+    atomic_store_explicit(&pool->channel.header->collector_asleep, asleep, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with ring_parent's and kick_collector's */
+}
+
+/* Deaths and starts wait for a quiet moment, but not for ever: under a steady stream of replies
+ * there is none. */
+static void do_chores_if_due(weir_pool *pool, struct round *round)
+{
+    weir_time now = weir_now();
+    if (now < pool->chores_at)
+        return;
+    pool->chores_at = now + CHORES_EVERY;
+    sleep_until(pool, WEIR_POLL);
+    bury_the_dead(pool, round);
+    start_worker(pool, round);
+}
+
+/* Rounds until there is something to return. */
+static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadline)
+{
+    for (bool armed = false;; armed = !armed) {
+        if (armed)
+            set_asleep(pool, 1);
+        bool again;
+        do {
+            round->wake_at = WEIR_FOREVER;
+            round->after = (weir__after){0};
+            grant(pool);
+            look(pool, round);
+            weir__pool_do_after(pool, &round->after);
+            if (round->n > 0)
+                return (int64_t)round->n;
+            again = bury_the_dead(pool, round) || start_worker(pool, round);
+            if (round->n > 0)
+                return (int64_t)round->n;
+        } while (again);
+        if (all_gone(pool))
+            return WEIR_ECLOSED;
+        if (deadline == WEIR_POLL)
+            return WEIR_EEMPTY;
+        if (!armed)
+            continue;
+        weir_time slice = weir__slice(deadline);
+        sleep_until(pool, slice < round->wake_at ? slice : round->wake_at);
+        set_asleep(pool, 0);
+        if (deadline != WEIR_FOREVER && weir_now() >= deadline)
+            return WEIR_ETIMEDOUT;
+        if (weir__interrupted())
+            return WEIR_EINTR;
+    }
+}
+
+int64_t weir_pool_collect(weir_pool *pool, weir_completion *ret, size_t max, weir_time deadline)
+{
+    if (max == 0)
+        return WEIR_EINVAL;
+    release_batch(pool);
+    struct round round = {.ret = ret, .max = max < WEIR__BATCH ? max : WEIR__BATCH};
+    do_chores_if_due(pool, &round);
+    int64_t n = run_rounds(pool, &round, deadline);
+    set_asleep(pool, 0);
+    return n;
+}

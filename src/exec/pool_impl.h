@@ -1,0 +1,128 @@
+/* pool_impl.h - the process pool's state, shared by its two halves: pool.c (submitting, cancelling,
+ * ending; any thread) and collect.c (the collecting thread: workers, completions).
+ *
+ * Invariant:  permits == admitted and not posted + tasks.live + unsettled;  permits <= limit
+ *             accepted == completed + dropped + cancelled + tasks.live
+ *             per seat: freed <= scanned <= dealt <= freed + SLOTS; held tasks in [scanned, dealt)
+ * Locking:    `mutex` protects everything here that is not marked otherwise, and all the parent's
+ *             writes to shared memory.  Callbacks, system calls that may take long, and wake-ups
+ *             happen without it (struct weir__after collects them).
+ */
+#ifndef WEIR_EXEC_POOL_IMPL_H
+#define WEIR_EXEC_POOL_IMPL_H
+
+#include <weir/pool.h>
+
+#include "base/mutex.h"
+#include "exec/tasks.h"
+#include "flow/waitq.h"
+#include "model/ring_depth.h"
+
+#define WEIR__BATCH 256u /* completions per collect at most */
+
+/* The parent's private part of a seat.  Ring positions grow for ever; slot = position % SLOTS. */
+typedef struct weir__desk {
+    weir__seat *seat;
+    bool live;     /* has a process */
+    bool ready;    /* which has said so */
+    bool ended;    /* its process has ended; to be buried.  Collector only. */
+    bool began;    /* and it has begun a task */
+    bool stalled;  /* it lost a task that it did not claim in time: none until it moves */
+    bool answered; /* its request for a block; until the slot is collected.  Collector only, as are
+                      granted and collected */
+    pid_t pid;
+    int pidfd;
+    uint64_t freed;   /* slots before it may be dealt again */
+    uint64_t scanned; /* slots before it are collected or skipped */
+    uint64_t dealt;
+    unsigned held;               /* tasks it has */
+    uint64_t total;              /* tasks dealt to this process */
+    uint64_t release_to;         /* extent position collected so far */
+    weir_time progressed;        /* when it last took or finished something, as far as we saw */
+    weir__block extent;          /* reply space; kept for the next process */
+    weir__block granted;         /* for the large reply it is writing */
+    weir__block collected;       /* a large reply that the caller reads until the next collect */
+    uint32_t tasks[WEIR__SLOTS]; /* by slot; WEIR__NO_TASK: none or revoked */
+} weir__desk;
+
+/* What is to be done once the mutex is released. */
+typedef struct weir__after {
+    weir__wakeups wakeups;
+    weir__seat *rings[8]; /* workers to wake */
+    unsigned n_rings;
+    bool kick; /* the collector has something to do */
+} weir__after;
+
+struct weir_pool {
+    weir__mutex mutex;
+    weir_pool_opts opts;
+    pid_t owner; /* set once */
+    unsigned n_desks;
+    weir__desk *desks;
+    weir__channel channel;
+    weir__arena arena; /* has a mutex of its own, taken inside ours or alone */
+    weir__tasks tasks;
+    size_t limit; /* permits: backlog + workers, or SIZE_MAX */
+    size_t permits;
+    size_t unsettled; /* completions handed out whose permits are not given back */
+    weir__waitq submitters;
+    const void *collector; /* the thread that collected last; see weir_pool_admit */
+    bool closed, killed;
+    unsigned live; /* desks with a process */
+    unsigned starting;
+    weir__ring_depth depth;
+    int bell_fd, parent_fd, epoll_fd; /* set once */
+
+    /* starting workers */
+    bool served;             /* a worker has begun a task once */
+    unsigned start_failures; /* in a row */
+    weir_time not_before;    /* no start until then */
+    uint64_t failing_before; /* waiting tasks with a lower seq complete as NOT_STARTED */
+    weir_exit failing_exit;
+    uint32_t fail_size;
+    unsigned char fail[WEIR__FAIL_BYTES];
+    int64_t oom_kills_seen, oom_kills_unexplained;
+
+    /* collector only: tasks of the last batch, to be freed by the next collect */
+    weir__task *batch[WEIR__BATCH];
+    size_t n_batch;
+    weir_time chores_at; /* when deaths and starts are looked at, whatever else there is */
+    unsigned scan_from;  /* the desk to begin with, for fairness */
+
+    /* counters */
+    uint64_t accepted, completed, cancelled, dropped[WEIR_DROP_REASONS], refused;
+    uint64_t retried, died, workers_started, workers_died, workers_recycled;
+    uint64_t submit_blocked_ns, service_ns;
+};
+
+/* Names the calling thread as long as it lives. */
+const void *weir__this_thread(void);
+
+static inline weir__slot *weir__slot_at(const weir__desk *desk, uint64_t position)
+{
+    return &desk->seat->slots[position % WEIR__SLOTS];
+}
+
+/* Under the mutex: the worker may be dealt a task, up to `depth` in all. */
+bool weir__pool_has_room(const weir_pool *pool, const weir__desk *desk, unsigned depth);
+
+/* Under the mutex: gives waiting tasks to workers that have room. */
+void weir__pool_deal(weir_pool *pool, weir__after *after);
+
+/* Under the mutex: the task's slot is READY -> REVOKED if its worker has not claimed it; then the
+ * task belongs to nobody.  False: it has started. */
+bool weir__pool_revoke(weir_pool *pool, weir__task *task);
+
+/* Under the mutex: another worker should be started. */
+bool weir__pool_wants_worker(const weir_pool *pool);
+
+/* Under the mutex: returns n permits, to those who wait for them first. */
+void weir__pool_give_permits(weir_pool *pool, size_t n, weir__after *after);
+
+/* Under the mutex: notes that a sleeping worker has something to see. */
+void weir__pool_ring(weir__after *after, weir__seat *seat);
+
+/* Without the mutex. */
+void weir__pool_do_after(weir_pool *pool, weir__after *after);
+
+#endif

@@ -1,0 +1,407 @@
+/* worker.c - the worker's end of the channel; the contract is in weir/worker.h, the protocol in
+ * channel.h.
+ *
+ * Invariant:  slots [0, next) are behind us for good; at most one slot is RUNNING: `current`.
+ * Crash:      every step that the parent must learn of is one atomic store; dying before it means
+ *             that the step did not happen.
+ */
+#include <weir/worker.h>
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bell.h"
+#include "base/memfd.h"
+#include "base/park.h"
+#include "base/process.h"
+#include "exec/channel.h"
+
+#define PEAK_RSS_EVERY    (10 * WEIR_MILLISECOND) /* when tasks end */
+#define PEAK_RSS_EVERY_MS 500                     /* while one runs */
+
+struct weir_worker {
+    weir__channel channel;
+    weir__seat *seat;
+    weir__slot *current; /* RUNNING; NULL: none */
+    uint64_t next;       /* slots passed since the start */
+    uint64_t taken;
+    uint64_t out_head; /* stream position in the extent; see extent_has */
+    uint64_t out_size; /* of the reply that waits for room there */
+    void *extent;
+    void **units; /* mapped small-block units, by number; NULL: not mapped yet */
+    size_t units_size;
+    void *large; /* mapping of the current task's large payload */
+    size_t large_size;
+    weir_time began;     /* the current task */
+    weir_time peak_told; /* when peak_rss was last written */
+    int bell_fd, parent_fd;
+    pthread_t watcher;
+};
+
+/* ---- opening and closing ------------------------------------------------------------------- */
+
+/* What the parent tells of us when we are dead. */
+static void tell_peak_rss(weir_worker *worker)
+{
+    atomic_store_explicit(&worker->seat->peak_rss, weir__peak_rss_of_self(), memory_order_relaxed);
+}
+
+/* Ends the process when the parent has ended, whatever this process is doing then. */
+static void *watch_parent(void *arg)
+{
+    weir_worker *worker = arg;
+    struct pollfd parent = {.fd = worker->parent_fd, .events = POLLIN};
+    while (poll(&parent, 1, PEAK_RSS_EVERY_MS) < 1)
+        tell_peak_rss(worker); /* during a long task nobody else does */
+    kill(getpid(), SIGKILL);
+    return NULL;
+}
+
+static int start_watcher(weir_worker *worker)
+{
+    sigset_t all, before;
+    pthread_attr_t attr;
+    sigfillset(&all);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 64 << 10);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = pthread_create(&worker->watcher, &attr, watch_parent, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return err ? WEIR_ESYSTEM : 0;
+}
+
+int weir_worker_open(weir_worker **ret_worker, const weir_worker_ticket *ticket)
+{
+    weir_worker *worker = weir__calloc(1, sizeof *worker);
+    if (!worker)
+        return WEIR_ENOMEM;
+    worker->bell_fd = ticket->bell_fd;
+    worker->parent_fd = ticket->parent_fd;
+    int rc = weir__channel_open(&worker->channel, ticket->memory_fd);
+    if (rc < 0)
+        goto fail;
+    rc = WEIR_EINVAL;
+    if (!weir__channel_has_seat(&worker->channel, ticket->seat))
+        goto fail_mapped;
+    worker->seat = &worker->channel.seats[ticket->seat];
+    rc = WEIR_ENOMEM;
+    worker->extent = weir__memfd_map(ticket->memory_fd, worker->seat->extent_offset, WEIR__EXTENT);
+    if (!worker->extent)
+        goto fail_mapped;
+    rc = start_watcher(worker);
+    if (rc < 0)
+        goto fail_extent;
+    *ret_worker = worker;
+    return 0;
+
+fail_extent:
+    weir__memfd_unmap(worker->extent, WEIR__EXTENT);
+fail_mapped:
+    weir__memfd_unmap(worker->channel.header, worker->channel.mapped);
+fail:
+    weir__free(worker);
+    return rc;
+}
+
+static void drop_large(weir_worker *worker)
+{
+    weir__memfd_unmap(worker->large, worker->large_size);
+    worker->large = NULL;
+}
+
+void weir_worker_close(weir_worker *worker)
+{
+    if (!worker)
+        return;
+    pthread_cancel(worker->watcher); /* poll is a cancellation point */
+    pthread_join(worker->watcher, NULL);
+    drop_large(worker);
+    for (size_t i = 0; i < worker->units_size; i++)
+        weir__memfd_unmap(worker->units[i], WEIR__UNIT);
+    weir__free(worker->units);
+    weir__memfd_unmap(worker->extent, WEIR__EXTENT);
+    close(worker->bell_fd);
+    close(worker->parent_fd);
+    weir__channel_fini(&worker->channel);
+    weir__free(worker);
+}
+
+/* ---- telling the parent -------------------------------------------------------------------- */
+
+/* After whatever the parent is to see has been stored. */
+static void ring_parent(weir_worker *worker)
+{
+    /* pairs with the fence in pool.c between raising collector_asleep and its recheck */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&worker->channel.header->collector_asleep, memory_order_relaxed))
+        weir__bell_ring(worker->bell_fd);
+}
+
+static void set_state(weir_worker *worker, uint32_t state)
+{
+    /* release: publishes the failure message; pairs with the acquire in pool.c */
+    atomic_store_explicit(&worker->seat->state, state, memory_order_release);
+    ring_parent(worker);
+}
+
+void weir_worker_ready(weir_worker *worker)
+{
+    if (atomic_load_explicit(&worker->seat->state, memory_order_relaxed) != SEAT_STARTING)
+        return;
+    tell_peak_rss(worker);
+    set_state(worker, SEAT_READY);
+}
+
+void weir_worker_fail(weir_worker *worker, const void *message, size_t size)
+{
+    if (size > WEIR__FAIL_BYTES)
+        size = WEIR__FAIL_BYTES;
+    memcpy(worker->seat->fail, message, size);
+    worker->seat->fail_size = (uint32_t)size;
+    set_state(worker, SEAT_FAILED);
+}
+
+static void finish(weir_worker *worker, uint32_t out_kind)
+{
+    weir__slot *slot = worker->current;
+    weir_time now = weir_now();
+    slot->out_kind = out_kind;
+    slot->service_ns = now - worker->began;
+    worker->current = NULL;
+    if (now - worker->peak_told > PEAK_RSS_EVERY) {
+        worker->peak_told = now;
+        tell_peak_rss(worker);
+    }
+    /* release: publishes the reply; pairs with the acquire in pool.c's scan */
+    atomic_store_explicit(&slot->state, SLOT_DONE, memory_order_release);
+    ring_parent(worker);
+}
+
+/* ---- sleeping ------------------------------------------------------------------------------ */
+
+/* Sleeps until the parent rings, unless `ready` holds already. */
+static int sleep_unless(weir_worker *worker, bool (*ready)(const weir_worker *), weir_time deadline)
+{
+    weir__seat *seat = worker->seat;
+    /* acquire: a ring after this read makes the futex call return at once */
+    uint32_t rings = atomic_load_explicit(&seat->bell, memory_order_acquire);
+    atomic_store_explicit(&seat->asleep, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with weir__ring_worker's */
+    int rc = ready(worker) ? 0 : weir__futex_wait(&seat->bell, rings, deadline, true);
+    atomic_store_explicit(&seat->asleep, 0, memory_order_relaxed);
+    return rc;
+}
+
+static weir__slot *next_slot(const weir_worker *worker)
+{
+    return &worker->seat->slots[worker->next % WEIR__SLOTS];
+}
+
+static bool told_to_leave(const weir_worker *worker)
+{
+    return atomic_load_explicit(&worker->seat->leave, memory_order_acquire) != 0;
+}
+
+static bool something_dealt(const weir_worker *worker)
+{
+    uint32_t state = atomic_load_explicit(&next_slot(worker)->state, memory_order_acquire);
+    return state == SLOT_READY || state == SLOT_REVOKED || told_to_leave(worker);
+}
+
+/* ---- taking -------------------------------------------------------------------------------- */
+
+/* Claims the next slot that was not revoked. */
+static int claim(weir_worker *worker, weir_time deadline)
+{
+    bool skipped = false; /* slots became free, and the parent does not know */
+    for (;;) {
+        weir__slot *slot = next_slot(worker);
+        uint32_t state = SLOT_READY;
+        /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
+         * a revoke */
+        if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,
+                                                    memory_order_acquire, memory_order_acquire)) {
+            worker->next++;
+            worker->current = slot;
+            return 0;
+        }
+        if (state == SLOT_REVOKED) {
+            /* release: the parent may deal into it again; nothing of ours is read after */
+            atomic_store_explicit(&slot->state, SLOT_SKIPPED, memory_order_release);
+            worker->next++;
+            skipped = true;
+            continue;
+        }
+        if (skipped) {
+            ring_parent(worker);
+            skipped = false;
+        }
+        if (told_to_leave(worker)) {
+            set_state(worker, SEAT_LEAVING);
+            return WEIR_ECLOSED;
+        }
+        if (deadline == WEIR_POLL)
+            return WEIR_EEMPTY;
+        int rc = sleep_unless(worker, something_dealt, deadline);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* The worker's mapping of a unit of small blocks; they stay. */
+static void *map_unit(weir_worker *worker, uint64_t number)
+{
+    if (number >= worker->units_size) {
+        size_t size = number + 8;
+        void **units = weir__realloc(worker->units, size * sizeof *units);
+        if (!units)
+            return NULL;
+        memset(units + worker->units_size, 0, (size - worker->units_size) * sizeof *units);
+        worker->units = units;
+        worker->units_size = size;
+    }
+    if (!worker->units[number])
+        worker->units[number] =
+            weir__memfd_map(worker->channel.memory_fd,
+                            worker->channel.header->arena_offset + number * WEIR__UNIT, WEIR__UNIT);
+    return worker->units[number];
+}
+
+/* Where this process sees [offset, offset + size) of the file; NULL: cannot be mapped. */
+static void *locate_block(weir_worker *worker, uint64_t offset, uint64_t size)
+{
+    if (size <= WEIR__SMALL_MAX) {
+        uint64_t within = offset - worker->channel.header->arena_offset;
+        char *unit = map_unit(worker, within / WEIR__UNIT);
+        return unit ? unit + within % WEIR__UNIT : NULL;
+    }
+    drop_large(worker);
+    worker->large = weir__memfd_map(worker->channel.memory_fd, offset, size);
+    worker->large_size = size;
+    return worker->large;
+}
+
+int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadline)
+{
+    if (worker->current)
+        return WEIR_EINVAL;
+    weir_worker_ready(worker);
+    drop_large(worker);
+    if (worker->seat->tasks_max && worker->taken == worker->seat->tasks_max) {
+        set_state(worker, SEAT_LEAVING);
+        return WEIR_ECLOSED;
+    }
+    int rc = claim(worker, deadline);
+    if (rc < 0)
+        return rc;
+    worker->taken++;
+    worker->began = weir_now();
+    weir__slot *slot = worker->current;
+    const void *data = slot->in;
+    if (slot->in_offset)
+        data = locate_block(worker, slot->in_offset, slot->in_size);
+    if (!data) {
+        finish(worker, OUT_NO_MEMORY);
+        return WEIR_ENOSHM;
+    }
+    *ret_task = (weir_task){.id = slot->id, .data = data, .size = slot->in_size};
+    return 0;
+}
+
+/* ---- replying ------------------------------------------------------------------------------ */
+
+static void copy_parts(unsigned char *to, const weir_bytes *parts, size_t n_parts)
+{
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].size)
+            memcpy(to, parts[i].data, parts[i].size);
+        to += parts[i].size;
+    }
+}
+
+/* The extent is a ring of bytes: positions grow for ever, a reply lies in one piece at
+ * position % EXTENT, and [extent_tail, out_head) is not released yet. */
+static bool extent_has(const weir_worker *worker, uint64_t size, uint64_t *ret_position)
+{
+    /* acquire: pairs with the release in pool.c; the parent has read what it released */
+    uint64_t tail = atomic_load_explicit(&worker->seat->extent_tail, memory_order_acquire);
+    uint64_t at = worker->out_head;
+    if (at % WEIR__EXTENT + size > WEIR__EXTENT)
+        at += WEIR__EXTENT - at % WEIR__EXTENT;
+    *ret_position = at;
+    return tail == worker->out_head || at + size - tail <= WEIR__EXTENT;
+}
+
+static bool extent_has_room(const weir_worker *worker)
+{
+    uint64_t position;
+    return extent_has(worker, worker->out_size, &position);
+}
+
+static void reply_by_extent(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
+                            uint64_t size)
+{
+    uint64_t position;
+    worker->out_size = size;
+    while (!extent_has(worker, size, &position))
+        sleep_unless(worker, extent_has_room, WEIR_FOREVER);
+    copy_parts((unsigned char *)worker->extent + position % WEIR__EXTENT, parts, n_parts);
+    worker->out_head = position + size;
+    worker->current->out_offset = position;
+    finish(worker, OUT_EXTENT);
+}
+
+static bool grant_answered(const weir_worker *worker)
+{
+    /* acquire: pairs with the release in pool.c; publishes grant_offset */
+    return atomic_load_explicit(&worker->seat->grant, memory_order_acquire) != GRANT_NONE;
+}
+
+/* Asks the parent for a block.  It belongs to this seat until the slot is collected. */
+static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
+                          uint64_t size)
+{
+    weir__seat *seat = worker->seat;
+    atomic_store_explicit(&seat->want, size, memory_order_release);
+    ring_parent(worker);
+    while (!grant_answered(worker))
+        sleep_unless(worker, grant_answered, WEIR_FOREVER);
+    bool given = atomic_load_explicit(&seat->grant, memory_order_relaxed) == GRANT_GIVEN;
+    uint64_t offset = seat->grant_offset;
+    void *at = given ? weir__memfd_map(worker->channel.memory_fd, offset, size) : NULL;
+    if (at)
+        copy_parts(at, parts, n_parts);
+    weir__memfd_unmap(at, size);
+    /* The parent looks at `want` only, and only while `grant` is NONE: this order asks once. */
+    atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
+    atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_release);
+    worker->current->out_offset = offset;
+    finish(worker, at ? OUT_BLOCK : OUT_REFUSED);
+    return at ? 0 : WEIR_ENOSHM;
+}
+
+int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *parts, size_t n_parts)
+{
+    weir__slot *slot = worker->current;
+    if (!slot)
+        return WEIR_EINVAL;
+    uint64_t size = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        size += parts[i].size;
+    slot->status = status;
+    slot->out_size = size;
+    if (size > WEIR__EXTENT_MAX)
+        return reply_by_block(worker, parts, n_parts, size);
+    if (size > WEIR__OUT_BYTES) {
+        reply_by_extent(worker, parts, n_parts, size);
+        return 0;
+    }
+    copy_parts(slot->out, parts, n_parts);
+    finish(worker, OUT_INLINE);
+    return 0;
+}

@@ -1,0 +1,423 @@
+/* Eight producers, eight consumers, every policy, with bounds that change and a queue that closes
+ * under their hands.  While they run, a checker takes snapshots: the law and the bound hold in
+ * each.  At the end each accepted item has come out exactly once.
+ *
+ * WEIR_STRESS_SECONDS (default 2) scales how long all cases together take. */
+#include "contract/support.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define PRODUCERS 8
+#define CONSUMERS 8
+#define ITEMS     (1u << 19) /* per producer, at most */
+
+typedef struct plan {
+    weir_overflow overflow;
+    size_t capacity;
+    uint64_t max_cost;
+    int64_t max_age_ns;
+    bool bound_in_flight;
+    bool batches;   /* half of the threads use put_many and get_many */
+    bool disturbs;  /* resizes, discards, drains */
+    bool impatient; /* waits have short deadlines */
+} plan;
+
+static struct {
+    plan plan;
+    weir_queue *queue;
+    _Atomic bool stop;     /* producers */
+    _Atomic bool finished; /* checker and disturber */
+    _Atomic uint64_t accepted, dropped, delivered, told, telling;
+    _Atomic bool told_above;
+    uint32_t used[PRODUCERS]; /* item numbers, by the producers' ends */
+} run;
+
+/* How often each item came out; refused items stay 0.  All 0 between the cases. */
+static _Atomic uint8_t came_out[PRODUCERS][ITEMS];
+static _Atomic bool was_accepted[PRODUCERS][ITEMS];
+
+/* Within a call on this thread: on_drop runs nowhere else. */
+static _Thread_local bool in_call;
+
+static int64_t left(int64_t result)
+{
+    in_call = false;
+    return result;
+}
+
+#define CALL(expression) (in_call = true, left(expression))
+
+static void *item_of(unsigned producer, uint32_t n)
+{
+    return number(((uintptr_t)producer << 32) | n);
+}
+
+static unsigned producer_of(const void *item)
+{
+    return (unsigned)((uintptr_t)item >> 32);
+}
+
+static uint32_t number_of(const void *item)
+{
+    return (uint32_t)(uintptr_t)item;
+}
+
+static uint64_t cost_of(const void *item)
+{
+    return number_of(item) % 7;
+}
+
+static void comes_out(void *item)
+{
+    must(atomic_fetch_add(&came_out[producer_of(item)][number_of(item)], 1) == 0);
+}
+
+static void on_drop(void *item, weir_drop_reason reason, void *ctx)
+{
+    (void)reason, (void)ctx;
+    must(in_call);
+    comes_out(item);
+    atomic_fetch_add(&run.dropped, 1);
+}
+
+static void on_watermark(bool above, void *ctx)
+{
+    (void)ctx;
+    must(in_call);
+    must(atomic_fetch_add(&run.telling, 1) == 0);
+    must(atomic_exchange(&run.told_above, above) != above);
+    atomic_fetch_add(&run.told, 1);
+    atomic_fetch_sub(&run.telling, 1);
+}
+
+static weir_time patience(uint32_t n)
+{
+    if (!run.plan.impatient)
+        return WEIR_FOREVER;
+    return n % 3 == 0 ? WEIR_POLL : weir_after((int64_t)(n % 16) * 2000);
+}
+
+/* ---- the threads -------------------------------------------------------------------------------- */
+
+static void book(void *item)
+{
+    was_accepted[producer_of(item)][number_of(item)] = true;
+    atomic_fetch_add(&run.accepted, 1);
+}
+
+static bool is_expected(int64_t rc)
+{
+    return rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED || rc == WEIR_ETOOBIG ||
+           rc == WEIR_EEMPTY;
+}
+
+static int64_t put_one(unsigned me, uint32_t n)
+{
+    void *item = item_of(me, n);
+    int64_t rc = CALL(weir_queue_put(run.queue, item, cost_of(item), patience(n)));
+    if (rc >= 0)
+        book(item);
+    return rc;
+}
+
+static int64_t put_some(unsigned me, uint32_t first, uint32_t n)
+{
+    void *items[32];
+    uint64_t costs[32];
+    for (uint32_t i = 0; i < n; i++) {
+        items[i] = item_of(me, first + i);
+        costs[i] = cost_of(items[i]);
+    }
+    int64_t rc = CALL(weir_queue_put_many(run.queue, items, costs, n, patience(first)));
+    for (int64_t i = 0; i < rc; i++)
+        book(items[i]);
+    return rc;
+}
+
+static void *produce(void *arg)
+{
+    unsigned me = (unsigned)(uintptr_t)arg;
+    bool batches = run.plan.batches && me % 2;
+    uint32_t n = 0;
+    while (n < ITEMS - 32 && !run.stop) {
+        uint32_t some = batches ? n % 32 + 1 : 1;
+        int64_t rc = batches ? put_some(me, n, some) : put_one(me, n);
+        must(rc >= 0 || is_expected(rc));
+        n += some;
+        if (rc == WEIR_ECLOSED)
+            break;
+    }
+    run.used[me] = n;
+    return NULL;
+}
+
+static void take_in(void *item, uint32_t last[PRODUCERS])
+{
+    unsigned from = producer_of(item);
+    must(number_of(item) + 1 > last[from]); /* in the order of each producer */
+    last[from] = number_of(item) + 1;
+    comes_out(item);
+    atomic_fetch_add(&run.delivered, 1);
+}
+
+static void *consume(void *arg)
+{
+    unsigned me = (unsigned)(uintptr_t)arg;
+    uint32_t last[PRODUCERS] = {0};
+    bool batches = run.plan.batches && me % 2;
+    for (uint32_t round = 0;; round++) {
+        void *items[64];
+        uint64_t costs[64], cost = 0;
+        int64_t n = batches ? CALL(weir_queue_get_many(run.queue, items, costs, round % 64 + 1,
+                                                       patience(round), round % 4 * 1000))
+                            : CALL(weir_queue_get_cost(run.queue, items, costs, patience(round)));
+        if (n == WEIR_ECLOSED)
+            return NULL;
+        must(n >= 0 || is_expected(n));
+        if (!batches && n == WEIR_OK)
+            n = 1;
+        for (int64_t i = 0; i < n; i++) {
+            must(costs[i] == cost_of(items[i]));
+            take_in(items[i], last);
+            cost += costs[i];
+        }
+        if (n > 0 && run.plan.bound_in_flight)
+            must(CALL(weir_queue_done(run.queue, (size_t)n, cost)) == WEIR_OK);
+    }
+}
+
+static void *disturb(void *arg)
+{
+    (void)arg;
+    for (uint32_t n = 0; !run.finished; n++) {
+        size_t capacity = 1 + n * 7 % (run.plan.capacity * 2);
+        uint64_t max_cost = run.plan.max_cost ? 1 + n * 11 % (run.plan.max_cost * 2) : 0;
+        must(CALL(weir_queue_resize(run.queue, capacity, max_cost)) == WEIR_OK);
+        if (n % 5 == 0)
+            CALL((int64_t)weir_queue_discard(run.queue));
+        int64_t rc = CALL(weir_queue_drain(run.queue, weir_after(50000)));
+        must(rc == WEIR_OK || rc == WEIR_ETIMEDOUT);
+    }
+    return NULL;
+}
+
+static void check_bounds(const weir_queue_snapshot *now)
+{
+    size_t capacity = run.plan.capacity * (run.plan.disturbs ? 2 : 1);
+    uint64_t max_cost = run.plan.max_cost * (run.plan.disturbs ? 2 : 1);
+    must(now->depth + now->in_flight <= capacity);
+    must(now->peak_depth <= capacity && now->depth <= now->peak_depth);
+    must(max_cost == 0 || now->cost + now->in_flight_cost <= max_cost);
+    must(run.plan.bound_in_flight || now->in_flight == 0);
+}
+
+static void check_progress(const weir_queue_snapshot *before, const weir_queue_snapshot *now)
+{
+    must(now->accepted >= before->accepted && now->delivered >= before->delivered);
+    must(now->refused >= before->refused && total(now->dropped) >= total(before->dropped));
+    must(now->put_blocked_ns >= before->put_blocked_ns);
+    must(now->get_blocked_ns >= before->get_blocked_ns);
+}
+
+static void *watch(void *arg)
+{
+    uint64_t *snapshots = arg;
+    weir_queue_snapshot before = snapshot_of(run.queue);
+    while (!run.finished) {
+        weir_queue_snapshot now = snapshot_of(run.queue);
+        must(obeys_the_law(&now));
+        check_bounds(&now);
+        check_progress(&before, &now);
+        before = now;
+        (*snapshots)++;
+    }
+    return NULL;
+}
+
+/* ---- one case ----------------------------------------------------------------------------------- */
+
+static double seconds(void)
+{
+    const char *asked = getenv("WEIR_STRESS_SECONDS");
+    double value = asked ? strtod(asked, NULL) : 0;
+    return value > 0 ? value : 2;
+}
+
+static void start_run(plan p)
+{
+    memset(&run, 0, sizeof(run));
+    run.plan = p;
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = p.capacity;
+    opts.max_cost = p.max_cost;
+    opts.max_age_ns = p.max_age_ns;
+    opts.overflow = p.overflow;
+    opts.bound_in_flight = p.bound_in_flight;
+    opts.on_drop = on_drop;
+    opts.on_watermark = on_watermark;
+    assert_int_equal(weir_queue_create(&run.queue, &opts), WEIR_OK);
+    assert_true(weir_queue_item_fd(run.queue) >= 0);
+}
+
+static void check_the_end(void)
+{
+    weir_queue_snapshot now = snapshot_of(run.queue);
+    assert_true(obeys_the_law(&now));
+    assert_int_equal(now.depth + now.in_flight, 0);
+    assert_int_equal(now.putters_waiting + now.getters_waiting, 0);
+    assert_int_equal(now.accepted, run.accepted);
+    assert_int_equal(now.delivered, run.delivered);
+    assert_int_equal(total(now.dropped), run.dropped);
+    assert_int_equal(now.above_high, run.told_above);
+    for (unsigned p = 0; p < PRODUCERS; p++)
+        for (uint32_t n = 0; n < run.used[p]; n++) {
+            must(came_out[p][n] == was_accepted[p][n]);
+            came_out[p][n] = was_accepted[p][n] = 0;
+        }
+}
+
+static void execute(const char *name, plan p, double share)
+{
+    pthread_t producers[PRODUCERS], consumers[CONSUMERS], checker, disturber;
+    uint64_t snapshots = 0;
+    start_run(p);
+    pthread_create(&checker, NULL, watch, &snapshots);
+    for (uintptr_t i = 0; i < CONSUMERS; i++)
+        pthread_create(&consumers[i], NULL, consume, number(i));
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        pthread_create(&producers[i], NULL, produce, number(i));
+    if (p.disturbs)
+        pthread_create(&disturber, NULL, disturb, NULL);
+
+    weir_time until = weir_after((int64_t)(seconds() * share * (double)WEIR_SECOND));
+    while (weir_now() < until)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    if (p.disturbs)
+        CALL((weir_queue_close(run.queue), 0)); /* while all of them are at it */
+    run.stop = true;
+    for (int i = 0; i < PRODUCERS; i++)
+        pthread_join(producers[i], NULL);
+    CALL((weir_queue_close(run.queue), 0));
+    for (int i = 0; i < CONSUMERS; i++)
+        pthread_join(consumers[i], NULL);
+    run.finished = true;
+    pthread_join(checker, NULL);
+    if (p.disturbs)
+        pthread_join(disturber, NULL);
+    check_the_end();
+    print_message("    %-30s %9llu in, %9llu out, %9llu dropped, %7llu snapshots, %llu marks\n",
+                  name, (unsigned long long)run.accepted, (unsigned long long)run.delivered,
+                  (unsigned long long)run.dropped, (unsigned long long)snapshots,
+                  (unsigned long long)run.told);
+    weir_queue_destroy(run.queue);
+}
+
+/* Each policy: six ways to be used, which share the time. */
+static void stress(weir_overflow policy)
+{
+    execute("plain", (plan){policy, .capacity = 64}, 0.03);
+    execute("tiny", (plan){policy, .capacity = 1, .impatient = true}, 0.03);
+    execute("cost, batches", (plan){policy, .capacity = 64, .max_cost = 100, .batches = true},
+            0.03);
+    execute("max_age", (plan){policy, .capacity = 256, .max_age_ns = 20000, .batches = true}, 0.03);
+    execute("bound_in_flight",
+            (plan){policy, .capacity = 12, .max_cost = 60, .bound_in_flight = true, .batches = true,
+                   .impatient = true},
+            0.04);
+    execute("everything, closed under way",
+            (plan){policy, .capacity = 32, .max_cost = 60, .max_age_ns = 50000,
+                   .bound_in_flight = true, .batches = true, .disturbs = true, .impatient = true},
+            0.04);
+}
+
+static void block_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_BLOCK);
+}
+
+static void fail_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_FAIL);
+}
+
+static void drop_newest_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_DROP_NEWEST);
+}
+
+static void drop_oldest_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_DROP_OLDEST);
+}
+
+static void sample_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_SAMPLE);
+}
+
+/* ---- fairness ----------------------------------------------------------------------------------- */
+
+static void nothing(void *item, weir_drop_reason reason, void *ctx)
+{
+    (void)item, (void)reason, (void)ctx;
+}
+
+/* Each putter puts in a loop.  Served in order, none gets ahead by more than one turn of the line. */
+static _Atomic uint64_t turns[PRODUCERS];
+
+static void *take_turns(void *arg)
+{
+    unsigned me = (unsigned)(uintptr_t)arg;
+    while (weir_queue_put(run.queue, arg, 0, WEIR_FOREVER) == WEIR_KEPT)
+        turns[me]++;
+    return NULL;
+}
+
+static void waiting_putters_take_turns(void **state)
+{
+    (void)state;
+    pthread_t putters[PRODUCERS];
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = 1;
+    opts.on_drop = nothing;
+    assert_int_equal(weir_queue_create(&run.queue, &opts), WEIR_OK);
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        pthread_create(&putters[i], NULL, take_turns, number(i));
+
+    uint64_t taken[PRODUCERS] = {0};
+    weir_time until = weir_after((int64_t)(seconds() * 0.1 * (double)WEIR_SECOND));
+    while (weir_now() < until) {
+        void *item;
+        soon(snapshot_of(run.queue).putters_waiting == PRODUCERS); /* the line is complete */
+        assert_int_equal(weir_queue_get(run.queue, &item, WEIR_POLL), WEIR_OK);
+        taken[(uintptr_t)item]++;
+    }
+    weir_queue_close(run.queue);
+    uint64_t least = UINT64_MAX, most = 0;
+    for (int i = 0; i < PRODUCERS; i++) {
+        pthread_join(putters[i], NULL);
+        least = taken[i] < least ? taken[i] : least;
+        most = taken[i] > most ? taken[i] : most;
+    }
+    assert_true(least > 0 && most - least <= 2); /* one each, and whoever filled the queue first */
+    weir_queue_destroy(run.queue);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(block_keeps_the_law_at_every_snapshot),
+        cmocka_unit_test(fail_keeps_the_law_at_every_snapshot),
+        cmocka_unit_test(drop_newest_keeps_the_law_at_every_snapshot),
+        cmocka_unit_test(drop_oldest_keeps_the_law_at_every_snapshot),
+        cmocka_unit_test(sample_keeps_the_law_at_every_snapshot),
+        cmocka_unit_test(waiting_putters_take_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

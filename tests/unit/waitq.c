@@ -1,0 +1,241 @@
+/* base/park.h and flow/waitq.h: sleeping, waking, standing in line. */
+#include "contract/support.h"
+
+#include <signal.h>
+
+#include "base/mutex.h"
+#include "flow/waitq.h"
+
+/* ---- parking ------------------------------------------------------------------------------------ */
+
+static void an_unpark_that_comes_first_is_not_lost(void **state)
+{
+    (void)state;
+    weir__parker parker;
+    weir__parker_init(&parker);
+    weir__unpark(&parker);
+    assert_int_equal(weir__park(&parker, WEIR_FOREVER), WEIR_OK);
+    weir__park_surely(&parker);
+}
+
+static void park_ends_at_its_deadline_and_not_before(void **state)
+{
+    (void)state;
+    weir__parker parker;
+    weir__parker_init(&parker);
+    weir_time deadline = weir_after(3 * WEIR_MILLISECOND);
+    assert_int_equal(weir__park(&parker, deadline), WEIR_ETIMEDOUT);
+    assert_true(weir_now() >= deadline);
+    weir__parker_init(&parker);
+    assert_int_equal(weir__park(&parker, 1), WEIR_ETIMEDOUT);
+}
+
+static int asked;
+
+static int say_no_twice(void *ctx)
+{
+    (void)ctx;
+    return ++asked > 2;
+}
+
+static void the_hook_is_asked_at_least_every_50_ms(void **state)
+{
+    (void)state;
+    weir__parker parker;
+    weir__parker_init(&parker);
+    weir_set_interrupt(say_no_twice, NULL);
+    weir_time before = weir_now();
+    assert_int_equal(weir__park(&parker, WEIR_FOREVER), WEIR_EINTR);
+    weir_set_interrupt(NULL, NULL);
+    assert_int_equal(asked, 3);
+    assert_true(weir_now() - before >= 150 * WEIR_MILLISECOND);
+}
+
+/* ---- a line under a mutex ----------------------------------------------------------------------- */
+
+static struct {
+    weir__mutex mutex;
+    weir__waitq line;
+} owner;
+
+typedef struct sleeper {
+    weir_interrupt_fn *hook;
+    weir__waiter waiter;
+    int rc;
+    pthread_t thread;
+} sleeper;
+
+/* The protocol of waitq.h, to the letter. */
+static int wait_in_line(weir__waiter *waiter, weir_time deadline)
+{
+    weir__lock(&owner.mutex);
+    weir__waitq_push(&owner.line, waiter);
+    weir__unlock(&owner.mutex);
+    int rc = weir__waiter_park(waiter, deadline);
+    if (rc != WEIR_OK) {
+        weir__lock(&owner.mutex);
+        bool gave_up = weir__waitq_give_up(&owner.line, waiter);
+        weir__unlock(&owner.mutex);
+        if (gave_up)
+            return rc;
+        weir__waiter_join(waiter);
+    }
+    return waiter->result;
+}
+
+static void *sleeps(void *arg)
+{
+    sleeper *s = arg;
+    weir_set_interrupt(s->hook, NULL);
+    s->rc = wait_in_line(&s->waiter, WEIR_FOREVER);
+    return NULL;
+}
+
+static size_t line_length(void)
+{
+    weir__lock(&owner.mutex);
+    size_t n = owner.line.count;
+    weir__unlock(&owner.mutex);
+    return n;
+}
+
+static void start(sleeper *s, weir_interrupt_fn *hook)
+{
+    size_t before = line_length();
+    s->hook = hook;
+    pthread_create(&s->thread, NULL, sleeps, s);
+    soon(line_length() == before + 1);
+}
+
+static int finish_sleeper(sleeper *s)
+{
+    pthread_join(s->thread, NULL);
+    return s->rc;
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    weir__mutex_init(&owner.mutex);
+    owner.line = (weir__waitq){0};
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    weir__mutex_fini(&owner.mutex);
+    return owner.line.head || owner.line.tail || owner.line.count;
+}
+
+static void the_line_is_served_from_its_head(void **state)
+{
+    (void)state;
+    sleeper s[4];
+    for (int i = 0; i < 4; i++)
+        start(&s[i], NULL);
+    weir__wakeups wakeups = {0};
+    weir__lock(&owner.mutex);
+    for (int i = 0; i < 4; i++)
+        assert_ptr_equal(weir__waitq_serve(&owner.line, &wakeups, i), &s[i].waiter);
+    weir__unlock(&owner.mutex);
+    weir__wake_all(&wakeups);
+    assert_null(wakeups.head);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(finish_sleeper(&s[i]), i);
+}
+
+static void one_in_the_middle_can_be_served_first(void **state)
+{
+    (void)state;
+    sleeper s[3];
+    for (int i = 0; i < 3; i++)
+        start(&s[i], NULL);
+    const int order[] = {1, 2, 0};
+    for (int i = 0; i < 3; i++) {
+        weir__wakeups wakeups = {0};
+        weir__lock(&owner.mutex);
+        weir__waitq_serve_this(&owner.line, &s[order[i]].waiter, &wakeups, 7);
+        weir__unlock(&owner.mutex);
+        weir__wake_all(&wakeups);
+        assert_int_equal(finish_sleeper(&s[order[i]]), 7);
+    }
+}
+
+static _Atomic bool told_to_give_up;
+
+static int gives_up(void *ctx)
+{
+    (void)ctx;
+    return told_to_give_up;
+}
+
+static void one_that_gives_up_leaves_the_others_in_line(void **state)
+{
+    (void)state;
+    sleeper s[3];
+    start(&s[0], NULL);
+    start(&s[1], gives_up);
+    start(&s[2], NULL);
+    told_to_give_up = true;
+    assert_int_equal(finish_sleeper(&s[1]), WEIR_EINTR);
+    weir__wakeups wakeups = {0};
+    weir__lock(&owner.mutex);
+    assert_ptr_equal(weir__waitq_serve(&owner.line, &wakeups, 1), &s[0].waiter);
+    assert_ptr_equal(weir__waitq_serve(&owner.line, &wakeups, 2), &s[2].waiter);
+    weir__unlock(&owner.mutex);
+    weir__wake_all(&wakeups);
+    assert_int_equal(finish_sleeper(&s[0]), 1);
+    assert_int_equal(finish_sleeper(&s[2]), 2);
+}
+
+/* Being served and giving up race; each wait ends one way, and the servings add up. */
+#define ROUNDS 3000
+
+static void *races(void *arg)
+{
+    size_t *served = arg;
+    for (int i = 0; i < ROUNDS; i++) {
+        weir__waiter waiter; /* gone with this round: the waker must not touch it later */
+        int rc = wait_in_line(&waiter, weir_after(i % 7 * 1000 + 1));
+        must(rc == 5 || rc == WEIR_ETIMEDOUT);
+        *served += rc == 5;
+    }
+    return NULL;
+}
+
+static void serving_and_giving_up_may_race(void **state)
+{
+    (void)state;
+    pthread_t threads[3];
+    size_t served[3] = {0}, serves = 0;
+    for (int i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, races, &served[i]);
+    for (weir_time until = weir_after(WEIR_SECOND / 2); weir_now() < until;) {
+        weir__wakeups wakeups = {0};
+        weir__lock(&owner.mutex);
+        while (owner.line.head) {
+            weir__waitq_serve(&owner.line, &wakeups, 5);
+            serves++;
+        }
+        weir__unlock(&owner.mutex);
+        weir__wake_all(&wakeups);
+    }
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(serves, served[0] + served[1] + served[2]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_unpark_that_comes_first_is_not_lost),
+        cmocka_unit_test(park_ends_at_its_deadline_and_not_before),
+        cmocka_unit_test(the_hook_is_asked_at_least_every_50_ms),
+        cmocka_unit_test_setup_teardown(the_line_is_served_from_its_head, begin, end),
+        cmocka_unit_test_setup_teardown(one_in_the_middle_can_be_served_first, begin, end),
+        cmocka_unit_test_setup_teardown(one_that_gives_up_leaves_the_others_in_line, begin, end),
+        cmocka_unit_test_setup_teardown(serving_and_giving_up_may_race, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
