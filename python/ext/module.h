@@ -26,6 +26,7 @@
     X(PyTypeObject, queue_type)                                                                    \
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, permits_type)                                                                  \
+    X(PyTypeObject, pool_permit_type)                                                              \
     X(PyObject, full)       /* queue.Full */                                                       \
     X(PyObject, empty)      /* queue.Empty */                                                      \
     X(PyObject, shut_down)  /* weir.ShutDown */                                                    \

@@ -1,5 +1,6 @@
 /* pool.c - weir._weir.Pool: a process pool of libweir; weir._process makes the executor of it.
  *
+ * Permits:    an object each, so that one is given back whatever interrupts the submit.
  * Ownership:  post takes a reference to the task's tag (its future), given back when the task is
  *             collected, dropped or cancelled.
  * Threads:    one thread collects; it holds the GIL only between two calls.
@@ -181,7 +182,78 @@ static weir_pool *pool_of(PyObject *object)
 
 /* ---- submitting ---------------------------------------------------------------------------- */
 
-/* admit(timeout, wait): True: a permit; False: dropped as the newest. */
+/* A permit for one task: post uses it; dropped unused, in whatever way, it goes back. */
+typedef struct {
+    PyObject_HEAD Pool *pool; /* NULL: used */
+} Permit;
+
+static void give_back(Permit *self)
+{
+    Pool *pool = self->pool;
+    self->pool = NULL;
+    if (pool && pool->generation == ext_fork_generation())
+        weir_pool_unadmit(pool->pool);
+    Py_XDECREF(pool);
+}
+
+static void permit_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    give_back((Permit *)object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+/* release(): now, not only when the last reference is gone (a traceback may hold one). */
+static PyObject *permit_release(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    give_back((Permit *)object);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef permit_methods[] = {
+    {"release", permit_release, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot permit_slots[] = {
+    {Py_tp_dealloc, permit_dealloc},
+    {Py_tp_methods, permit_methods},
+    {Py_tp_doc, (void *)"A permit for one task of a Pool."},
+    {0, NULL},
+};
+
+static PyType_Spec permit_spec = {
+    .name = "weir._weir.Permit",
+    .basicsize = sizeof(Permit),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = permit_slots,
+};
+
+/* What admit says of a result of weir_pool_admit: a Permit, False (dropped as the newest), or an
+ * exception.  `permit` was made before, so that none can be lost for lack of memory. */
+static PyObject *admitted(Pool *self, Permit *permit, int rc)
+{
+    if (rc == WEIR_KEPT) {
+        permit->pool = (Pool *)Py_NewRef(self);
+        if (!PyErr_Occurred())
+            return (PyObject *)permit;
+        Py_DECREF(permit); /* served, and a signal handler has raised: give it back */
+        return NULL;
+    }
+    Py_DECREF(permit);
+    if (rc == WEIR_DROPPED && !PyErr_Occurred())
+        Py_RETURN_FALSE;
+    return rc < 0 ? ext_raise(self->state, rc) : NULL;
+}
+
+static Permit *new_permit(Pool *self)
+{
+    PyTypeObject *type = self->state->pool_permit_type;
+    return (Permit *)type->tp_alloc(type, 0);
+}
+
+/* admit(timeout, wait) -> Permit | False */
 static PyObject *pool_admit(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
@@ -192,7 +264,8 @@ static PyObject *pool_admit(PyObject *object, PyObject *args)
         ext_parse_timeout(timeout, "timeout", &ns) < 0)
         return NULL;
     weir_pool *pool = pool_of(object);
-    if (!pool)
+    Permit *permit = pool ? new_permit(self) : NULL;
+    if (!permit)
         return NULL;
     int (*admit)(weir_pool *, weir_time) = must_wait ? weir_pool_admit_wait : weir_pool_admit;
     weir_time deadline = ext_deadline(ns);
@@ -200,85 +273,76 @@ static PyObject *pool_admit(PyObject *object, PyObject *args)
     ext_wait_begin(&wait);
     int rc = admit(pool, deadline);
     ext_wait_end(&wait);
-    if (rc < 0)
-        return ext_raise(self->state, rc);
-    return PyBool_FromLong(rc == WEIR_KEPT);
+    return admitted(self, permit, rc);
 }
 
-/* try_admit(): True: a permit; False: dropped as the newest; None: it would have to wait. */
+static PyObject *try_admit(PyObject *object, int (*admit)(weir_pool *, weir_time))
+{
+    Pool *self = (Pool *)object;
+    weir_pool *pool = pool_of(object);
+    Permit *permit = pool ? new_permit(self) : NULL;
+    if (!permit)
+        return NULL;
+    int rc = admit(pool, WEIR_POLL);
+    if (rc != WEIR_EFULL)
+        return admitted(self, permit, rc);
+    Py_DECREF(permit);
+    Py_RETURN_NONE;
+}
+
+/* try_admit() -> Permit | False | None: it would have to wait */
 static PyObject *pool_try_admit(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    Pool *self = (Pool *)object;
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    int rc = weir_pool_admit(pool, WEIR_POLL);
-    if (rc == WEIR_EFULL)
-        Py_RETURN_NONE;
-    if (rc < 0)
-        return ext_raise(self->state, rc);
-    return PyBool_FromLong(rc == WEIR_KEPT);
+    return try_admit(object, weir_pool_admit);
 }
 
-/* try_admit_wait(): True: a permit; False: it would have to wait, whatever the overflow. */
+/* try_admit_wait() -> Permit | None: it would have to wait, whatever the overflow */
 static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
-    Pool *self = (Pool *)object;
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    int rc = weir_pool_admit_wait(pool, WEIR_POLL);
-    if (rc < 0 && rc != WEIR_EFULL)
-        return ext_raise(self->state, rc);
-    return PyBool_FromLong(rc == WEIR_KEPT);
-}
-
-static PyObject *pool_unadmit(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    weir_pool_unadmit(pool);
-    Py_RETURN_NONE;
+    return try_admit(object, weir_pool_admit_wait);
 }
 
 /* Payloads above this are copied without the GIL. */
 #define COPY_WITH_GIL (32 << 10)
 
-/* post(tag, data) -> id; the permit is used unless it raises. */
+static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint64_t *ret_id)
+{
+    weir_bytes part = {data->buf, (size_t)data->len};
+    int rc;
+    Py_INCREF(tag); /* before: it may be collected at once */
+    if (data->len <= COPY_WITH_GIL) {
+        rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+    } else {
+        Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+        Py_END_ALLOW_THREADS
+    }
+    if (rc < 0)
+        Py_DECREF(tag);
+    return rc;
+}
+
+/* post(permit, tag, data) -> id; the permit is used unless it raises. */
 static PyObject *pool_post(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
+    Permit *permit;
     PyObject *tag;
     Py_buffer data;
-    uint64_t id = 0;
-    if (!PyArg_ParseTuple(args, "Oy*:post", &tag, &data))
-        return NULL;
     weir_pool *pool = pool_of(object);
-    int rc = WEIR_EINVAL;
-    if (pool) {
-        weir_bytes part = {data.buf, (size_t)data.len};
-        Py_INCREF(tag); /* before: it may be collected at once */
-        if (data.len <= COPY_WITH_GIL) {
-            rc = weir_pool_post(pool, &part, 1, tag, &id);
-        } else {
-            Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, &part, 1, tag, &id);
-            Py_END_ALLOW_THREADS
-        }
-        if (rc < 0)
-            Py_DECREF(tag);
-    }
+    if (!pool ||
+        !PyArg_ParseTuple(args, "O!Oy*:post", self->state->pool_permit_type, &permit, &tag, &data))
+        return NULL;
+    uint64_t id = 0;
+    int rc = permit->pool == self ? post(pool, tag, &data, &id) : WEIR_EINVAL;
     Py_ssize_t size = data.len;
     PyBuffer_Release(&data);
-    if (!pool)
-        return NULL;
-    if (rc == WEIR_ENOSHM) {
-        PyErr_Format(PyExc_MemoryError,
-                     "there is not enough shared memory for the task's %zd bytes", size);
-        return NULL;
-    }
+    if (rc == WEIR_ENOSHM)
+        return PyErr_Format(PyExc_MemoryError,
+                            "there is not enough shared memory for the task's %zd bytes", size);
     if (rc < 0)
         return ext_raise(self->state, rc);
+    permit->pool = NULL;
+    Py_DECREF(self);
     return PyLong_FromUnsignedLongLong(id);
 }
 
@@ -472,7 +536,6 @@ static PyMethodDef pool_methods[] = {
     {"admit", pool_admit, METH_VARARGS, NULL},
     {"try_admit", pool_try_admit, METH_NOARGS, NULL},
     {"try_admit_wait", pool_try_admit_wait, METH_NOARGS, NULL},
-    {"unadmit", pool_unadmit, METH_NOARGS, NULL},
     {"post", pool_post, METH_VARARGS, NULL},
     {"cancel", pool_cancel, METH_VARARGS, NULL},
     {"is_running", pool_is_running, METH_O, NULL},
@@ -504,10 +567,11 @@ static PyType_Spec pool_spec = {
     .slots = pool_slots,
 };
 
-int ext_pool_types_add(PyObject *module, module_state *Py_UNUSED(state))
+int ext_pool_types_add(PyObject *module, module_state *state)
 {
     PyTypeObject *type;
-    if (ext_add_type(module, &pool_spec, &type) < 0)
+    if (ext_add_type(module, &permit_spec, &state->pool_permit_type) < 0 ||
+        ext_add_type(module, &pool_spec, &type) < 0)
         return -1;
     Py_DECREF(type); /* the module keeps it */
     return 0;

@@ -313,7 +313,7 @@ def test_every_source_is_listed_in_a_meson_build() -> None:
     listed = {
         str((file.parent / name).resolve().relative_to(ROOT))
         for file in (ROOT / "meson.build", *ROOT.glob("[!.b]*/**/meson.build"))
-        for name in re.findall(r"'([\w./-]+\.(?:c|h|py|pyi|typed|[1357]))'", file.read_text())
+        for name in re.findall(r"'([\w./-]+\.(?:c|cpp|h|py|pyi|typed|[1357]))'", file.read_text())
     }
     tests = {
         f"tests/{suite}/{name}.c"
@@ -322,16 +322,21 @@ def test_every_source_is_listed_in_a_meson_build() -> None:
         )
         for name in re.findall(r"'([\w-]+)'", names)
     }
+    examples = {
+        f"examples/c/{name}.c"
+        for name in re.findall(r"'(\w+)'", (ROOT / "examples/c/meson.build").read_text())
+    }
     there = {
         str(path.relative_to(ROOT))
         for pattern in (
             "include/weir/*.h", "src/**/*.c", "python/ext/*.c", "python/weir/**/*.py",
             "python/weir/**/*.pyi", "python/weir/py.typed", "docs/man/*.[1357]",
             "examples/c/*.c", "tests/*/*.c",
+            "tests/*/*.cpp",
         )
         for path in ROOT.glob(pattern)
     }  # fmt: skip
-    assert there - listed - tests == set()
+    assert there - listed - tests - examples == set()
 
 
 def test_an_unknown_step_of_check_is_refused_by_name() -> None:

@@ -890,6 +890,42 @@ def test_ctrl_c_ends_a_blocking_call_within_100_ms(what: str) -> None:
     child.stdout.close()
 
 
+class Alarm(Exception):
+    pass
+
+
+def test_a_signal_handler_that_raises_during_submit_leaks_no_permit(tmp_path: Path) -> None:
+    def ring(signum: int, frame: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    alarms = 0
+    try:
+        with ProcessPoolExecutor(2, max_submit_backlog=2) as pool:
+            pool.submit(square, 1).result(30)
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.002))
+                    while True:
+                        pool.submit(spin, 0.0001, 1)
+                except Alarm:
+                    alarms += 1
+            assert alarms > 100
+            assert_takes_its_full_backlog(pool, tmp_path / "flag")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_callback_that_exits_does_not_stop_the_pool(
+    pool: ProcessPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool.submit(square, 2).add_done_callback(lambda f: sys.exit(3))
+    assert pool.submit(square, 3).result(30) == 9
+    assert pool.submit(square, 4).result(30) == 16
+
+
 def test_ctrl_c_of_the_terminal_does_not_kill_the_workers() -> None:
     # The whole process group gets it; the parent drains.
     script = textwrap.dedent(

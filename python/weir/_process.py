@@ -7,6 +7,7 @@ so that an executor nobody refers to any more can shut down.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,7 @@ from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from weir import _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
@@ -29,6 +30,8 @@ from weir._map import MappingExecutor
 from weir._stats import ProcessPoolStats
 
 T = TypeVar("T")
+
+_LOGGER = logging.getLogger("concurrent.futures")  # where the standard pool reports the same
 
 # weir_outcome
 _REPLIED, _DIED, _NOT_STARTED, _NO_MEMORY = range(4)
@@ -198,8 +201,11 @@ def _collect(pool: _weir.Pool, workers: _Workers) -> None:
             followed = bool(future._done_callbacks)
             if not followed:
                 pool.settle()
-            with data:
-                _complete(future, outcome, status, data, exit, workers)
+            try:
+                with data:
+                    _complete(future, outcome, status, data, exit, workers)
+            except BaseException:  # SystemExit of a callback; a state set by the user
+                _LOGGER.exception("exception while completing %r", future)
             if followed:
                 pool.settle()
         del batch, future, data  # do not keep results alive while waiting
@@ -324,10 +330,10 @@ class ProcessPoolExecutor(MappingExecutor):
         """
         self._ensure_collector()
         try:
-            admitted = self._pool.try_admit()
-            if admitted is None and self._on_full == "block":
+            permit = self._pool.try_admit()
+            if permit is None and self._on_full == "block":
                 self._warn_once_in_event_loop(4)
-                admitted = self._pool.admit(self._submit_timeout, False)
+                permit = self._pool.admit(self._submit_timeout, False)
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         except TimeoutError:
@@ -335,11 +341,11 @@ class ProcessPoolExecutor(MappingExecutor):
                 f"no room in the backlog within submit_timeout={self._submit_timeout} s; "
                 "the task was not accepted"
             ) from None
-        if admitted:
-            return self._post(fn, args, kwargs)
-        if admitted is None and self._on_full == "caller_runs":
+        if permit:
+            return self._post(permit, fn, args, kwargs)
+        if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
-        if admitted is None:
+        if permit is None:
             raise BacklogFull(f"the backlog of {self._backlog} tasks is full")
         dropped: Future[T] = Future()
         dropped.set_exception(Dropped("newest"))
@@ -352,49 +358,52 @@ class ProcessPoolExecutor(MappingExecutor):
         """
         self._ensure_collector()
         try:
-            admitted = self._pool.try_admit_wait()
+            permit = self._pool.try_admit_wait()
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
-        return self._post(fn, args, kwargs) if admitted else None
+        return self._post(permit, fn, args, kwargs) if permit else None
 
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
     ) -> Future[T]:
         """As `submit`, but waits for room whatever `on_full` is."""
         self._ensure_collector()
+        permit: _weir.Permit | Literal[False] | None
         try:
-            if not self._pool.try_admit_wait():
+            permit = self._pool.try_admit_wait()
+            if permit is None:
                 self._warn_once_in_event_loop(6)
-                self._pool.admit(timeout, True)
+                permit = self._pool.admit(timeout, True)
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         except TimeoutError:
             raise Timeout(f"no room in the backlog within {timeout} s") from None
-        return self._post(fn, args, {})
+        assert permit
+        return self._post(permit, fn, args, {})
 
     def _warn_once_in_event_loop(self, stacklevel: int) -> None:
         if not self._has_warned:
             self._has_warned = warn_in_event_loop(stacklevel)
 
     def _post(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        permit: _weir.Permit,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Future[T]:
-        """Hands a task to the pool under a permit, which is used or given back in every case."""
+        """Hands a task to the pool under a permit, which goes back if it is not used."""
         future: _TaskFuture[T] = _TaskFuture()
-        posted = False
         try:
             data = ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
             future._pool = self._pool
-            future._id = self._pool.post(future, data)
-            posted = True
+            future._id = self._pool.post(permit, future, data)
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         except Exception as error:  # it cannot be pickled, or does not fit into memory
+            permit.release()  # the error's traceback refers to it
             future._pool = None
             future.set_exception(error)
-        finally:
-            if not posted:
-                self._pool.unadmit()
         return future
 
     def _run_here(
