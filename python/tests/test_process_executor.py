@@ -629,10 +629,10 @@ def test_bad_options_are_refused(options: dict[str, Any], error: type[Exception]
 @pytest.mark.parametrize(
     ("task", "error", "text"),
     [
-        ((lambda: 1,), (pickle.PicklingError, AttributeError), "pickle"),
-        ((identity, lambda: 1), (pickle.PicklingError, AttributeError), "pickle"),
+        ((lambda: 1,), (pickle.PicklingError, AttributeError), "lambda"),
+        ((identity, lambda: 1), (pickle.PicklingError, AttributeError), "lambda"),
         ((identity, FailsToLoad()), ValueError, "while loading"),
-        ((make_lambda,), (pickle.PicklingError, AttributeError), "pickle"),
+        ((make_lambda,), (pickle.PicklingError, AttributeError), "local"),
         ((return_what_fails_to_load,), ValueError, "while loading"),
         ((raise_what_cannot_be_unpickled,), Exception, "NeedsTwoArguments"),
         ((raise_what_cannot_be_pickled,), Exception, "with a lock"),
@@ -895,27 +895,42 @@ class Alarm(Exception):
 
 
 def test_a_signal_handler_that_raises_during_submit_leaks_no_permit(tmp_path: Path) -> None:
-    def ring(signum: int, frame: object) -> None:
-        raise Alarm
+    armed = False
 
-    before = signal.signal(signal.SIGALRM, ring)
+    def ring(signum: int, frame: object) -> None:
+        if armed:
+            raise Alarm
+
+    stop = threading.Event()
+
+    def keep_ringing() -> None:
+        while not stop.wait(random.uniform(0.0001, 0.002)):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, ring)
+    ringer = threading.Thread(target=keep_ringing)
     alarms = 0
     try:
         with ProcessPoolExecutor(2, max_submit_backlog=2) as pool:
             pool.submit(square, 1).result(30)
+            ringer.start()
             end = time.monotonic() + 1.5
             while time.monotonic() < end:
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.002))
+                    armed = True
                     while True:
                         pool.submit(spin, 0.0001, 1)
                 except Alarm:
+                    armed = False
                     alarms += 1
+            stop.set()
+            ringer.join()
             assert alarms > 100
             assert_takes_its_full_backlog(pool, tmp_path / "flag")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        stop.set()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_callback_that_exits_does_not_stop_the_pool(
