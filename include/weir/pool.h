@@ -41,7 +41,8 @@ typedef struct weir_exit {
  * handler) there.  Called on the collecting thread, no lock held.  < 0: could not. */
 typedef int weir_pool_start_fn(void *ctx, unsigned seat, pid_t *ret_pid);
 
-/* The process has ended: reap it, and fill in code and signal (the rest is filled already). */
+/* The process has ended: reap it, and correct code and signal if more is known of them (of a child
+ * of this process everything is filled in already; the others have code -1 and signal 0). */
 typedef void weir_pool_reap_fn(void *ctx, unsigned seat, weir_exit *exit);
 
 typedef void weir_pool_drop_fn(void *tag, weir_drop_reason reason, void *ctx);
@@ -123,6 +124,12 @@ typedef struct weir_completion {
     int64_t service_ns; /* from take to reply, on the worker */
     weir_exit exit;     /* DIED and NOT_STARTED: of the last worker */
 } weir_completion;
+
+/* Starts up to n workers now, in the calling thread, before the first collect (or between two of the
+ * same thread): for who forks, and knows that no other thread holds a lock now.  Returns how many
+ * there are then, or the error that kept the first out: WEIR_ESPAWN, WEIR_ENOMEM, WEIR_ENOSHM,
+ * WEIR_ECLOSED. */
+WEIR_API int weir_pool_start_workers(weir_pool *pool, unsigned n);
 
 /* Runs the pool: starts and replaces workers, deals tasks, and returns up to max completions.
  * One thread at a time; nothing moves unless one is here most of the time.  Returns how many

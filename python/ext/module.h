@@ -98,6 +98,9 @@ void ext_callback_end(ext_callback *callback);
 
 #define EXT_FOREVER_NS INT64_MAX
 
+/* Whether Python runs signal handlers in this thread. */
+bool ext_on_main_thread(void);
+
 /* None or NULL: EXT_FOREVER_NS; seconds >= 0: nanoseconds, rounded up, inf and huge ones are
  * EXT_FOREVER_NS.  -1 with ValueError (negative, NaN) or TypeError. */
 int ext_parse_timeout(PyObject *timeout, const char *name, int64_t *ret_ns);

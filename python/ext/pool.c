@@ -4,7 +4,8 @@
  * Ownership:  post takes a reference to the task's tag (its future), given back when the task is
  *             collected, dropped or cancelled.
  * Threads:    one thread collects; it holds the GIL only between two calls.
- * Fork:       in a forked child every call but deallocation raises.
+ * Fork:       a forked child has a copy that does nothing: what ends or cancels is quiet, what
+ *             submits raises.
  */
 #include "module.h"
 
@@ -43,7 +44,7 @@ static void reap_worker(void *ctx, unsigned seat, weir_exit *exit)
     ext_callback callback;
     ext_callback_begin(&callback);
     PyObject *code = PyObject_CallFunction(self->reap, "I", seat);
-    if (code && PyLong_Check(code)) {
+    if (code && PyLong_Check(code) && exit->code < 0 && exit->signal == 0) {
         long value = PyLong_AsLong(code);
         exit->code = value >= 0 ? (int)value : -1;
         exit->signal = value < 0 ? (int)-value : 0;
@@ -54,19 +55,36 @@ static void reap_worker(void *ctx, unsigned seat, weir_exit *exit)
     ext_callback_end(&callback);
 }
 
+static bool call_on_drop(Pool *self, PyObject *tag, const char *reason)
+{
+    PyObject *rc = PyObject_CallFunction(self->on_drop, "Os", tag, reason);
+    Py_XDECREF(rc);
+    return rc != NULL;
+}
+
+/* Tells what became of a task, and gives its reference back.  A signal handler may raise in the
+ * middle: then on_drop is called once more to finish, and the exception is raised later. */
+static void let_go(Pool *self, PyObject *tag, const char *reason)
+{
+    if (self->on_drop && !call_on_drop(self, tag, reason)) { /* NULL: being deallocated */
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (!call_on_drop(self, tag, reason))
+            PyErr_WriteUnraisable(self->on_drop);
+        PyErr_Restore(type, value, traceback);
+        if (ext_on_main_thread())
+            ext_postpone_exception();
+        else
+            PyErr_WriteUnraisable(self->on_drop);
+    }
+    Py_DECREF(tag);
+}
+
 static void dropped(void *tag, weir_drop_reason reason, void *ctx)
 {
-    Pool *self = ctx;
     ext_callback callback;
     ext_callback_begin(&callback);
-    if (self->on_drop) { /* else the pool is being deallocated */
-        PyObject *rc = PyObject_CallFunction(self->on_drop, "Os", (PyObject *)tag,
-                                             weir_drop_reason_name(reason));
-        if (!rc)
-            PyErr_WriteUnraisable(self->on_drop);
-        Py_XDECREF(rc);
-    }
-    Py_DECREF((PyObject *)tag);
+    let_go(ctx, tag, weir_drop_reason_name((int)reason));
     ext_callback_end(&callback);
 }
 
@@ -169,11 +187,17 @@ static void pool_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* NULL with RuntimeError in a forked child: the pool is its parent's. */
+/* In a forked child: the pool is its parent's. */
+static bool is_copy(const Pool *self)
+{
+    return self->generation != ext_fork_generation();
+}
+
+/* NULL with RuntimeError in a forked child. */
 static weir_pool *pool_of(PyObject *object)
 {
     Pool *self = (Pool *)object;
-    if (self->generation == ext_fork_generation())
+    if (!is_copy(self))
         return self->pool;
     PyErr_SetString(PyExc_RuntimeError,
                     "this pool belongs to the process that created it, not to its forked child");
@@ -191,7 +215,7 @@ static void give_back(Permit *self)
 {
     Pool *pool = self->pool;
     self->pool = NULL;
-    if (pool && pool->generation == ext_fork_generation())
+    if (pool && !is_copy(pool))
         weir_pool_unadmit(pool->pool);
     Py_XDECREF(pool);
 }
@@ -273,7 +297,7 @@ static PyObject *pool_admit(PyObject *object, PyObject *args)
     ext_wait_begin(&wait);
     int rc = admit(pool, deadline);
     ext_wait_end(&wait);
-    return admitted(self, permit, rc);
+    return admitted(self, permit, rc == WEIR_EFULL ? WEIR_ETIMEDOUT : rc); /* a timeout of 0 */
 }
 
 static PyObject *try_admit(PyObject *object, int (*admit)(weir_pool *, weir_time))
@@ -346,19 +370,17 @@ static PyObject *pool_post(PyObject *object, PyObject *args)
     return PyLong_FromUnsignedLongLong(id);
 }
 
-/* cancel(id, tag): True: the task never starts. */
+/* cancel(id, tag): True: the task never starts, and on_drop has been called. */
 static PyObject *pool_cancel(PyObject *object, PyObject *args)
 {
     unsigned long long id;
     PyObject *tag;
     if (!PyArg_ParseTuple(args, "KO:cancel", &id, &tag))
         return NULL;
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    if (weir_pool_cancel(pool, id) < 0)
+    Pool *self = (Pool *)object;
+    if (is_copy(self) || weir_pool_cancel(self->pool, id) < 0)
         Py_RETURN_FALSE;
-    Py_DECREF(tag); /* the pool's reference */
+    let_go(self, tag, "cancelled");
     Py_RETURN_TRUE;
 }
 
@@ -367,10 +389,8 @@ static PyObject *pool_is_running(PyObject *object, PyObject *id)
     unsigned long long number = PyLong_AsUnsignedLongLong(id);
     if (number == (unsigned long long)-1 && PyErr_Occurred())
         return NULL;
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    return PyBool_FromLong(weir_pool_is_running(pool, number) == 1);
+    Pool *self = (Pool *)object;
+    return PyBool_FromLong(!is_copy(self) && weir_pool_is_running(self->pool, number) == 1);
 }
 
 /* ---- collecting ---------------------------------------------------------------------------- */
@@ -381,7 +401,7 @@ static PyObject *exit_tuple(const weir_exit *exit)
                          (unsigned long long)exit->peak_rss_bytes, exit->oom);
 }
 
-/* (tag, outcome, status, data, attempts, exit): takes over the tag's reference. */
+/* (tag, outcome, status, data, attempts, exit) */
 static PyObject *completion_tuple(const weir_completion *completion)
 {
     static const char nothing[1];
@@ -397,11 +417,24 @@ static PyObject *completion_tuple(const weir_completion *completion)
         Py_XDECREF(exit);
         return NULL;
     }
-    return Py_BuildValue("(NiiNIN)", (PyObject *)completion->tag, (int)completion->outcome,
+    return Py_BuildValue("(OiiNIN)", (PyObject *)completion->tag, (int)completion->outcome,
                          (int)completion->status, view, completion->attempts, exit);
 }
 
 #define BATCH 64
+
+/* start_workers(n): now, in this thread, before anybody collects. */
+static PyObject *pool_start_workers(PyObject *object, PyObject *n)
+{
+    unsigned long number = PyLong_AsUnsignedLong(n);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    weir_pool *pool = pool_of(object);
+    if (!pool)
+        return NULL;
+    weir_pool_start_workers(pool, (unsigned)number); /* what fails now is tried again later */
+    Py_RETURN_NONE;
+}
 
 /* collect(): a list of completions, whose data is readable until the next call; None: the end. */
 static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
@@ -419,15 +452,18 @@ static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     if (n < 0)
         return ext_raise(self->state, (int)n);
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = PyList_New(0);
     for (int64_t i = 0; i < n; i++) {
         PyObject *item = list ? completion_tuple(&completions[i]) : NULL;
-        if (item)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-        else
-            Py_CLEAR(list); /* no memory even for a tuple: those futures are lost with it */
+        if (item && PyList_Append(list, item) == 0) {
+            Py_DECREF((PyObject *)completions[i].tag);
+        } else { /* no memory even for a tuple: the future is told, if that is possible */
+            PyErr_Clear();
+            let_go(self, completions[i].tag, "lost for lack of memory");
+        }
+        Py_XDECREF(item);
     }
-    return list;
+    return list ? list : PyList_New(0);
 }
 
 static PyObject *pool_settle(PyObject *object, PyObject *Py_UNUSED(ignored))
@@ -444,7 +480,7 @@ static PyObject *pool_settle(PyObject *object, PyObject *Py_UNUSED(ignored))
 static PyObject *pool_close(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     Pool *self = (Pool *)object;
-    if (self->generation == ext_fork_generation())
+    if (!is_copy(self))
         weir_pool_close(self->pool);
     Py_RETURN_NONE;
 }
@@ -539,6 +575,7 @@ static PyMethodDef pool_methods[] = {
     {"post", pool_post, METH_VARARGS, NULL},
     {"cancel", pool_cancel, METH_VARARGS, NULL},
     {"is_running", pool_is_running, METH_O, NULL},
+    {"start_workers", pool_start_workers, METH_O, NULL},
     {"collect", pool_collect, METH_NOARGS, NULL},
     {"settle", pool_settle, METH_NOARGS, NULL},
     {"close", pool_close, METH_NOARGS, NULL},

@@ -30,14 +30,14 @@ static int on_interrupt(void *ctx)
 }
 
 /* Python runs signal handlers there and nowhere else. */
-static bool on_main_thread(void)
+bool ext_on_main_thread(void)
 {
     return PyThread_get_thread_native_id() == (unsigned long)getpid();
 }
 
 void ext_wait_begin(ext_wait *wait)
 {
-    wait->hooked = on_main_thread();
+    wait->hooked = ext_on_main_thread();
     wait->outer = innermost;
     innermost = wait;
     if (wait->hooked)

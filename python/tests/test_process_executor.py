@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -202,10 +203,101 @@ def test_no_process_is_started_before_there_is_work() -> None:
 
 
 def test_an_idle_worker_is_used_before_another_is_started() -> None:
-    with ProcessPoolExecutor(4) as pool:
+    with ProcessPoolExecutor(4, multiprocessing.get_context("forkserver")) as pool:
         for _ in range(20):
             pool.submit(square, 2).result(30)
         assert len(pool.worker_pids()) == 1
+
+
+_lock_of_the_program = threading.Lock()
+
+
+def take_the_lock() -> bool:
+    return _lock_of_the_program.acquire(timeout=5)
+
+
+def test_forked_workers_start_in_the_submitting_thread_with_the_locks_it_knows_of() -> None:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        future = pool.submit(take_the_lock)
+        with _lock_of_the_program:  # a worker forked now would find it locked for ever
+            assert len(pool.worker_pids()) == 2
+            time.sleep(0.05)
+        assert future.result(30)
+
+
+def test_a_timeout_of_zero_is_a_timeout(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with ProcessPoolExecutor(1, max_submit_backlog=1, submit_timeout=0) as pool:
+        pool.submit(wait_for_file, flag)
+        pool.submit(wait_for_file, flag)
+        with pytest.raises(TimeoutError):
+            pool.submit(square, 1)
+        flag.touch()
+
+
+class CannotBeShown(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    def __reduce__(self) -> Any:
+        raise ValueError("neither")
+
+
+def raise_what_cannot_be_shown() -> None:
+    raise CannotBeShown
+
+
+def test_an_exception_that_cannot_even_be_shown_fails_only_its_task(
+    pool: ProcessPoolExecutor,
+) -> None:
+    error = pool.submit(raise_what_cannot_be_shown).exception(30)
+    assert "CannotBeShown" in str(error)
+    assert pool.stats().workers_died == 0
+
+
+class SlowToLoad:
+    def __reduce__(self) -> Any:
+        return slow_load, ()
+
+
+def slow_load() -> int:
+    time.sleep(0.2)
+    return 7
+
+
+def return_what_is_slow_to_load() -> SlowToLoad:
+    return SlowToLoad()
+
+
+def test_a_task_that_has_run_cannot_be_cancelled_while_its_result_is_read(
+    pool: ProcessPoolExecutor,
+) -> None:
+    future = pool.submit(return_what_is_slow_to_load)
+    wait_until(lambda: pool.stats().completed == 1)
+    assert not future.cancel()
+    assert future.result(30) == 7
+
+
+def test_killing_a_deep_pool_settles_every_future() -> None:
+    for _ in range(10):
+        pool = ProcessPoolExecutor(2, max_submit_backlog=400)
+        batch = [pool.submit(spin, 0.00001, i) for i in range(600)]
+        batch += [pool.submit(time.sleep, 60) for _ in range(300)]
+        pool.kill_workers()
+        pool.shutdown()
+        assert all(f.done() for f in batch)
+        assert_law(pool)
+
+
+def test_a_forked_child_may_touch_its_copies_of_futures(pool: ProcessPoolExecutor) -> None:
+    future = pool.submit(time.sleep, 0.3)
+    pid = os.fork()
+    if pid == 0:
+        fine = not future.cancel() and not future.running()
+        pool.shutdown(cancel_futures=True)
+        os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert future.result(30) is None
 
 
 def test_an_initializer_runs_in_every_worker_before_its_first_task(context: Any) -> None:
@@ -507,8 +599,9 @@ def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> 
             while not stop.wait(0.05):
                 pids = pool.worker_pids()
                 if pids:
-                    os.kill(random.choice(pids), signal.SIGKILL)
-                    kills += 1
+                    with contextlib.suppress(ProcessLookupError):  # it has just gone by itself
+                        os.kill(random.choice(pids), signal.SIGKILL)
+                        kills += 1
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -685,7 +778,7 @@ def test_an_initializer_that_raises_is_shown_and_the_pool_stays_usable(
         assert_law(pool)
         assert pool.stats().waiting + pool.stats().running == 0
     with ProcessPoolExecutor(
-        2, context, initializer_that_fails_once, (tmp_path / "marker",), max_submit_backlog=3
+        1, context, initializer_that_fails_once, (tmp_path / "marker",), max_submit_backlog=3
     ) as pool:
         assert isinstance(pool.submit(square, 1).exception(60), weir.WorkerNotStarted)
         assert pool.submit(square, 4).result(60) == 16

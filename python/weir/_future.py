@@ -11,6 +11,7 @@ goes through `_condition`, so `wait`, `as_completed` and `asyncio.wrap_future` w
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -20,8 +21,16 @@ __all__ = ["LazyFuture"]
 
 T = TypeVar("T")
 
-# Reentrant: making a condition may run the garbage collector, and that anything.
-_lock = threading.RLock()
+# Only ever held to compare and store: nothing else happens under it.
+_lock = threading.Lock()
+
+
+def _in_forked_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 _PENDING = "PENDING"
 _RUNNING = "RUNNING"
@@ -47,10 +56,11 @@ class LazyFuture(Future[T]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # an attribute there
         condition = self._lazy_condition
         if condition is None:
+            made = threading.Condition()
             with _lock:
                 condition = self._lazy_condition
                 if condition is None:
-                    condition = self._lazy_condition = threading.Condition()
+                    condition = self._lazy_condition = made
         return condition
 
     def set_result(self, result: T) -> None:

@@ -45,13 +45,10 @@ class _TaskFuture(LazyFuture[T]):
 
     def cancel(self) -> bool:
         pool = self._pool
-        if pool is not None and not self.done() and not pool.cancel(self._id, self):
-            return self.cancelled()  # a worker has it, or its reply is on the way
-        self._pool = None
-        cancelled = super().cancel()
-        if cancelled:
-            _tell_waiters(self)
-        return cancelled
+        if pool is None or self.done():
+            return super().cancel()
+        pool.cancel(self._id, self)  # calls _let_go before it returns, if no worker has the task
+        return self.cancelled()
 
     def running(self) -> bool:
         pool = self._pool
@@ -67,15 +64,20 @@ def _tell_waiters(future: Future[Any]) -> None:
             future.set_running_or_notify_cancel()
 
 
-def _drop(future: Future[Any], reason: str) -> None:
-    """The pool has let go of a task that no worker has started."""
+def _let_go(future: Future[Any], reason: str) -> None:
+    """The pool has let go of a task that no worker has started.
+
+    Called again if a signal handler or a callback raised in the middle of it.
+    """
+    if reason in ("cancelled", "discarded"):  # the latter: shutdown(cancel_futures=True)
+        try:
+            Future.cancel(future)
+        finally:
+            _tell_waiters(future)
+    elif not future.done():
+        future.set_exception(Dropped(reason))
     if isinstance(future, _TaskFuture):
         future._pool = None
-    if reason == "discarded":  # shutdown(cancel_futures=True), as in the standard library
-        Future.cancel(future)
-        _tell_waiters(future)
-    else:
-        future.set_exception(Dropped(reason))
 
 
 class _Workers:
@@ -117,9 +119,7 @@ class _Workers:
             return None
         process = self.processes.pop(pid)
         process.join()
-        code = process.exitcode
-        process.close()
-        return code
+        return process.exitcode  # None: another thread of multiprocessing reaped it
 
 
 # ---- the collecting thread ----------------------------------------------------------------------
@@ -164,8 +164,6 @@ def _complete(
     workers: _Workers,
 ) -> None:
     """Gives a future its result or exception."""
-    if isinstance(future, _TaskFuture):
-        future._pool = None
     if outcome == _REPLIED:
         try:
             value = pickle.loads(data)
@@ -204,6 +202,7 @@ def _collect(pool: _weir.Pool, workers: _Workers) -> None:
             try:
                 with data:
                     _complete(future, outcome, status, data, exit, workers)
+                future._pool = None  # not before: until it is done, cancel() has to ask the pool
             except BaseException:  # SystemExit of a callback; a state set by the user
                 _LOGGER.exception("exception while completing %r", future)
             if followed:
@@ -214,14 +213,22 @@ def _collect(pool: _weir.Pool, workers: _Workers) -> None:
 # ---- at exit ------------------------------------------------------------------------------------
 
 _collectors: weakref.WeakKeyDictionary[threading.Thread, _weir.Pool] = weakref.WeakKeyDictionary()
+_collectors_lock = threading.Lock()
 _exiting = False
+
+
+def _in_forked_child() -> None:
+    global _collectors_lock
+    _collectors_lock = threading.Lock()
+    _collectors.clear()
 
 
 def _at_exit() -> None:
     """Lets what was accepted finish, as the standard executor does; Ctrl-C then kills it."""
     global _exiting
-    _exiting = True
-    collectors = list(_collectors.items())
+    with _collectors_lock:
+        _exiting = True
+        collectors = list(_collectors.items())
     for _thread, pool in collectors:
         pool.close()
     try:
@@ -234,7 +241,7 @@ def _at_exit() -> None:
 
 
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_collectors.clear)
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 # ---- the executor -------------------------------------------------------------------------------
@@ -243,9 +250,12 @@ os.register_at_fork(after_in_child=_collectors.clear)
 class ProcessPoolExecutor(MappingExecutor):
     """A drop-in for `concurrent.futures.ProcessPoolExecutor` whose backlog is bounded.
 
-    max_workers          worker processes at most; default: the CPUs this process may use.  Started
-                         when there is work for them.
-    mp_context           how processes start, from `multiprocessing.get_context`
+    max_workers          worker processes at most; default: the CPUs this process may use
+    mp_context           how processes start, from `multiprocessing.get_context`.  With "fork" all
+                         workers start at the first submit, in its thread; one that is replaced
+                         later is forked while other threads may hold locks, so a program with
+                         many threads is better off with "forkserver".  The others start a worker
+                         when there is work for it.
     initializer, initargs    called in each worker before its first task
     max_tasks_per_child  a worker is replaced after so many tasks
     max_submit_backlog   tasks accepted and not started: True is twice the workers, an int > 0 that
@@ -307,9 +317,10 @@ class ProcessPoolExecutor(MappingExecutor):
             tasks_per_worker=max_tasks_per_child or 0,
             start=self._workers.start,
             reap=self._workers.reap,
-            on_drop=_drop,
+            on_drop=_let_go,
         )
         self._workers.pool = self._pool
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._collector: threading.Thread | None = None
         self._is_shutdown = False
@@ -329,8 +340,12 @@ class ProcessPoolExecutor(MappingExecutor):
         What cannot be pickled is reported by the future, as in the standard library.
         """
         self._ensure_collector()
+        permit: _weir.Permit | Literal[False] | None
         try:
-            permit = self._pool.try_admit()
+            if self._on_full == "caller_runs":
+                permit = self._pool.try_admit_wait()
+            else:
+                permit = self._pool.try_admit()
             if permit is None and self._on_full == "block":
                 self._warn_once_in_event_loop(4)
                 permit = self._pool.admit(self._submit_timeout, False)
@@ -401,9 +416,11 @@ class ProcessPoolExecutor(MappingExecutor):
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
         except Exception as error:  # it cannot be pickled, or does not fit into memory
-            permit.release()  # the error's traceback refers to it
             future._pool = None
+            permit.release()  # before anybody sees the error
             future.set_exception(error)
+        finally:
+            permit.release()  # whatever interrupts us: a traceback may keep the permit alive
         return future
 
     def _run_here(
@@ -423,16 +440,21 @@ class ProcessPoolExecutor(MappingExecutor):
         with self._lock:
             if self._collector is not None or self._is_shutdown:
                 return
-            if _exiting:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             thread = threading.Thread(
                 target=_collect,
                 args=(self._pool, self._workers),
                 name=f"weir-collect-{self._name}" if self._name else "weir-collect",
                 daemon=False,
             )
-            _collectors[thread] = self._pool
-            thread.start()
+            if self._mp_context.get_start_method(allow_none=False) == "fork":
+                # As the standard pool does: here, where the caller knows which locks are held.
+                self._pool.start_workers(self._max_workers)
+            with _collectors_lock:
+                if _exiting:
+                    self._pool.close()
+                    raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                thread.start()
+                _collectors[thread] = self._pool
             self._collector = thread
 
     # ---- what map needs -------------------------------------------------------------------------
@@ -453,10 +475,12 @@ class ProcessPoolExecutor(MappingExecutor):
         With `wait` it returns when the tasks are done and the workers gone.  Ctrl-C ends the wait,
         not the tasks.  May be called more than once.
         """
+        if self._pid != os.getpid():
+            return  # a forked child has a copy of the object, and none of the pool
         with self._lock:
             self._is_shutdown = True
+            self._pool.close()
             collector = self._collector
-        self._pool.close()
         if cancel_futures:
             self._pool.discard()
         if wait and collector is not None and collector is not threading.current_thread():
@@ -465,8 +489,11 @@ class ProcessPoolExecutor(MappingExecutor):
     def kill_workers(self) -> None:
         """Ends the workers at once, and the pool: running tasks raise WorkerDied, waiting ones are
         cancelled.  Does not wait; `shutdown` does."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self._is_shutdown = True
+            self._pool.close()
         self._pool.kill()
 
     # ---- looking --------------------------------------------------------------------------------

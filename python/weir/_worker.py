@@ -82,16 +82,25 @@ def run(task: memoryview) -> tuple[int, Any]:
 
 def dump_exception(error: BaseException) -> Any:
     """Pickles an exception with its remote traceback, after a trial that it can be read again."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    text = ""
     try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         assert error.__traceback__ is not None
         remote = _ExceptionWithTraceback(error, error.__traceback__)
         data = ForkingPickler.dumps(remote, PICKLE_PROTOCOL)
         pickle.loads(data)
         return data
-    except Exception as reason:
+    except BaseException as reason:
         stand_in = RemoteError(
-            f"{type(error).__module__}.{type(error).__qualname__}: {error} "
-            f"(the exception itself cannot be sent between processes: {reason!r})\n\n{text}"
+            f"{type(error).__module__}.{type(error).__qualname__}: {_try(str, error)} "
+            f"(the exception itself cannot be sent between processes: {_try(repr, reason)})"
+            f"\n\n{text}"
         )
         return ForkingPickler.dumps(stand_in, PICKLE_PROTOCOL)
+
+
+def _try(show: Callable[[Any], str], error: BaseException) -> str:
+    try:
+        return show(error)
+    except BaseException:
+        return "<it cannot be shown either>"

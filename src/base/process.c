@@ -45,13 +45,18 @@ void weir__pidfd_kill(int pidfd, int signal)
 }
 
 /* The raw call, for the fifth argument that libc's waitid does not have. */
-uint64_t weir__peak_rss_of_zombie(int pidfd)
+uint64_t weir__look_at_zombie(int pidfd, int *ret_code, int *ret_signal)
 {
     siginfo_t info;
     struct rusage usage;
+    memset(&info, 0, sizeof info);
     memset(&usage, 0, sizeof usage);
     long rc = syscall(SYS_waitid, WEIR_P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG, &usage);
-    return rc == 0 && usage.ru_maxrss > 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+    if (rc < 0 || info.si_pid == 0)
+        return 0;
+    *ret_code = info.si_code == CLD_EXITED ? info.si_status : -1;
+    *ret_signal = info.si_code == CLD_EXITED ? 0 : info.si_status;
+    return usage.ru_maxrss > 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
 }
 
 uint64_t weir__peak_rss_of_self(void)
@@ -120,28 +125,68 @@ static bool cgroup_path(const char *controller, char *ret, size_t size)
     return false;
 }
 
-static int64_t oom_kills_in(const char *root, const char *controller, const char *file)
+/* Reads a file of this process's cgroup. */
+static bool slurp_cgroup(const char *root, const char *controller, const char *file, char *text,
+                         size_t size)
 {
-    char path[1024], name[1200], text[4096];
+    char path[1024], name[1200];
     if (!cgroup_path(controller, path, sizeof path))
-        return -1;
+        return false;
     snprintf(name, sizeof name, "%s%s/%s", root, path, file);
-    if (!slurp(name, text, sizeof text)) {
-        /* inside a container the path is the host's, and the root is ours */
-        snprintf(name, sizeof name, "%s/%s", root, file);
-        if (!slurp(name, text, sizeof text))
-            return -1;
-    }
-    return field(text, "oom_kill");
+    if (slurp(name, text, size))
+        return true;
+    /* inside a container the path is the host's, and the root is ours */
+    snprintf(name, sizeof name, "%s/%s", root, file);
+    return slurp(name, text, size);
 }
+
+#define CGROUP2 "/sys/fs/cgroup", ""
+#define CGROUP1 "/sys/fs/cgroup/memory", "memory"
 
 int64_t weir__oom_kills(void)
 {
-    int64_t n = oom_kills_in("/sys/fs/cgroup", "", "memory.events");
-    if (n < 0)
-        n = oom_kills_in("/sys/fs/cgroup/memory", "memory", "memory.oom_control");
     char text[16384];
+    int64_t n = -1;
+    if (slurp_cgroup(CGROUP2, "memory.events", text, sizeof text))
+        n = field(text, "oom_kill");
+    if (n < 0 && slurp_cgroup(CGROUP1, "memory.oom_control", text, sizeof text))
+        n = field(text, "oom_kill");
     if (n < 0 && slurp("/proc/vmstat", text, sizeof text))
         n = field(text, "oom_kill");
     return n;
+}
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* A cgroup file with one number; UINT64_MAX for "max" or none. */
+static uint64_t cgroup_number(const char *root, const char *controller, const char *file)
+{
+    char text[64];
+    if (!slurp_cgroup(root, controller, file, text, sizeof text) || text[0] < '0' || text[0] > '9')
+        return UINT64_MAX;
+    return strtoull(text, NULL, 10);
+}
+
+static uint64_t left_of(uint64_t limit, uint64_t used)
+{
+    if (limit == UINT64_MAX || used == UINT64_MAX)
+        return UINT64_MAX;
+    return used < limit ? limit - used : 0;
+}
+
+uint64_t weir__memory_available(void)
+{
+    char text[8192];
+    uint64_t host = UINT64_MAX;
+    if (slurp("/proc/meminfo", text, sizeof text)) {
+        int64_t kib = field(text, "MemAvailable:");
+        if (kib >= 0)
+            host = (uint64_t)kib * 1024;
+    }
+    uint64_t v2 =
+        left_of(cgroup_number(CGROUP2, "memory.max"), cgroup_number(CGROUP2, "memory.current"));
+    uint64_t v1 = left_of(cgroup_number(CGROUP1, "memory.limit_in_bytes"),
+                          cgroup_number(CGROUP1, "memory.usage_in_bytes"));
+    uint64_t cgroup = v2 < v1 ? v2 : v1;
+    return host < cgroup ? host : cgroup;
 }

@@ -15,14 +15,19 @@ int weir__pidfd_open(pid_t pid);
 /* Kills by descriptor, so a reused pid is never hit. */
 void weir__pidfd_kill(int pidfd, int signal);
 
-/* Peak resident set in bytes of an ended child that is not reaped yet; 0: not our child. */
-uint64_t weir__peak_rss_of_zombie(int pidfd);
+/* Of an ended child that is not reaped yet: its peak resident set in bytes, and its exit status or
+ * the signal that ended it.  0, and they are left as they were: not our child, or reaped. */
+uint64_t weir__look_at_zombie(int pidfd, int *ret_code, int *ret_signal);
 
 /* Peak resident set of this process in bytes. */
 uint64_t weir__peak_rss_of_self(void);
 
 /* Reaps an ended child: *ret_code is its exit status or -1, *ret_signal what ended it or 0. */
 void weir__reap(pid_t pid, int *ret_code, int *ret_signal);
+
+/* Bytes of memory that can still be taken before the host, or this process's memory cgroup, is
+ * out of it; UINT64_MAX: the kernel does not tell. */
+uint64_t weir__memory_available(void);
 
 /* How many processes the OOM killer has ended in this process's memory cgroup, or on the host
  * where there is none; < 0: the kernel does not tell. */

@@ -5,10 +5,12 @@
 
 #include "base/alloc.h"
 #include "base/memfd.h"
+#include "base/process.h"
 
 #define PAGE         UINT64_C(4096)
 #define SMALLEST     UINT64_C(512)
 #define KEEP_AT_MOST (UINT64_C(16) << 20) /* of freed large memory, for the next */
+#define HUGE_BLOCK   (UINT64_C(16) << 20) /* worth asking first how much memory there is */
 
 /* A free small block; the descriptor is private memory, never in the shared block itself. */
 struct free_block {
@@ -193,7 +195,8 @@ static void put_range(weir__arena *arena, struct weir__arena_range *range)
 
 static int alloc_large(weir__arena *arena, uint64_t size, weir__block *ret)
 {
-    if (size > INT64_MAX / 4)
+    /* Reserving takes page after page: what is not there would take the machine down first. */
+    if (size > INT64_MAX / 4 || (size >= HUGE_BLOCK && size > weir__memory_available()))
         return WEIR_ENOSHM;
     size = (size + PAGE - 1) / PAGE * PAGE;
     weir__lock(&arena->mutex);

@@ -212,14 +212,24 @@ static void grant(weir_pool *pool)
     }
 }
 
-static void see_ready(weir_pool *pool, weir__desk *desk)
+/* Follows what the worker says of itself.  One that has been ready is READY or leaves; one that says
+ * anything else gets no tasks any more, so it has to go. */
+static void see_state(weir_pool *pool, struct round *round, weir__desk *desk)
 {
     /* acquire: pairs with the release of set_state in worker.c */
     uint32_t state = atomic_load_explicit(&desk->seat->state, memory_order_acquire);
-    if (desk->ready || state == SEAT_STARTING || state == SEAT_FAILED)
-        return;
-    desk->ready = true;
-    pool->starting--;
+    if (!desk->ready) {
+        if (state == SEAT_STARTING || state == SEAT_FAILED)
+            return;
+        desk->ready = true;
+        pool->starting--;
+    }
+    if (state == SEAT_LEAVING) { /* holds it to that */
+        atomic_store_explicit(&desk->seat->leave, 1, memory_order_release);
+        weir__pool_ring(&round->after, desk->seat);
+    } else if (state != SEAT_READY && desk->pid > 0) {
+        weir__pidfd_kill(desk->pidfd, SIGKILL);
+    }
 }
 
 /* ---- re-dealing ---------------------------------------------------------------------------- */
@@ -298,7 +308,8 @@ static void note_start_failure(weir_pool *pool, const weir_exit *exit, const wei
     pool->start_failures = 0;
     pool->failing_before = pool->tasks.next_seq;
     pool->failing_exit = *exit;
-    pool->fail_size = said_why && seat->fail_size <= WEIR__FAIL_BYTES ? seat->fail_size : 0;
+    uint32_t size = said_why ? seat->fail_size : 0;
+    pool->fail_size = size <= WEIR__FAIL_BYTES ? size : 0;
     if (pool->fail_size)
         memcpy(pool->fail, seat->fail, pool->fail_size);
 }
@@ -376,20 +387,9 @@ static int start_process(weir_pool *pool, unsigned seat, pid_t *ret_pid, int *re
     return WEIR_ESPAWN;
 }
 
-/* Starts one worker if one is wanted.  Without the mutex; true: the round should look again. */
-static bool start_worker(weir_pool *pool, struct round *round)
+/* Under the mutex: makes a free seat ready for a process; there is one. */
+static int prepare_desk(weir_pool *pool, unsigned *ret_seat)
 {
-    weir__lock(&pool->mutex);
-    bool wanted = weir__pool_wants_worker(pool) && !is_failing(pool) && !pool->killed;
-    if (wanted && pool->not_before && weir_now() < pool->not_before) {
-        if (pool->not_before < round->wake_at)
-            round->wake_at = pool->not_before;
-        wanted = false;
-    }
-    if (!wanted) {
-        weir__unlock(&pool->mutex);
-        return false;
-    }
     unsigned seat = 0;
     while (pool->desks[seat].live)
         seat++;
@@ -400,37 +400,78 @@ static bool start_worker(weir_pool *pool, struct round *round)
     if (rc == 0)
         rc = weir__channel_prepare_seat(&pool->channel, seat, desk->extent.offset,
                                         pool->opts.tasks_per_worker);
-    if (rc == 0) {
-        desk->live = true;
-        desk->pid = 0;
-        pool->live++;
-        pool->starting++;
-    }
-    weir__unlock(&pool->mutex);
+    if (rc < 0)
+        return rc;
+    desk->live = true;
+    desk->pid = 0;
+    pool->live++;
+    pool->starting++;
+    *ret_seat = seat;
+    return 0;
+}
 
-    pid_t pid = 0;
+/* Under the mutex: what came of starting the process. */
+static void settle_start(weir_pool *pool, unsigned seat, int rc, pid_t pid, int pidfd)
+{
+    weir__desk *desk = &pool->desks[seat];
+    if (rc < 0) {
+        desk->live = false;
+        pool->live--;
+        pool->starting--;
+        return;
+    }
+    desk->pid = pid;
+    desk->pidfd = pidfd;
+    pool->workers_started++;
+    if (pool->killed)
+        weir__pidfd_kill(pidfd, SIGKILL);
+}
+
+/* Starts one worker.  With the mutex, which is released meanwhile. */
+static int start_one(weir_pool *pool, pid_t *ret_pid)
+{
+    unsigned seat;
+    int rc = prepare_desk(pool, &seat);
+    if (rc < 0)
+        return rc;
     int pidfd = -1;
-    if (rc == 0)
-        rc = start_process(pool, seat, &pid, &pidfd);
-
+    weir__unlock(&pool->mutex);
+    rc = start_process(pool, seat, ret_pid, &pidfd);
     weir__lock(&pool->mutex);
-    if (rc == 0) {
-        desk->pid = pid;
-        desk->pidfd = pidfd;
-        pool->workers_started++;
-        if (pool->killed)
-            weir__pidfd_kill(pidfd, SIGKILL);
-    } else {
-        if (desk->live) {
-            desk->live = false;
-            pool->live--;
-            pool->starting--;
-        }
-        weir_exit exit = {.pid = pid, .code = -1, .oom = -1};
-        note_start_failure(pool, &exit, NULL);
+    settle_start(pool, seat, rc, *ret_pid, pidfd);
+    return rc;
+}
+
+int weir_pool_start_workers(weir_pool *pool, unsigned n)
+{
+    weir__lock(&pool->mutex);
+    int rc = 0;
+    while (rc == 0 && pool->live < n && pool->live < pool->n_desks) {
+        pid_t pid = 0;
+        rc = pool->closed ? WEIR_ECLOSED : start_one(pool, &pid);
+    }
+    int live = (int)pool->live;
+    weir__unlock(&pool->mutex);
+    return live > 0 ? live : rc;
+}
+
+/* Starts one worker if one is wanted.  Without the mutex; true: the round should look again. */
+static bool start_worker(weir_pool *pool, struct round *round)
+{
+    weir__lock(&pool->mutex);
+    bool wanted = weir__pool_wants_worker(pool) && !is_failing(pool) && !pool->killed;
+    if (wanted && pool->not_before && weir_now() < pool->not_before) {
+        if (pool->not_before < round->wake_at)
+            round->wake_at = pool->not_before;
+        wanted = false;
+    }
+    if (wanted) {
+        weir_exit exit = {.code = -1, .oom = -1};
+        if (start_one(pool, &exit.pid) < 0)
+            note_start_failure(pool, &exit, NULL);
     }
     weir__unlock(&pool->mutex);
-    return true;
+    return wanted;
 }
 
 /* ---- burying ------------------------------------------------------------------------------- */
@@ -455,8 +496,9 @@ static weir_exit account_of_death(weir_pool *pool, unsigned seat)
 {
     weir__desk *desk = &pool->desks[seat];
     uint64_t told = atomic_load_explicit(&desk->seat->peak_rss, memory_order_relaxed);
-    uint64_t peak = weir__peak_rss_of_zombie(desk->pidfd);
-    weir_exit exit = {.pid = desk->pid, .code = -1, .peak_rss_bytes = peak > told ? peak : told};
+    weir_exit exit = {.pid = desk->pid, .code = -1};
+    uint64_t peak = weir__look_at_zombie(desk->pidfd, &exit.code, &exit.signal);
+    exit.peak_rss_bytes = peak > told ? peak : told;
     weir__lock(&pool->mutex);
     desk->pid = 0; /* reaped, it may be another's */
     weir__unlock(&pool->mutex);
@@ -495,7 +537,7 @@ static void reclaim_tasks(weir_pool *pool, struct round *round, weir__desk *desk
         /* relaxed: the process is dead, and the kernel has told us so */
         uint32_t state =
             atomic_load_explicit(&weir__slot_at(desk, at)->state, memory_order_relaxed);
-        if (!pool->killed && (state == SLOT_READY || settled)) {
+        if (state == SLOT_READY || settled) {
             weir__tasks_put_back(&pool->tasks, task);
         } else {
             settle_victim(pool, round, task, exit);
@@ -513,8 +555,10 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     weir__block granted = {0};
 
     weir__lock(&pool->mutex);
-    bool left = atomic_load_explicit(&desk->seat->state, memory_order_acquire) == SEAT_LEAVING;
-    close(desk->pidfd); /* also leaves the epoll set: nobody else has this description */
+    /* one that leaves has nothing: else it lies, and may have lied about what it had begun */
+    bool left = desk->held == 0 &&
+                atomic_load_explicit(&desk->seat->state, memory_order_acquire) == SEAT_LEAVING;
+    close(desk->pidfd); /* it has left the epoll set: forked workers have it open, too */
     desk->live = desk->ended = false;
     pool->live--;
     reclaim_tasks(pool, round, desk, &exit);
@@ -580,7 +624,7 @@ static void look(weir_pool *pool, struct round *round)
         weir__desk *desk = &pool->desks[(pool->scan_from + i) % pool->n_desks];
         if (!desk->live)
             continue;
-        see_ready(pool, desk);
+        see_state(pool, round, desk);
         scan(pool, round, desk);
     }
     pool->scan_from++;
@@ -626,6 +670,7 @@ static void sleep_until(weir_pool *pool, weir_time until)
 
 static void set_asleep(weir_pool *pool, uint32_t asleep)
 {
+    atomic_store_explicit(&pool->collector_asleep, asleep, memory_order_relaxed);
     atomic_store_explicit(&pool->channel.header->collector_asleep, asleep, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with ring_parent's and kick_collector's */
 }

@@ -132,7 +132,7 @@ void weir__pool_ring(weir__after *after, weir__seat *seat)
 static void kick_collector(weir_pool *pool)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&pool->channel.header->collector_asleep, memory_order_relaxed))
+    if (atomic_load_explicit(&pool->collector_asleep, memory_order_relaxed))
         weir__bell_ring(pool->bell_fd);
 }
 
@@ -617,6 +617,13 @@ void weir_pool_kill(weir_pool *pool)
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
     weir_pool_discard(pool);
+
+    /* What a dead worker still gives back from now on has nobody to run it. */
+    after = (weir__after){.kick = true};
+    weir__lock(&pool->mutex);
+    pool->failing_before = pool->tasks.next_seq;
+    weir__unlock(&pool->mutex);
+    weir__pool_do_after(pool, &after);
 }
 
 /* In the owner: ends the workers and hands back every tag. */

@@ -73,6 +73,10 @@ struct weir_pool {
     weir__ring_depth depth;
     int bell_fd, parent_fd, epoll_fd; /* set once */
 
+    /* The collecting thread sleeps: for threads of ours.  Workers have a copy in shared memory, which
+     * nobody here believes. */
+    _Atomic uint32_t collector_asleep;
+
     /* starting workers */
     bool served;             /* a worker has begun a task once */
     unsigned start_failures; /* in a row */
