@@ -493,6 +493,27 @@ static void destroy_takes_null(void **state)
     weir_pool_destroy(NULL);
 }
 
+static void workers_may_be_started_early_in_the_calling_thread(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(3, 4);
+    pid_t pids[4];
+    assert_int_equal(weir_pool_start_workers(pool, 2), 2);
+    assert_int_equal(weir_pool_pids(pool, pids, 4), 2);
+    assert_int_equal(weir_pool_start_workers(pool, 100), 3); /* never more than the pool's */
+    assert_int_equal(weir_pool_start_workers(pool, 1), 3);
+    for (uintptr_t tag = 1; tag <= 3; tag++)
+        submit(pool, tag, (order){ECHO});
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(one(pool).outcome, WEIR_OUTCOME_REPLIED);
+    assert_int_equal(look_at(pool).workers_started, 3);
+    end(pool);
+    pool = plain(1, 1);
+    weir_pool_close(pool);
+    assert_int_equal(weir_pool_start_workers(pool, 1), WEIR_ECLOSED);
+    end(pool);
+}
+
 static void no_process_is_started_before_there_is_work(void **state)
 {
     (void)state;
@@ -2295,6 +2316,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(workers_0_means_as_many_as_cpus_this_process_may_use),
         cmocka_unit_test(destroy_takes_null),
         cmocka_unit_test(no_process_is_started_before_there_is_work),
+        cmocka_unit_test(workers_may_be_started_early_in_the_calling_thread),
         cmocka_unit_test(payloads_of_every_size_go_there_and_come_back_unchanged),
         cmocka_unit_test(a_small_task_may_have_a_reply_of_any_size),
         cmocka_unit_test(parts_are_joined_in_order),
