@@ -163,7 +163,8 @@ typedef struct weir_pool_snapshot {
     unsigned workers, workers_alive;
     size_t backlog; /* the bound */
     size_t waiting; /* accepted, not started */
-    size_t running;
+    size_t running; /* started, not completed */
+    size_t replied; /* of the running: replied, and not collected yet */
     uint64_t accepted, completed, cancelled;
     uint64_t dropped[WEIR_DROP_REASONS];
     uint64_t refused;       /* admits that ended EFULL by FAIL, ETIMEDOUT or EDEADLK */

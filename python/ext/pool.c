@@ -11,7 +11,7 @@
 
 typedef struct {
     PyObject_HEAD weir_pool *pool;
-    PyObject *start;   /* start(seat) -> pid */
+    PyObject *start;   /* start(memory_fd, bell_fd, parent_fd, seat) -> pid */
     PyObject *reap;    /* reap(seat) -> exit code, negative for a signal, None if not known */
     PyObject *on_drop; /* on_drop(tag, reason) */
     module_state *state;
@@ -26,7 +26,10 @@ static int start_worker(void *ctx, unsigned seat, pid_t *ret_pid)
     ext_callback callback;
     ext_callback_begin(&callback);
     int rc = WEIR_ESPAWN;
-    PyObject *pid = PyObject_CallFunction(self->start, "I", seat);
+    weir_worker_ticket ticket;
+    weir_pool_get_ticket(self->pool, seat, &ticket);
+    PyObject *pid = PyObject_CallFunction(self->start, "iiiI", ticket.memory_fd, ticket.bell_fd,
+                                          ticket.parent_fd, ticket.seat);
     if (pid && PyLong_Check(pid)) {
         *ret_pid = (pid_t)PyLong_AsLong(pid);
         rc = *ret_pid > 0 ? 0 : WEIR_ESPAWN;
@@ -502,22 +505,6 @@ static PyObject *pool_kill(PyObject *object, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *pool_ticket(PyObject *object, PyObject *seat)
-{
-    Pool *self = (Pool *)object;
-    unsigned long number = PyLong_AsUnsignedLong(seat);
-    if (number == (unsigned long)-1 && PyErr_Occurred())
-        return NULL;
-    weir_pool *pool = pool_of(object);
-    if (!pool)
-        return NULL;
-    weir_worker_ticket ticket;
-    int rc = weir_pool_get_ticket(pool, (unsigned)number, &ticket);
-    if (rc < 0)
-        return ext_raise(self->state, rc);
-    return Py_BuildValue("(iiiI)", ticket.memory_fd, ticket.bell_fd, ticket.parent_fd, ticket.seat);
-}
-
 static PyObject *pool_pids(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     weir_pool *pool = pool_of(object);
@@ -556,13 +543,13 @@ static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
 #define U(n) (unsigned long long)(n)
     return Py_BuildValue(
         "{sI sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
-        "waiting", U(s.waiting), "running", U(s.running), "accepted", U(s.accepted), "completed",
-        U(s.completed), "cancelled", U(s.cancelled), "dropped", dropped_by, "refused", U(s.refused),
-        "retried", U(s.retried), "died", U(s.died), "workers_started", U(s.workers_started),
-        "workers_died", U(s.workers_died), "workers_recycled", U(s.workers_recycled),
-        "submit_blocked", (double)s.submit_blocked_ns / 1e9, "service", (double)s.service_ns / 1e9,
-        "shm_bytes", U(s.shm_bytes), "submitters_waiting", U(s.submitters_waiting), "is_shutdown",
-        s.closed ? Py_True : Py_False);
+        "waiting", U(s.waiting), "running", U(s.running - s.replied), "accepted", U(s.accepted),
+        "completed", U(s.completed + s.replied), "cancelled", U(s.cancelled), "dropped", dropped_by,
+        "refused", U(s.refused), "retried", U(s.retried), "died", U(s.died), "workers_started",
+        U(s.workers_started), "workers_died", U(s.workers_died), "workers_recycled",
+        U(s.workers_recycled), "submit_blocked", (double)s.submit_blocked_ns / 1e9, "service",
+        (double)s.service_ns / 1e9, "shm_bytes", U(s.shm_bytes), "submitters_waiting",
+        U(s.submitters_waiting), "is_shutdown", s.closed ? Py_True : Py_False);
 #undef U
 }
 
@@ -581,7 +568,6 @@ static PyMethodDef pool_methods[] = {
     {"close", pool_close, METH_NOARGS, NULL},
     {"discard", pool_discard, METH_NOARGS, NULL},
     {"kill", pool_kill, METH_NOARGS, NULL},
-    {"ticket", pool_ticket, METH_O, NULL},
     {"pids", pool_pids, METH_NOARGS, NULL},
     {"snapshot", pool_snapshot, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -11,11 +11,13 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
@@ -57,6 +59,16 @@ class _TaskFuture(LazyFuture[T]):
         return super().running()
 
 
+def _dump(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
 def _tell_waiters(future: Future[Any]) -> None:
     """Cancelled -> cancelled and notified, once."""
     with future._condition:
@@ -92,22 +104,27 @@ class _Workers:
         self.context = context
         self.initializer = initializer
         self.initargs = initargs
-        self.pool: _weir.Pool | None = None
         self.processes: dict[int, BaseProcess] = {}  # by process id
         self.seats: dict[int, int] = {}  # the process id of each seat
         self.start_error: str | None = None  # why the last start failed
 
-    def start(self, seat: int) -> int:
-        assert self.pool is not None
+    def start(self, memory_fd: int, bell_fd: int, parent_fd: int, seat: int) -> int:
+        ticket = _worker.Ticket(memory_fd, bell_fd, parent_fd, seat)
         process = self.context.Process(  # type: ignore[attr-defined]
-            target=_worker.main,
-            args=(_worker.Ticket(*self.pool.ticket(seat)), self.initializer, self.initargs),
+            target=_worker.main, args=(ticket, self.initializer, self.initargs)
         )
+        # The child inherits the mask, and lets Ctrl-C through when it can deal with it.  What the
+        # resource tracker does to the mask when it starts must not come between.
+        if self.context.get_start_method(allow_none=False) != "fork":
+            resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
         except BaseException:  # an initializer that cannot be pickled, no memory for a process
             self.start_error = traceback.format_exc()
             return -1
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.start_error = None
         self.processes[process.pid] = process
         self.seats[seat] = process.pid
@@ -302,6 +319,11 @@ class ProcessPoolExecutor(MappingExecutor):
                 raise ValueError("max_tasks_per_child must be >= 1")
         if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries < 2**31:
             raise ValueError(f"retries must be an int >= 0, not {retries!r}")
+        if mp_context is not None and not isinstance(mp_context, BaseContext):
+            raise TypeError(
+                "mp_context must be a context from multiprocessing.get_context(...), "
+                f"not {mp_context!r}"
+            )
         self._max_workers = max_workers
         self._backlog = parse_backlog(max_submit_backlog, max_workers)
         self._on_full = parse_on_full(on_full, submit_timeout)
@@ -319,7 +341,6 @@ class ProcessPoolExecutor(MappingExecutor):
             reap=self._workers.reap,
             on_drop=_let_go,
         )
-        self._workers.pool = self._pool
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._collector: threading.Thread | None = None
@@ -340,6 +361,8 @@ class ProcessPoolExecutor(MappingExecutor):
         What cannot be pickled is reported by the future, as in the standard library.
         """
         self._ensure_collector()
+        if self._on_full == "drop_oldest":
+            return self._submit_evicting(fn, args, kwargs)
         permit: _weir.Permit | Literal[False] | None
         try:
             if self._on_full == "caller_runs":
@@ -357,14 +380,28 @@ class ProcessPoolExecutor(MappingExecutor):
                 "the task was not accepted"
             ) from None
         if permit:
-            return self._post(permit, fn, args, kwargs)
+            return self._post(permit, lambda: _dump(fn, args, kwargs))
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
             raise BacklogFull(f"the backlog of {self._backlog} tasks is full")
-        dropped: Future[T] = Future()
-        dropped.set_exception(Dropped("newest"))
-        return dropped
+        return _failed(Dropped("newest"))
+
+    def _submit_evicting(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        """Nothing is dropped for a task that cannot be sent: it is pickled first."""
+        try:
+            data = _dump(fn, args, kwargs)
+        except Exception as error:
+            return _failed(error)
+        try:
+            permit = self._pool.try_admit()
+        except ShutDown:
+            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        if not permit:
+            return _failed(Dropped("newest"))
+        return self._post(permit, lambda: data)
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         """Schedules ``fn(*args, **kwargs)`` if there is room now, else returns None.
@@ -376,7 +413,7 @@ class ProcessPoolExecutor(MappingExecutor):
             permit = self._pool.try_admit_wait()
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
-        return self._post(permit, fn, args, kwargs) if permit else None
+        return self._post(permit, lambda: _dump(fn, args, kwargs)) if permit else None
 
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
@@ -394,23 +431,17 @@ class ProcessPoolExecutor(MappingExecutor):
         except TimeoutError:
             raise Timeout(f"no room in the backlog within {timeout} s") from None
         assert permit
-        return self._post(permit, fn, args, {})
+        return self._post(permit, lambda: _dump(fn, args, {}))
 
     def _warn_once_in_event_loop(self, stacklevel: int) -> None:
         if not self._has_warned:
             self._has_warned = warn_in_event_loop(stacklevel)
 
-    def _post(
-        self,
-        permit: _weir.Permit,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Future[T]:
+    def _post(self, permit: _weir.Permit, dump: Callable[[], Any]) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
-        future: _TaskFuture[T] = _TaskFuture()
+        future: _TaskFuture[Any] = _TaskFuture()
         try:
-            data = ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
+            data = dump()
             future._pool = self._pool
             future._id = self._pool.post(permit, future, data)
         except ShutDown:

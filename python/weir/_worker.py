@@ -51,6 +51,7 @@ def main(
     # Ctrl-C reaches the whole process group.  The parent decides what it means; a handler, unlike
     # SIG_IGN, is not inherited by programs that a task starts.
     signal.signal(signal.SIGINT, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     worker = ticket.open()
     if initializer is not None:
         try:

@@ -485,6 +485,19 @@ int weir_pool_is_running(weir_pool *pool, uint64_t id)
     return rc;
 }
 
+/* Under the mutex: how many of a worker's tasks have begun, and how many of those have a reply. */
+static void count_begun(const weir__desk *desk, size_t *running, size_t *replied)
+{
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++) {
+        if (desk->tasks[at % WEIR__SLOTS] == WEIR__NO_TASK)
+            continue;
+        uint32_t state = atomic_load_explicit(&weir__slot_at(desk, at)->state,
+                                              memory_order_relaxed); /* only counted */
+        *running += state != SLOT_READY;
+        *replied += state == SLOT_DONE;
+    }
+}
+
 int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
 {
     if (ret->size != sizeof *ret)
@@ -493,12 +506,9 @@ int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
     weir__lock(&pool->mutex);
     for (unsigned i = 0; i < pool->n_desks; i++)
         shm_bytes += pool->desks[i].extent.offset ? sizeof(weir__seat) : 0; /* it was used once */
-    size_t running = 0;
+    size_t running = 0, replied = 0;
     for (unsigned i = 0; i < pool->n_desks; i++)
-        for (uint64_t at = pool->desks[i].scanned; at < pool->desks[i].dealt; at++)
-            running += pool->desks[i].tasks[at % WEIR__SLOTS] != WEIR__NO_TASK &&
-                       atomic_load_explicit(&weir__slot_at(&pool->desks[i], at)->state,
-                                            memory_order_relaxed) != SLOT_READY;
+        count_begun(&pool->desks[i], &running, &replied);
     *ret = (weir_pool_snapshot){
         .size = sizeof *ret,
         .workers = pool->n_desks,
@@ -507,6 +517,7 @@ int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
         .waiting = pool->tasks.live - running,
         .running = running,
         .accepted = pool->accepted,
+        .replied = replied,
         .completed = pool->completed,
         .cancelled = pool->cancelled,
         .refused = pool->refused,
