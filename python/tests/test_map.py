@@ -518,7 +518,33 @@ def test_the_arguments_of_a_batch_that_is_refused_are_not_lost() -> None:
     with weir.ThreadPoolExecutor(1, max_submit_backlog=1) as pool:
         pool.submit(go.wait, 30)
         pool.submit(go.wait, 30)
-        with pytest.raises(TimeoutError):
-            pool.map(double, [1, 2, 3], timeout=0.02)
+        for ordered in (True, False):
+            results = pool.map(double, [1, 2, 3], timeout=0.02, ordered=ordered)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    next(results)
+            with pytest.raises(TimeoutError):
+                pool._submit_wait(double, (1,), 0)
+            if ordered:
+                kept = results
+        everything = pool.map(double, [1, 2, 3], timeout=0.02, buffersize=None)
         assert list(pool.map(double, [], timeout=0.02)) == []
         go.set()
+        wait_until(lambda: pool.stats().running == 0)
+        for again in (kept, results, everything):
+            seen: list[int] = []
+            while len(seen) < 3:
+                try:
+                    seen.append(next(again))
+                except TimeoutError:
+                    time.sleep(0.001)
+            assert sorted(seen) == [2, 4, 6]
+
+
+def test_a_map_that_looks_for_room_is_not_refused_anything(pool: weir.ThreadPoolExecutor) -> None:
+    assert list(pool.map(double, range(500), buffersize=400)) == [2 * i for i in range(500)]
+    assert pool.stats().refused == 0
+    with concurrent.futures.ThreadPoolExecutor(2) as inner:
+        outer = weir.bounded(inner, 1)
+        assert sum(outer.map(double, range(500), buffersize=400)) == 499 * 500
+        assert outer.stats().refused == 0

@@ -6,11 +6,14 @@ import asyncio
 import concurrent.futures
 import gc
 import queue
+import random
+import signal
+import sys
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, get_args
@@ -732,5 +735,172 @@ def test_interrupts_of_a_waiting_submit_leak_no_permit() -> None:
         assert sum(pool.try_submit(go.wait) is not None for _ in range(9)) == 4
         go.set()
         pool.shutdown()
+        """
+    )
+
+
+# ---- signal handlers that raise ---------------------------------------------------------------
+
+
+class Alarm(BaseException):
+    pass
+
+
+def storm(step: Callable[[], object], settle: Callable[[], object], seconds: float = 1.0) -> None:
+    """Calls step() again and again, interrupted by a signal handler that raises; and settle() in
+    between.  What the tracebacks refer to stays alive all the time."""
+    armed = False
+    kept = []
+
+    def ring(signum: int, frame: object) -> None:
+        if armed:
+            raise Alarm
+
+    stop = threading.Event()
+
+    def keep_ringing() -> None:
+        while not stop.wait(random.uniform(0.00002, 0.0005)):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, ring)
+    ringer = threading.Thread(target=keep_ringing)
+    ringer.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)  # else it rings only while we wait
+    try:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                armed = True
+                step()
+                armed = False
+            except Alarm as error:
+                armed = False
+                kept.append(error)
+            settle()
+    finally:
+        armed = False
+        stop.set()
+        ringer.join()
+        sys.setswitchinterval(interval)
+        signal.signal(signal.SIGUSR1, before)
+    assert len(kept) > 50
+
+
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+def test_an_interrupted_submit_keeps_no_permit_and_loses_no_future(
+    on_full: Any, unraisable: list[Any]
+) -> None:
+    futures: list[Future[Any]] = []
+    backlog = 5 if on_full == "drop_oldest" else 50
+    with weir.ThreadPoolExecutor(2, max_submit_backlog=backlog, on_full=on_full) as pool:
+
+        def step() -> None:
+            for _ in range(30):
+                futures.append(pool.submit(int))
+
+        def settle() -> None:
+            assert not concurrent.futures.wait(futures, 10).not_done
+            futures.clear()
+            wait_until(lambda: pool._pool.permits.stats()[0] == 0)
+
+        storm(step, settle, 2.0)
+        wait_until(lambda: pool._pool.idle == pool.stats().workers)
+        check_law(pool)
+
+
+def test_an_interrupted_cancel_leaves_no_future_behind(gate: Gate, unraisable: list[Any]) -> None:
+    with weir.ThreadPoolExecutor(1, max_submit_backlog=1000, on_full="fail") as pool:
+        running = pool.submit(gate)
+        wait_until(running.running)
+        every: list[Future[Any]] = []
+
+        def step() -> None:
+            for future in every:
+                future.cancel()
+
+        def settle() -> None:
+            assert [f for f in every if not f.cancel()] == []
+            pool._pool.cancel_pending()  # those whose cancel() was interrupted
+            every[:] = [pool.submit(int) for _ in range(30)]
+
+        settle()
+        storm(step, settle)
+        gate.open.set()
+        running.result(20)
+        assert not concurrent.futures.wait(every, 20).not_done
+        wait_until(lambda: pool._pool.permits.stats()[0] == 0)
+        wait_until(lambda: pool.stats().waiting == 0)
+        check_law(pool)
+
+
+def test_a_callback_that_exits_during_cancel_does_not_keep_the_news_from_others(gate: Gate) -> None:
+    def leave(future: Future[Any]) -> None:
+        raise SystemExit
+
+    with weir.ThreadPoolExecutor(1, max_submit_backlog=1) as pool:
+        pool.submit(gate)
+        waiting = pool.submit(int)
+        news = InThread(concurrent.futures.wait, [waiting], 20)
+        wait_until(lambda: waiting._waiters)
+        waiting.add_done_callback(leave)
+        with pytest.raises(SystemExit):
+            waiting.cancel()
+        assert news.result() == ({waiting}, set())
+        assert pool.try_submit(int) is not None
+        gate.open.set()
+
+
+def test_what_a_forked_child_inherits_is_quiet_whatever_was_locked() -> None:
+    output_of(
+        """
+        import concurrent.futures, gc, os, signal, threading, warnings
+        import weir
+        warnings.simplefilter("ignore")
+        go = threading.Event()
+        pool = weir.ThreadPoolExecutor(1, max_submit_backlog=8)
+        inner = concurrent.futures.ThreadPoolExecutor(1)
+        outer = weir.bounded(inner, 8)
+        running = [pool.submit(go.wait), outer.submit(go.wait)]
+        waiting = pool.submit(int)
+        foreign = outer.submit(int)
+        results = pool.map(int, range(100))
+        begun = pool.map(lambda i: go.wait(), range(100), timeout=0.01)
+        try:
+            next(begun)
+        except TimeoutError:
+            pass
+        locked, forked = threading.Event(), threading.Event()
+        def hold():
+            with pool._pool.lock, outer._bound.lock, waiting._condition:
+                locked.set()
+                forked.wait()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        locked.wait()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            assert not waiting.cancel()
+            foreign.cancel()
+            results.close()
+            del results, begun
+            gc.collect()
+            pool.shutdown(cancel_futures=True)
+            outer.shutdown(cancel_futures=True)
+            for executor in (pool, outer):
+                try:
+                    executor.stats()
+                except RuntimeError:
+                    pass
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        forked.set()
+        go.set()
+        assert waiting.result() == 0
+        assert list(results) == list(range(100))
+        pool.shutdown()
+        outer.shutdown()
         """
     )

@@ -1,7 +1,8 @@
 """Who may submit: the permits of an executor, and what happens when there are none.
 
     bound:  submitted and not finished <= max_submit_backlog + workers, always
-    permit: taken before a task is accepted, given back exactly once, whatever becomes of it
+    permit: taken before a task is accepted, given back exactly once, whatever becomes of it: it is
+            always in one BacklogPermit, that of the submit() or that of the task
 
 `Admission` is the part that `ThreadPoolExecutor` and `bounded()` share.  It knows nothing of how
 tasks run: a subclass says how to launch one, which one to drop, and who must not wait.
@@ -18,10 +19,10 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 from weir._errors import BacklogFull, Dropped, ShutDown, Timeout
-from weir._weir import Permits
+from weir._weir import BacklogPermit, Permits
 
 __all__ = ["Admission", "OnFull", "parse_backlog", "parse_on_full", "run", "warn_in_event_loop"]
 
@@ -123,7 +124,7 @@ class Admission(ABC):
         self.backlog = parse_backlog(max_submit_backlog, workers)
         self.on_full = parse_on_full(on_full, submit_timeout)
         self.submit_timeout = submit_timeout
-        self.permits = None if self.backlog is None else Permits(self.backlog + workers)
+        self.permits = Permits(None if self.backlog is None else self.backlog + workers)
         self.pid = os.getpid()
         # Reentrant: the garbage collector may run a cancel() inside of any critical section.
         self.lock = threading.RLock()
@@ -140,13 +141,17 @@ class Admission(ABC):
 
     @abstractmethod
     def launch(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        permit: BacklogPermit,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Future[Any]:
-        """Accepts a task for which a permit is held; if it raises, the permit is not used."""
+        """Accepts a task, which takes over the permit."""
 
     @abstractmethod
-    def evict_oldest(self) -> bool:
-        """Drops the oldest task that has not started; its permit passes to the caller."""
+    def evict_oldest(self, permit: BacklogPermit) -> bool:
+        """Drops the oldest task that has not started; `permit` takes over its permit."""
 
     @abstractmethod
     def insiders(self) -> int:
@@ -154,48 +159,47 @@ class Admission(ABC):
 
     # -- permits
 
-    def acquire_now(self) -> bool:
+    def acquire_now(self, permit: BacklogPermit) -> bool:
         try:
-            return self.permits is None or self.permits.acquire(0)
+            return permit.acquire(0)
         except ShutDown:
-            return self._refuse_as_closed()
+            self._refuse_as_closed()
 
-    def acquire(self, timeout: float | None, stacklevel: int) -> bool:
+    def acquire(self, permit: BacklogPermit, timeout: float | None, stacklevel: int) -> bool:
         """Waits in line for a permit; RuntimeError where that could never end."""
-        if self.acquire_now():
+        if self.acquire_now(permit):
             return True
-        assert self.permits is not None
         if not self.has_warned and timeout != 0:
             self.has_warned = warn_in_event_loop(stacklevel + 1)
         insiders = self.insiders()
-        if insiders:
-            with self.lock:
-                if self.blocked_insiders + 1 >= insiders:
-                    self.refused += 1
-                    raise RuntimeError(
-                        "submit() inside a task or callback of this executor would wait for "
-                        f"itself: {self._fullness()}, and every other worker waits here already; "
-                        "use try_submit(), or a larger max_submit_backlog"
-                    )
-                self.blocked_insiders += 1
+        if not insiders:
+            return self._wait_in_line(permit, timeout)
+        with self.lock:
+            if self.blocked_insiders + 1 >= insiders:
+                self.refused += 1
+                raise RuntimeError(
+                    "submit() inside a task or callback of this executor would wait for "
+                    f"itself: {self._fullness()}, and every other worker waits here already; "
+                    "use try_submit(), or a larger max_submit_backlog"
+                )
+            self.blocked_insiders += 1
         try:
-            return self.permits.acquire(timeout)
-        except ShutDown:
-            return self._refuse_as_closed()
+            return self._wait_in_line(permit, timeout)
         finally:
-            if insiders:
-                with self.lock:
-                    self.blocked_insiders -= 1
+            with self.lock:
+                self.blocked_insiders -= 1
 
-    def release(self) -> None:
-        if self.permits is not None:
-            self.permits.release()
+    def _wait_in_line(self, permit: BacklogPermit, timeout: float | None) -> bool:
+        try:
+            return permit.acquire(timeout)
+        except ShutDown:
+            self._refuse_as_closed()
 
-    def _refuse_as_closed(self) -> bool:
+    def _refuse_as_closed(self) -> NoReturn:
         self.check_open()
         raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
         if self.pid != os.getpid():
             raise RuntimeError(
                 f"this executor belongs to process {self.pid}; a forked child has none of its "
@@ -222,30 +226,43 @@ class Admission(ABC):
         kwargs: dict[str, Any],
         stacklevel: int = 1,
     ) -> Future[Any]:
-        self._check_process()
+        self.check_process()
         self.check_open()
-        if self.acquire_now():
-            return self._launch(fn, args, kwargs)
-        if self.on_full == "block":
-            self._acquire_or_time_out(self.submit_timeout, stacklevel + 1)
-            return self._launch(fn, args, kwargs)
-        if self.on_full == "fail":
-            self._count_refused()
-            raise BacklogFull(self._fullness())
-        if self.on_full == "drop_newest":
-            return self._drop_newest()
-        if self.on_full == "drop_oldest":
-            return self._submit_evicting(fn, args, kwargs)
-        return self._run_here(fn, args, kwargs)
+        permit = BacklogPermit(self.permits)
+        try:
+            if not self.acquire_now(permit):
+                if self.on_full == "block":
+                    self._acquire_or_time_out(permit, self.submit_timeout, stacklevel + 1)
+                elif self.on_full == "fail":
+                    self._count_refused()
+                    raise BacklogFull(self._fullness())
+                elif self.on_full == "caller_runs":
+                    return self._run_here(fn, args, kwargs)
+                elif self.on_full == "drop_newest" or not self._evict(permit):
+                    return self._drop_newest()
+            return self.launch(permit, fn, args, kwargs)
+        finally:
+            permit.release()  # if no task has it: a traceback may keep it alive
 
     def try_submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        counts: bool = True,
     ) -> Future[Any] | None:
-        self._check_process()
+        """counts: to find no room is a refusal in the statistics."""
+        self.check_process()
         self.check_open()
-        if self.acquire_now():
-            return self._launch(fn, args, kwargs)
-        self._count_refused()
+        permit = BacklogPermit(self.permits)
+        try:
+            if self.acquire_now(permit):
+                return self.launch(permit, fn, args, kwargs)
+        finally:
+            permit.release()
+        if counts:
+            self._count_refused()
         return None
 
     def submit_wait(
@@ -256,24 +273,21 @@ class Admission(ABC):
         stacklevel: int = 1,
     ) -> Future[Any]:
         """Waits for room, whatever `on_full` says."""
-        self._check_process()
+        self.check_process()
         self.check_open()
-        self._acquire_or_time_out(timeout, stacklevel + 1)
-        return self._launch(fn, args, {})
+        permit = BacklogPermit(self.permits)
+        try:
+            self._acquire_or_time_out(permit, timeout, stacklevel + 1)
+            return self.launch(permit, fn, args, {})
+        finally:
+            permit.release()
 
-    def _acquire_or_time_out(self, timeout: float | None, stacklevel: int) -> None:
-        if not self.acquire(timeout, stacklevel + 1):
+    def _acquire_or_time_out(
+        self, permit: BacklogPermit, timeout: float | None, stacklevel: int
+    ) -> None:
+        if not self.acquire(permit, timeout, stacklevel + 1):
             self._count_refused()
             raise Timeout(f"no room within {timeout} s: {self._fullness()}")
-
-    def _launch(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
-        try:
-            return self.launch(fn, args, kwargs)
-        except BaseException:
-            self.release()
-            raise
 
     def _drop_newest(self) -> Future[Any]:
         with self.lock:
@@ -281,17 +295,16 @@ class Admission(ABC):
             self.dropped["newest"] += 1
         return _dropped("newest")
 
-    def _submit_evicting(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
+    def _evict(self, permit: BacklogPermit) -> bool:
+        """Gets a permit at the expense of the oldest task; False: nothing can be dropped."""
         # Permits may be with tasks that are being submitted, where nobody can drop them yet.
         for _ in range(1000):
-            if self.evict_oldest() or self.acquire_now():
-                return self._launch(fn, args, kwargs)
+            if self.evict_oldest(permit) or self.acquire_now(permit):
+                return True
             if not self.has_tasks_on_their_way():
                 break
             time.sleep(0.001)
-        return self._drop_newest()
+        return False
 
     def has_tasks_on_their_way(self) -> bool:
         """Whether somebody holds a permit whose task has not been launched yet."""
@@ -314,7 +327,5 @@ class Admission(ABC):
 
     def waits(self) -> tuple[int, float]:
         """Threads that wait to submit now, and seconds waited by those whose wait has ended."""
-        if self.permits is None:
-            return 0, 0.0
         _, waiting, blocked = self.permits.stats()
         return waiting, blocked

@@ -1,6 +1,7 @@
 """bounded(): the backlog of weir's executors around any executor.
 
-    permit: taken before `executor.submit`, given back when the future is done, or if submit raises
+    permit: taken before `executor.submit`, given back when the future is done, or if submit raises;
+            meanwhile the task's entry holds it
     future: the executor's own; weir adds one done-callback
 
 What cannot be done to a foreign future: make it raise `Dropped`.  "drop_oldest" therefore cancels
@@ -14,6 +15,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 from weir._admission import Admission, OnFull
 from weir._map import MappingExecutor
 from weir._stats import BoundedStats
+from weir._weir import BacklogPermit, Permits
 
 __all__ = ["BoundedExecutor", "bounded"]
 
@@ -30,13 +33,13 @@ T = TypeVar("T")
 class _Inside:
     """A task that was submitted and is not completed; under the lock of its _Bound."""
 
-    __slots__ = ("evicted", "evicting", "future", "launcher")
+    __slots__ = ("future", "heir", "launcher", "permit")
 
-    def __init__(self) -> None:
+    def __init__(self, permits: Permits) -> None:
+        self.permit = BacklogPermit(permits)
         self.future: Future[Any] | None = None  # None: submit has not returned yet
         self.launcher: int | None = threading.get_ident()  # until the launch is over
-        self.evicting = False  # its permit goes to the thread that tries to cancel it
-        self.evicted = False
+        self.heir: BacklogPermit | None = None  # of the thread that tries to cancel it
 
 
 class _Bound(Admission):
@@ -51,7 +54,9 @@ class _Bound(Admission):
     ) -> None:
         super().__init__(_workers_of(executor), max_submit_backlog, on_full, submit_timeout)
         self.executor = executor
-        self.inside: dict[int, _Inside] = {}
+        self.inside: dict[_Inside, None] = {}
+        # Those that may let themselves be cancelled, oldest first; each is tried once.
+        self.cancellable: OrderedDict[_Inside, None] = OrderedDict()
         self.closed = False
         # Threads that were seen to complete futures.
         self.completers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -61,62 +66,83 @@ class _Bound(Admission):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def launch(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        permit: BacklogPermit,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Future[Any]:
-        entry = _Inside()
+        entry = _Inside(self.permits)
         with self.lock:
             self.check_open()
             self.accepted += 1
-            self.inside[id(entry)] = entry
+            self.inside[entry] = None
         try:
+            entry.permit.take(permit)
             # Not under the lock: it may wait for a completion, which needs the lock.
-            future = self.executor.submit(fn, *args, **kwargs)
-        except BaseException:
+            entry.future = self.executor.submit(fn, *args, **kwargs)
+            entry.future.add_done_callback(lambda done: self.on_done(entry, done))
+            entry.launcher = None
             with self.lock:
-                self.accepted -= 1
-                del self.inside[id(entry)]
+                if entry in self.inside:
+                    self.cancellable[entry] = None
+        except BaseException:
+            self.launch_failed(entry)
             raise
-        entry.future = future
-        future.add_done_callback(lambda done: self.on_done(entry, done))
-        entry.launcher = None
-        return future
+        if entry in self.inside and entry.future.done():
+            self.on_done(entry, entry.future)  # a signal may have interrupted the callback
+        return entry.future
+
+    def launch_failed(self, entry: _Inside) -> None:
+        future = entry.future
+        if future is not None:  # a signal, when the executor had the task already
+            future.add_done_callback(lambda done: self.on_done(entry, done))
+            return
+        with self.lock:
+            self.accepted -= 1
+            del self.inside[entry]
+            entry.permit.release()
 
     def on_done(self, entry: _Inside, future: Future[Any]) -> None:
-        """Once per task, in the thread that completed or cancelled it."""
+        """In the thread that completed or cancelled it; nothing the second time."""
+        if self.pid != os.getpid():
+            return
         cancelled = future.cancelled()
         with self.lock:
-            if self.inside.pop(id(entry), None) is None:
+            # No call before the permit is free: there a signal handler could raise.
+            if entry not in self.inside:
                 return
-            if entry.evicting and cancelled:
-                entry.evicted = True
+            del self.inside[entry]
+            if entry in self.cancellable:
+                del self.cancellable[entry]
+            if cancelled and entry.heir is not None:
                 self.dropped["oldest"] += 1
-                return  # the evicting thread has the permit now
+                entry.heir.take(entry.permit)
+                return
             if cancelled:
                 self.cancelled += 1
             else:
                 self.finished += 1
-                if entry.launcher != threading.get_ident():  # else it was done by the launch
-                    self.completers.add(threading.current_thread())
-        self.release()
+            entry.permit.release()
+            if not cancelled and entry.launcher != threading.get_ident():  # else by the launch
+                self.completers.add(threading.current_thread())
 
-    def evict_oldest(self) -> bool:
-        with self.lock:
-            candidates = list(self.inside.values())
-        for entry in candidates:
-            if entry.future is None:
-                continue
+    def evict_oldest(self, permit: BacklogPermit) -> bool:
+        while True:
             with self.lock:
-                if entry.evicting:
-                    continue  # another thread is at it
-                entry.evicting = True
-            cancelled = entry.future.cancel()
-            with self.lock:
-                entry.evicting = False
-                if entry.evicted:
-                    return True
-            if cancelled and self.acquire_now():  # it reports its end in its own time
+                entry = next(iter(self.cancellable), None)
+                if entry is None:
+                    return False
+                del self.cancellable[entry]
+                entry.heir = permit
+            assert entry.future is not None
+            try:
+                cancelled = entry.future.cancel()
+            finally:
+                entry.heir = None
+            # It has the permit by now, unless the task reports its end in its own time.
+            if cancelled and self.acquire_now(permit):
                 return True
-        return False
 
     def insiders(self) -> int:
         """A thread pool's own threads; of other executors, the thread that completes futures."""
@@ -128,12 +154,11 @@ class _Bound(Admission):
 
     def close(self) -> None:
         self.closed = True
-        if self.permits is not None and self.pid == os.getpid():
-            self.permits.close()
+        self.permits.close()
 
     def cancel_inside(self) -> None:
         with self.lock:
-            entries = list(self.inside.values())
+            entries = list(self.inside)
         for entry in entries:
             if entry.future is not None:
                 entry.future.cancel()
@@ -186,6 +211,8 @@ class BoundedExecutor(MappingExecutor):
 
         cancel_futures works with executors that do not know it, too: what can be cancelled is.
         """
+        if self._bound.pid != os.getpid():
+            return  # a forked child has none of the workers
         self._bound.close()
         if cancel_futures:
             self._bound.cancel_inside()
@@ -194,6 +221,7 @@ class BoundedExecutor(MappingExecutor):
     def stats(self) -> BoundedStats:
         """Everything that is counted, at one instant."""
         bound = self._bound
+        bound.check_process()
         with bound.lock:
             submitters_waiting, submit_blocked = bound.waits()
             return BoundedStats(
@@ -215,6 +243,9 @@ class BoundedExecutor(MappingExecutor):
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
     ) -> Future[T]:
         return self._bound.submit_wait(fn, args, timeout, 4)
+
+    def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
+        return self._bound.try_submit(fn, args, {}, counts=False)
 
     @property
     def _map_window(self) -> int:

@@ -4,6 +4,7 @@ What an executor provides (see `MappingExecutor`):
 
     _submit_wait(fn, args, timeout)  submits, waiting for room whatever its policy; TimeoutError
     try_submit(fn, *args)            submits, or None when there is no room now
+    _try_submit(fn, *args)           the same, without counting a refusal; default: try_submit
     _map_window                      tasks it can have inside: backlog + workers
     _map_in_batches                  a task costs it so much that small calls should travel together
     _map_seals                       its tasks are pickled with pickle: see below
@@ -27,6 +28,7 @@ band.
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 import warnings
@@ -230,6 +232,7 @@ class MapIterator(Iterator[R], Generic[R]):
         self._ready: deque[tuple[bool, Any]] = deque()  # the rest of a batch
         self._failure: BaseException | None = None  # of calls or submit; behind all results
         self._begun = False
+        self._pid = os.getpid()
         self._closed = False
 
     # -- iterating
@@ -267,6 +270,8 @@ class MapIterator(Iterator[R], Generic[R]):
 
     def close(self) -> None:
         """Cancel what has not started; there will be no more results."""
+        if self._pid != os.getpid():
+            return  # a forked child has no part in it
         self._closed = True
         self._calls = self._executor = None
         self._waiting.clear()
@@ -283,7 +288,7 @@ class MapIterator(Iterator[R], Generic[R]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True):
+        if getattr(self, "_closed", True) or self._pid != os.getpid():
             return
         if self._begun:
             self.close()
@@ -303,8 +308,11 @@ class MapIterator(Iterator[R], Generic[R]):
         """Submits what there is room for; eagerly: everything.  Raises what prevents the start."""
         try:
             while self._may_submit() and self._fill_batch():
-                if not self._submit(wait=eagerly or self._tasks() == 0):
-                    break
+                try:
+                    if not self._submit(wait=eagerly or self._tasks() == 0):
+                        break
+                except TimeoutError:  # next() tries again, and says so
+                    return
             if self._failure is not None and (eagerly or self._tasks() == 0):
                 raise self._failure
         except BaseException:
@@ -378,7 +386,7 @@ class MapIterator(Iterator[R], Generic[R]):
             if wait:
                 future = self._executor._submit_wait(fn, args, self._remaining())
             else:
-                future = self._executor.try_submit(fn, *args)
+                future = self._executor._try_submit(fn, *args)
         except TimeoutError:
             raise
         except Exception as error:
@@ -464,6 +472,9 @@ class MappingExecutor(Executor):
     @abstractmethod
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         """Submits if there is room now."""
+
+    def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
+        return self.try_submit(fn, *args)
 
     @property
     @abstractmethod

@@ -6,13 +6,15 @@ accepted.
 
     order:   tasks wait in `pending` and start in the order they were accepted
     cancel:  takes the task out of `pending`, so its permit is free at once
+    signals: a handler may raise at any call on the main thread.  So what becomes of a future is
+             decided in the future first; if it stays in `pending` then, a worker puts it away.
+             Under the lock, statements that belong together have no call between them
     idle:    a worker without a task waits for a token in `wake`; there are never more tokens than
              workers that wait, so a cancelled task leaves nothing behind
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -28,7 +30,7 @@ from weir._admission import Admission, OnFull
 from weir._errors import Dropped, ShutDown
 from weir._map import MappingExecutor
 from weir._stats import ThreadPoolStats
-from weir._weir import Queue
+from weir._weir import BacklogPermit, Queue
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -44,14 +46,58 @@ class _PoolFuture(Future[T]):
     def __init__(self, pool: _Pool) -> None:
         super().__init__()
         self._pool = pool
+        self._permit = BacklogPermit(pool.permits)
+        # The condition's lock: a signal cannot come into its __exit__, as into the condition's.
+        self._guard = self._condition._lock  # type: ignore[attr-defined]
 
     def cancel(self) -> bool:
         """Cancel the task unless it has started; its place in the backlog is free at once."""
-        if not self._pool.forget(self):
-            return super().cancel()
-        super().cancel()
-        self.set_running_or_notify_cancel()  # no worker will meet it and do so
+        if self._pool.pid != os.getpid():
+            return False  # it is the parent's, like the locks
+        return self._leave(None, None) or self._state == "CANCELLED_AND_NOTIFIED"
+
+    def _leave(self, error: BaseException | None, heir: BacklogPermit | None) -> bool:
+        """Ends before the task has started, cancelled or with an error; False: it is too late.
+
+        The heir gets the permit.
+        """
+        has_left = False
+        try:
+            with self._guard:
+                if self._state != "PENDING":
+                    return False
+                has_left = True
+                self._exception = error
+                self._state = "CANCELLED_AND_NOTIFIED" if error is None else "FINISHED"
+            self._pool.put_away(self, heir)  # before the callbacks, which may submit
+        finally:
+            if has_left:
+                try:
+                    self._tell_waiters()
+                finally:
+                    self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
+
+    def _tell_waiters(self) -> None:
+        with self._guard:
+            self._condition.notify_all()
+            for waiter in self._waiters:
+                if self._exception is None:
+                    waiter.add_cancelled(self)
+                else:
+                    waiter.add_exception(self)
+
+    def _start(self) -> bool:
+        """Whether the task may run now: it has not left."""
+        with self._guard:
+            return self._state == "PENDING" and self.set_running_or_notify_cancel()
+
+
+def _reason(future: _PoolFuture[Any]) -> str | None:
+    """Why a future that has left was dropped; None: it was cancelled."""
+    if future._exception is None:
+        return None
+    return "oldest" if isinstance(future._exception, Dropped) else "broken"
 
 
 class _Pool(Admission):
@@ -93,26 +139,37 @@ class _Pool(Admission):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def launch(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        permit: BacklogPermit,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Future[Any]:
         future: _PoolFuture[Any] = _PoolFuture(self)
         with self.lock:
             self.check_open()
             self.pending[future] = (fn, args, kwargs)
+            self.accepted += 1
             try:
+                future._permit.take(permit)
                 self.find_worker()
             except BaseException:
-                self.pending.pop(future, None)
+                if future in self.pending:
+                    self.accepted -= 1
+                    del self.pending[future]
+                future._permit.release()
                 raise
-            self.accepted += 1
         return future
 
     def find_worker(self) -> None:
         """Under the lock: sees to it that the task that came last will be run."""
         if self.idle:
-            self.idle -= 1
-            with contextlib.suppress(ShutDown):  # closed just now: that wakes the worker, too
+            try:
                 self.wake.put_nowait(None)
+            except ShutDown:  # closed just now: that wakes the worker, too
+                pass
+            finally:
+                self.idle -= 1
         elif len(self.threads) < self.workers:
             try:
                 self.start_thread()
@@ -127,39 +184,48 @@ class _Pool(Admission):
         self.threads.add(thread)
         try:
             thread.start()
-        except Exception:
-            self.threads.discard(thread)
+        except BaseException:
+            self.threads.discard(thread)  # if it runs nevertheless, it comes back
             raise
 
-    def forget(self, future: _PoolFuture[Any]) -> bool:
-        """Takes a task that has not started out of the line; False: it is not there."""
+    def enrol(self) -> bool:
+        """By a worker: whether it is one; not if its start was interrupted and it was replaced."""
+        thread = threading.current_thread()
         with self.lock:
-            if self.pending.pop(future, None) is None:
+            if thread not in self.threads and len(self.threads) == self.workers:
                 return False
-            self.cancelled += 1
-        self.release()
-        return True
+            self.threads.add(thread)
+            return True
 
-    def evict_oldest(self) -> bool:
+    def put_away(self, future: _PoolFuture[Any], heir: BacklogPermit | None) -> None:
+        """Takes a future that has left out of the line, unless somebody did; its permit goes on."""
+        reason = _reason(future)
         with self.lock:
-            if not self.pending:
+            if future not in self.pending:
+                return
+            if heir is None:
+                future._permit.release()
+            else:
+                heir.take(future._permit)
+            del self.pending[future]
+            if reason is None:
+                self.cancelled += 1
+            else:
+                self.dropped[reason] += 1
+
+    def evict_oldest(self, permit: BacklogPermit) -> bool:
+        while True:
+            with self.lock:
+                future = next(iter(self.pending), None)
+            if future is None:
                 return False
-            future, _ = self.pending.popitem(last=False)
-            self.dropped["oldest"] += 1
-        self.fail(future, Dropped("oldest"), "oldest")
-        return True
+            if not future._leave(Dropped("oldest"), permit) and future.done():
+                self.put_away(future, permit)  # it has left, and was interrupted
+            if self.acquire_now(permit):
+                return True
 
     def has_tasks_on_their_way(self) -> bool:
         return not self.closed
-
-    def fail(self, future: _PoolFuture[Any], error: BaseException, reason: str) -> None:
-        """Of a task just taken out of the line and counted as dropped."""
-        if future.set_running_or_notify_cancel():
-            future.set_exception(error)
-            return
-        with self.lock:  # its owner was quicker
-            self.dropped[reason] -= 1
-            self.cancelled += 1
 
     def insiders(self) -> int:
         with self.lock:
@@ -184,15 +250,23 @@ class _Pool(Admission):
                     self.idle -= 1
                     self.closed = True
 
-    def end_task(self, *, cancelled: bool = False) -> None:
+    def end_task(self, future: _PoolFuture[Any]) -> None:
         """The permit is free before the future is done: whoever sees the result can submit."""
         with self.lock:
             self.running -= 1
-            if cancelled:
+            self.finished += 1
+        future._permit.release()
+
+    def end_left(self, future: _PoolFuture[Any]) -> None:
+        """Of a task that a worker took out of the line before whoever cancelled or dropped it."""
+        reason = _reason(future)
+        with self.lock:
+            self.running -= 1
+            if reason is None:
                 self.cancelled += 1
             else:
-                self.finished += 1
-        self.release()
+                self.dropped[reason] += 1
+        future._permit.release()
 
     # -- ending
 
@@ -202,8 +276,7 @@ class _Pool(Admission):
             return
         self.closed = True
         self.wake.shutdown()
-        if self.permits is not None:
-            self.permits.close()
+        self.permits.close()
 
     def cancel_pending(self) -> None:
         while self.pid == os.getpid():
@@ -212,6 +285,7 @@ class _Pool(Admission):
                     return
                 future = next(iter(self.pending))
             future.cancel()
+            self.put_away(future, None)  # if it had left before
 
     def break_down(self, error: BaseException) -> None:
         """The initializer raised: nothing will ever run here."""
@@ -219,12 +293,13 @@ class _Pool(Admission):
             if self.broken is None:
                 self.broken = error
             futures = list(self.pending)
-            self.pending.clear()
-            self.dropped["broken"] += len(futures)
         self.close()
         for future in futures:
-            self.release()
-            self.fail(future, self.broken_error(), "broken")
+            try:
+                future._leave(self.broken_error(), None)
+            except BaseException:  # of a done-callback
+                _LOGGER.critical("Exception in worker", exc_info=True)
+            self.put_away(future, None)
 
     def broken_error(self) -> BrokenThreadPool:
         error = BrokenThreadPool(
@@ -249,7 +324,7 @@ class _Pool(Admission):
 
 def _work(pool: _Pool) -> None:
     try:
-        if pool.initializer is None or _initialise(pool, pool.initializer):
+        if pool.enrol() and (pool.initializer is None or _initialise(pool, pool.initializer)):
             while (task := pool.next_task()) is not None:
                 try:
                     _run_task(pool, *task)
@@ -274,19 +349,19 @@ def _initialise(pool: _Pool, initializer: Callable[..., object]) -> bool:
 
 
 def _run_task(pool: _Pool, future: _PoolFuture[Any], task: _Task) -> None:
-    if not future.set_running_or_notify_cancel():
-        pool.end_task(cancelled=True)
+    if not future._start():
+        pool.end_left(future)
         return
     fn, args, kwargs = task
     try:
         result = fn(*args, **kwargs)
     except BaseException as error:
-        pool.end_task()
+        pool.end_task(future)
         future.set_exception(error)
         # The exception's traceback refers to this frame: break the cycle, and keep nothing alive.
         del pool, future, task, fn, args, kwargs
     else:
-        pool.end_task()
+        pool.end_task(future)
         future.set_result(result)
 
 
@@ -400,7 +475,7 @@ class ThreadPoolExecutor(MappingExecutor):
         wait=True returns when all threads have ended.  submit() raises RuntimeError from now on,
         also where it waits for room.
         """
-        self._pool.close()
+        self._pool.close()  # this and the others do nothing in a forked child
         if cancel_futures:
             self._pool.cancel_pending()
         if wait:
@@ -409,6 +484,7 @@ class ThreadPoolExecutor(MappingExecutor):
     def stats(self) -> ThreadPoolStats:
         """Everything the pool counts, at one instant."""
         pool = self._pool
+        pool.check_process()
         with pool.lock:
             submitters_waiting, submit_blocked = pool.waits()
             return ThreadPoolStats(
@@ -435,6 +511,9 @@ class ThreadPoolExecutor(MappingExecutor):
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
     ) -> Future[T]:
         return self._pool.submit_wait(fn, args, timeout, 4)
+
+    def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
+        return self._pool.try_submit(fn, args, {}, counts=False)
 
     @property
     def _map_window(self) -> int:
