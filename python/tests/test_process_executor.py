@@ -754,7 +754,7 @@ def test_a_worker_is_replaced_after_its_tasks(context: Any) -> None:
 # ---- bad input ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [0, -1, False, 3.5, "2", float("inf"), 2.0, [], b"1"])
+@pytest.mark.parametrize("value", [0, -1, 2**64, False, 3.5, "2", float("inf"), 2.0, [], b"1"])
 def test_a_bad_backlog_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="max_submit_backlog"):
         ProcessPoolExecutor(2, max_submit_backlog=value)
@@ -960,6 +960,21 @@ def test_kill_workers_ends_running_tasks_at_once() -> None:
     assert time.monotonic() - before < 5
     assert sum(f.cancelled() for f in batch) == 3
     assert sum(isinstance(f.exception(0), weir.WorkerDied) for f in batch if not f.cancelled()) == 2
+
+
+def leave_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+def test_a_thread_that_a_task_leaves_behind_ends_with_its_worker(context: Any) -> None:
+    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+        for _ in range(3):
+            assert pool.submit(leave_a_thread).exception(30) is None
+
+
+def test_programs_that_a_task_starts_inherit_nothing_of_the_pool(context: Any) -> None:
+    with ProcessPoolExecutor(1, context) as pool:
+        assert pool.submit(os.system, "ls -l /proc/self/fd | grep -q memfd:weir").result(30) != 0
 
 
 def test_a_forgotten_executor_finishes_its_tasks_and_ends() -> None:
@@ -1215,3 +1230,44 @@ def test_an_error_inside_a_batch_hits_only_its_own_item(pool: ProcessPoolExecuto
 
 def divide_by(x: int) -> int:
     return 100 // x
+
+
+def test_an_error_inside_a_batch_shows_the_remote_traceback(pool: ProcessPoolExecutor) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(pool.map(divide_by, [1, 2, 0, 4], chunksize=4))
+    assert "return 100 // x" in str(caught.value.__cause__)
+
+
+def exit_at(x: int) -> int:
+    return sys.exit(x) if x == 2 else x
+
+
+def test_a_system_exit_inside_a_batch_hits_only_its_own_item(pool: ProcessPoolExecutor) -> None:
+    results = pool.map(exit_at, range(4), chunksize=4)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(SystemExit):
+        next(results)
+    assert next(results) == 3
+
+
+def test_threads_may_share_one_map(pool: ProcessPoolExecutor) -> None:
+    results = pool.map(square, range(5000))
+    seen: list[int] = []
+
+    def take() -> None:
+        for value in results:
+            seen.append(value)
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [i * i for i in range(5000)]
+
+
+def test_a_map_that_outlives_its_executor_says_so() -> None:
+    with ProcessPoolExecutor(1) as pool:
+        results = pool.map(square, range(1000), chunksize=1)
+    with pytest.raises(RuntimeError, match="buffersize=None"):
+        list(results)

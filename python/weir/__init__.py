@@ -19,7 +19,7 @@ from weir._thread import ThreadPoolExecutor
 from weir._weir import Queue, __version__
 
 if TYPE_CHECKING:
-    from weir._died import WorkerDied, WorkerNotStarted
+    from weir._died import RemoteError, WorkerDied, WorkerNotStarted
     from weir._process import ProcessPoolExecutor
 
     BoundedProcessPoolExecutor = ProcessPoolExecutor
@@ -39,6 +39,7 @@ __all__ = [
     "ProcessPoolStats",
     "Queue",
     "QueueStats",
+    "RemoteError",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
@@ -53,6 +54,7 @@ __all__ = [
 _LATER = {
     "BoundedProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "ProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
+    "RemoteError": ("weir._died", "RemoteError"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
 }

@@ -40,7 +40,7 @@ def parse_backlog(max_submit_backlog: object, workers: int) -> int | None:
         return None
     if max_submit_backlog is True:
         return 2 * workers
-    if type(max_submit_backlog) is int and max_submit_backlog > 0:
+    if type(max_submit_backlog) is int and 0 < max_submit_backlog < 2**62:
         return max_submit_backlog
     raise ValueError(
         "max_submit_backlog must be True (2 x workers), an int > 0 or None (unbounded), "

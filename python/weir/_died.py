@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal as signals
 from concurrent.futures.process import BrokenProcessPool
 
-__all__ = ["WorkerDied", "WorkerNotStarted"]
+__all__ = ["RemoteError", "WorkerDied", "WorkerNotStarted"]
 
 
 def _signal_name(number: int) -> str:
@@ -73,4 +73,9 @@ class WorkerNotStarted(BrokenProcessPool):
     """
 
 
-WorkerNotStarted.__module__ = "weir"
+class RemoteError(Exception):
+    """Stands for an exception of a worker that cannot travel: its type, text and traceback."""
+
+
+for _class in (WorkerNotStarted, RemoteError):
+    _class.__module__ = "weir"

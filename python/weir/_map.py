@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 import warnings
 from abc import abstractmethod
@@ -174,6 +175,14 @@ class _Outcome:
         return _Outcome, (items, self.seconds, self.seals)
 
 
+def _with_traceback(error: BaseException) -> Any:
+    """What becomes, in the parent, the exception with the worker's traceback as its cause."""
+    from concurrent.futures.process import _ExceptionWithTraceback
+
+    assert error.__traceback__ is not None
+    return _ExceptionWithTraceback(error, error.__traceback__)
+
+
 def _run_batch(fn: Callable[..., Any], calls: list[Any], seals: bool) -> _Outcome:
     """In the worker."""
     items: list[tuple[bool, Any]] = []
@@ -181,8 +190,8 @@ def _run_batch(fn: Callable[..., Any], calls: list[Any], seals: bool) -> _Outcom
     for call in calls:
         try:
             items.append((True, fn(*_open(call))))
-        except Exception as error:
-            items.append((False, error))
+        except BaseException as error:  # as for a task: SystemExit is the item's, not the batch's
+            items.append((False, _with_traceback(error) if seals else error))
     return _Outcome(items, time.perf_counter() - start, seals)
 
 
@@ -232,6 +241,7 @@ class MapIterator(Iterator[R], Generic[R]):
         self._ready: deque[tuple[bool, Any]] = deque()  # the rest of a batch
         self._failure: BaseException | None = None  # of calls or submit; behind all results
         self._begun = False
+        self._lock = threading.RLock()  # threads may share the iterator
         self._pid = os.getpid()
         self._closed = False
 
@@ -241,6 +251,10 @@ class MapIterator(Iterator[R], Generic[R]):
         return self
 
     def __next__(self) -> R:
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> R:
         self._begun = True
         if self._closed:
             raise StopIteration
@@ -390,6 +404,12 @@ class MapIterator(Iterator[R], Generic[R]):
         except TimeoutError:
             raise
         except Exception as error:
+            if isinstance(error, RuntimeError) and "after shutdown" in str(error):
+                error = RuntimeError(
+                    "cannot schedule new futures after shutdown: map() reads its input as results "
+                    "are taken, so take them before that (inside of `with`), or say "
+                    "buffersize=None to submit everything at the call"
+                )
             self._failure = error
             self._calls = self._executor = None
             self._waiting = []

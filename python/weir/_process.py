@@ -204,8 +204,12 @@ def _complete(
         future.set_exception(_not_started(data, exit, workers.start_error))
 
 
-def _collect(pool: _weir.Pool, workers: _Workers) -> None:
+def _collect(
+    pool: _weir.Pool, workers: _Workers, started: threading.Event, early_workers: int
+) -> None:
     """The thread's life: until the pool is closed, its tasks done and its workers gone."""
+    pool.start_workers(early_workers)
+    started.set()
     while True:
         batch = pool.collect()
         if batch is None:
@@ -439,19 +443,25 @@ class ProcessPoolExecutor(MappingExecutor):
 
     def _post(self, permit: _weir.Permit, dump: Callable[[], Any]) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
-        future: _TaskFuture[Any] = _TaskFuture()
         try:
             data = dump()
-            future._pool = self._pool
+        except Exception as error:
+            permit.release()  # before anybody sees the error
+            return _failed(error)
+        except BaseException:
+            permit.release()  # not only when the traceback goes
+            raise
+        future: _TaskFuture[Any] = _TaskFuture()
+        future._pool = self._pool
+        try:
             future._id = self._pool.post(permit, future, data)
         except ShutDown:
             raise RuntimeError("cannot schedule new futures after shutdown") from None
-        except Exception as error:  # it cannot be pickled, or does not fit into memory
-            future._pool = None
-            permit.release()  # before anybody sees the error
-            future.set_exception(error)
+        except MemoryError as error:
+            permit.release()
+            return _failed(error)
         finally:
-            permit.release()  # whatever interrupts us: a traceback may keep the permit alive
+            permit.release()
         return future
 
     def _run_here(
@@ -471,15 +481,18 @@ class ProcessPoolExecutor(MappingExecutor):
         with self._lock:
             if self._collector is not None or self._is_shutdown:
                 return
+            # With fork, as in the standard pool, all workers start before the first submit goes on:
+            # where the caller knows which locks are held, but not in its own thread, where a
+            # signal handler may interrupt it.
+            started = threading.Event()
+            fork = self._mp_context.get_start_method(allow_none=False) == "fork"
+            early_workers = self._max_workers if fork else 0
             thread = threading.Thread(
                 target=_collect,
-                args=(self._pool, self._workers),
+                args=(self._pool, self._workers, started, early_workers),
                 name=f"weir-collect-{self._name}" if self._name else "weir-collect",
                 daemon=False,
             )
-            if self._mp_context.get_start_method(allow_none=False) == "fork":
-                # As the standard pool does: here, where the caller knows which locks are held.
-                self._pool.start_workers(self._max_workers)
             with _collectors_lock:
                 if _exiting:
                     self._pool.close()
@@ -487,6 +500,7 @@ class ProcessPoolExecutor(MappingExecutor):
                 thread.start()
                 _collectors[thread] = self._pool
             self._collector = thread
+            started.wait()
 
     # ---- what map needs -------------------------------------------------------------------------
 

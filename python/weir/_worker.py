@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from concurrent.futures.process import _ExceptionWithTraceback
-from multiprocessing import context, reduction
+from multiprocessing import context, reduction, util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from weir import _weir
+from weir._died import RemoteError
 
 PICKLE_PROTOCOL = 5
 
 # The status that goes with a reply.
 RESULT = 0
 EXCEPTION = 1
-
-
-class RemoteError(Exception):
-    """Stands for an exception of a worker that cannot travel: its type, text and traceback."""
 
 
 class Ticket:
@@ -38,6 +38,8 @@ class Ticket:
     def __setstate__(self, state: tuple[list[Any], int]) -> None:
         duplicates, self._seat = state
         self._fds = [duplicate.detach() for duplicate in duplicates]
+        for fd in self._fds:  # spawn hands them over inheritable: programs of a task need none
+            os.set_inheritable(fd, False)
 
     def open(self) -> _weir.Worker:
         memory_fd, bell_fd, parent_fd = self._fds
@@ -48,6 +50,20 @@ def main(
     ticket: Ticket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> None:
     """The life of a worker process."""
+    serve(ticket, initializer, initargs)
+    # Returning would wait for threads that tasks have left behind, perhaps for ever, and the pool
+    # would wait for us.  What multiprocessing does at the end of a process comes first.
+    util._exit_function()  # type: ignore[attr-defined]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
+
+
+def serve(
+    ticket: Ticket, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> None:
+    """Takes and runs tasks until told to leave."""
     # Ctrl-C reaches the whole process group.  The parent decides what it means; a handler, unlike
     # SIG_IGN, is not inherited by programs that a task starts.
     signal.signal(signal.SIGINT, lambda signum, frame: None)

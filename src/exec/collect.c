@@ -506,7 +506,8 @@ static weir_exit account_of_death(weir_pool *pool, unsigned seat)
         pool->opts.reap(pool->opts.process_ctx, seat, &exit);
     else
         weir__reap(exit.pid, &exit.code, &exit.signal);
-    exit.oom = pool->killed ? 0 : oom_verdict(pool, exit.signal);
+    bool known = exit.code >= 0 || exit.signal > 0;
+    exit.oom = pool->killed ? 0 : known ? oom_verdict(pool, exit.signal) : -1;
     return exit;
 }
 
