@@ -271,6 +271,11 @@ static PyObject *admitted(Pool *self, Permit *permit, int rc)
     Py_DECREF(permit);
     if (rc == WEIR_DROPPED && !PyErr_Occurred())
         Py_RETURN_FALSE;
+    if (rc == WEIR_EDEADLK)
+        return ext_raise_text(self->state, rc,
+                              "submit() in a callback of this executor would wait for itself: its "
+                              "backlog is full, and it goes on when the callback returns; use "
+                              "try_submit(), or submit from another thread");
     return rc < 0 ? ext_raise(self->state, rc) : NULL;
 }
 

@@ -561,24 +561,25 @@ def test_a_callback_may_follow_its_task_up_in_a_full_pool(tmp_path: Path) -> Non
 
 
 def test_a_callback_that_would_wait_for_itself_gets_an_error(tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
+    first, rest = tmp_path / "first", tmp_path / "rest"
     with ProcessPoolExecutor(1, max_submit_backlog=2) as pool:
+        followers: list[Future[bool]] = []
         errors: list[BaseException] = []
 
         def too_many(future: Future[bool]) -> None:
             try:
-                for _ in range(5):
-                    pool.submit(wait_for_file, flag)
+                while True:
+                    followers.append(pool.submit(wait_for_file, rest))
             except RuntimeError as error:
                 errors.append(error)
 
-        pool.submit(wait_for_file, flag).add_done_callback(too_many)
-        pool.submit(wait_for_file, tmp_path / "other")
-        flag.touch()
-        flag.unlink()
-        (tmp_path / "other").touch()
-        flag.touch()
-        wait_until(lambda: pool.stats().waiting + pool.stats().running == 0)
+        pool.submit(wait_for_file, first).add_done_callback(too_many)
+        first.touch()
+        wait_until(lambda: bool(errors))
+        assert "would wait for itself" in str(errors[0])
+        assert len(followers) == 3  # one takes over its parent's permit, two were free
+        rest.touch()
+        assert all(follower.result(30) for follower in followers)
 
 
 # ---- cancelling ---------------------------------------------------------------------------------

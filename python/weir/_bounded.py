@@ -7,6 +7,10 @@
 What cannot be done to a foreign future: make it raise `Dropped`.  "drop_oldest" therefore cancels
 the oldest one that lets itself be cancelled (its result is CancelledError), and if none does, drops
 the new task instead.
+
+What the bound does not reach: an executor may keep a cancelled task, with its arguments, until a
+worker comes to it (the standard ones do).  Under "drop_oldest" that is a buffer behind the bound;
+weir's own executors let go at once.
 """
 
 from __future__ import annotations
@@ -271,7 +275,8 @@ def bounded(
 
     "drop_oldest" cancels the oldest future that can still be cancelled: its result is
     CancelledError, for only the executor could make it weir.Dropped.  Where none can be, the new
-    task is dropped, and its future raises weir.Dropped("newest").
+    task is dropped, and its future raises weir.Dropped("newest").  The standard pools keep a
+    cancelled task and its arguments until a worker comes to it; weir's let go at once.
 
     A submit in a done-callback would often wait for the very thread it runs in; where that is so
     it raises RuntimeError.  What is submitted to `executor` directly is not counted.
