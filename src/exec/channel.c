@@ -131,6 +131,24 @@ void weir__channel_fini(weir__channel *channel)
     close(channel->memory_fd);
 }
 
+uint64_t weir__size_of_parts(const weir_bytes *parts, size_t n_parts)
+{
+    uint64_t size = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        size += parts[i].size;
+    return size;
+}
+
+void weir__copy_parts(void *to, const weir_bytes *parts, size_t n_parts)
+{
+    char *at = to;
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].size)
+            memcpy(at, parts[i].data, parts[i].size);
+        at += parts[i].size;
+    }
+}
+
 void weir__ring_worker(weir__seat *seat)
 {
     /* pairs with the fence in worker.c between raising `asleep` and its recheck */

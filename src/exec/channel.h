@@ -30,7 +30,7 @@
 
 #include <stdatomic.h>
 
-#include <weir/base.h>
+#include <weir/worker.h>
 
 #define WEIR__CHANNEL_MAGIC   UINT64_C(0x3130726965770a1b)
 #define WEIR__CHANNEL_VERSION 1u
@@ -134,6 +134,10 @@ bool weir__channel_has_seat(const weir__channel *channel, unsigned seat);
 
 /* Unmaps and closes. */
 void weir__channel_fini(weir__channel *channel);
+
+/* A payload, or a reply, in pieces. */
+uint64_t weir__size_of_parts(const weir_bytes *parts, size_t n_parts);
+void weir__copy_parts(void *to, const weir_bytes *parts, size_t n_parts);
 
 /* Rings a worker's bell if it sleeps; after whatever it is to see has been stored. */
 void weir__ring_worker(weir__seat *seat);

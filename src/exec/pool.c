@@ -293,15 +293,6 @@ bool weir__pool_wants_worker(const weir_pool *pool)
     return pool->live < pool->n_desks && pool->live < pool->tasks.live;
 }
 
-static void copy_parts(unsigned char *to, const weir_bytes *parts, size_t n_parts)
-{
-    for (size_t i = 0; i < n_parts; i++) {
-        if (parts[i].size)
-            memcpy(to, parts[i].data, parts[i].size);
-        to += parts[i].size;
-    }
-}
-
 /* Makes the task and gives it to a worker, or puts it in line. */
 static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint64_t size,
                    const weir__block *block, void *tag, uint64_t *ret_id)
@@ -318,7 +309,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     task->in_size = size;
     task->block = *block;
     if (block->offset == 0)
-        copy_parts(task->in, parts, n_parts);
+        weir__copy_parts(task->in, parts, n_parts);
     pool->accepted++;
     if (ret_id)
         *ret_id = weir__task_id(task);
@@ -333,15 +324,13 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
 int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
                    uint64_t *ret_id)
 {
-    uint64_t size = 0;
-    for (size_t i = 0; i < n_parts; i++)
-        size += parts[i].size;
+    uint64_t size = weir__size_of_parts(parts, n_parts);
     weir__block block = {0};
     if (size > WEIR__IN_BYTES) {
         int rc = weir__arena_alloc(&pool->arena, size, &block);
         if (rc < 0)
             return rc;
-        copy_parts(block.at, parts, n_parts);
+        weir__copy_parts(block.at, parts, n_parts);
     }
     int rc = enqueue(pool, parts, n_parts, size, &block, tag, ret_id);
     if (rc < 0)

@@ -315,15 +315,6 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
 
 /* ---- replying ------------------------------------------------------------------------------ */
 
-static void copy_parts(unsigned char *to, const weir_bytes *parts, size_t n_parts)
-{
-    for (size_t i = 0; i < n_parts; i++) {
-        if (parts[i].size)
-            memcpy(to, parts[i].data, parts[i].size);
-        to += parts[i].size;
-    }
-}
-
 /* The extent is a ring of bytes: positions grow for ever, a reply lies in one piece at
  * position % EXTENT, and [extent_tail, out_head) is not released yet. */
 static bool extent_has(const weir_worker *worker, uint64_t size, uint64_t *ret_position)
@@ -350,7 +341,7 @@ static void reply_by_extent(weir_worker *worker, const weir_bytes *parts, size_t
     worker->out_size = size;
     while (!extent_has(worker, size, &position))
         sleep_unless(worker, extent_has_room, WEIR_FOREVER);
-    copy_parts((unsigned char *)worker->extent + position % WEIR__EXTENT, parts, n_parts);
+    weir__copy_parts((char *)worker->extent + position % WEIR__EXTENT, parts, n_parts);
     worker->out_head = position + size;
     worker->current->out_offset = position;
     finish(worker, OUT_EXTENT);
@@ -375,7 +366,7 @@ static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n
     uint64_t offset = seat->grant_offset;
     void *at = given ? weir__memfd_map(worker->channel.memory_fd, offset, size) : NULL;
     if (at)
-        copy_parts(at, parts, n_parts);
+        weir__copy_parts(at, parts, n_parts);
     weir__memfd_unmap(at, size);
     /* The parent looks at `want` only, and only while `grant` is NONE: this order asks once. */
     atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
@@ -390,9 +381,7 @@ int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *par
     weir__slot *slot = worker->current;
     if (!slot)
         return WEIR_EINVAL;
-    uint64_t size = 0;
-    for (size_t i = 0; i < n_parts; i++)
-        size += parts[i].size;
+    uint64_t size = weir__size_of_parts(parts, n_parts);
     slot->status = status;
     slot->out_size = size;
     if (size > WEIR__EXTENT_MAX)
@@ -401,7 +390,7 @@ int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *par
         reply_by_extent(worker, parts, n_parts, size);
         return 0;
     }
-    copy_parts(slot->out, parts, n_parts);
+    weir__copy_parts(slot->out, parts, n_parts);
     finish(worker, OUT_INLINE);
     return 0;
 }
