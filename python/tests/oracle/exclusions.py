@@ -22,6 +22,7 @@ class Exclusion(NamedTuple):
 _Q = "test_queue."
 _CF = "test_concurrent_futures."
 _PP = _CF + "ProcessPool*ProcessPool"  # each start method
+_PP_BEHIND = _CF + "ProcessPool*[rn]ProcessPool"  # forkserver and spawn, not fork
 _DL = _CF + "ProcessPool*ExecutorDeadlockTest."
 _FI = _CF + "ProcessPool*FailingInitializerTest."
 
@@ -43,8 +44,10 @@ EXCLUSIONS = [
     Exclusion(_DL + "test_error_during_result_unpickle_in_result_handler", "the same, of a result"),
     Exclusion(_DL + "test_exit_during_result_unpickle_in_result_handler", "the same, of a result"),
     # ---- workers start when there is work, behind submit
-    Exclusion(_PP + "ShutdownTest.test_processes_terminate", "counts processes right after submit"),
-    Exclusion(_PP + "ExecutorTest.test_saturation", "counts processes right after submit"),
+    Exclusion(
+        _PP_BEHIND + "ShutdownTest.test_processes_terminate", "counts processes right after submit"
+    ),
+    Exclusion(_PP_BEHIND + "ExecutorTest.test_saturation", "counts processes right after submit"),
     Exclusion(
         _PP + "ShutdownTest.test_cancel_futures",
         "wants one of 50 tasks to be past cancelling before a process can have started",
