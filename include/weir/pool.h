@@ -38,7 +38,7 @@ typedef struct weir_exit {
 } weir_exit;
 
 /* Starts the process that will sit on `seat`; it must come to weir_worker_open (or run the given
- * handler) there.  Called on the collecting thread, no lock held.  < 0: could not. */
+ * handler) there.  Called by collect and start_workers, no lock held.  < 0: could not. */
 typedef int weir_pool_start_fn(void *ctx, unsigned seat, pid_t *ret_pid);
 
 /* The process has ended: reap it, and correct code and signal if more is known of them (of a child

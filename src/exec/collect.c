@@ -387,59 +387,45 @@ static int start_process(weir_pool *pool, unsigned seat, pid_t *ret_pid, int *re
     return WEIR_ESPAWN;
 }
 
-/* Under the mutex: makes a free seat ready for a process; there is one. */
-static int prepare_desk(weir_pool *pool, unsigned *ret_seat)
+/* Makes a seat ready for a process.  Without the mutex, for reserving memory takes long: nobody else
+ * has to do with a desk that is not live. */
+static int prepare_desk(weir_pool *pool, unsigned seat, weir__block *extent)
+{
+    if (extent->offset == 0) {
+        int rc = weir__arena_alloc(&pool->arena, WEIR__EXTENT, extent);
+        if (rc < 0)
+            return rc;
+    }
+    return weir__channel_prepare_seat(&pool->channel, seat, extent->offset,
+                                      pool->opts.tasks_per_worker);
+}
+
+/* Starts one worker on a free seat; there is one.  With the mutex, which is released meanwhile. */
+static int start_one(weir_pool *pool, pid_t *ret_pid)
 {
     unsigned seat = 0;
     while (pool->desks[seat].live)
         seat++;
     weir__desk *desk = &pool->desks[seat];
-    int rc = 0;
-    if (desk->extent.offset == 0)
-        rc = weir__arena_alloc(&pool->arena, WEIR__EXTENT, &desk->extent);
+    weir__block extent = desk->extent;
+    int pidfd = -1;
+    weir__unlock(&pool->mutex);
+    int rc = prepare_desk(pool, seat, &extent);
     if (rc == 0)
-        rc = weir__channel_prepare_seat(&pool->channel, seat, desk->extent.offset,
-                                        pool->opts.tasks_per_worker);
+        rc = start_process(pool, seat, ret_pid, &pidfd);
+    weir__lock(&pool->mutex);
+    desk->extent = extent;
     if (rc < 0)
         return rc;
     desk->live = true;
-    desk->pid = 0;
+    desk->pid = *ret_pid;
+    desk->pidfd = pidfd;
     pool->live++;
     pool->starting++;
-    *ret_seat = seat;
-    return 0;
-}
-
-/* Under the mutex: what came of starting the process. */
-static void settle_start(weir_pool *pool, unsigned seat, int rc, pid_t pid, int pidfd)
-{
-    weir__desk *desk = &pool->desks[seat];
-    if (rc < 0) {
-        desk->live = false;
-        pool->live--;
-        pool->starting--;
-        return;
-    }
-    desk->pid = pid;
-    desk->pidfd = pidfd;
     pool->workers_started++;
     if (pool->killed)
         weir__pidfd_kill(pidfd, SIGKILL);
-}
-
-/* Starts one worker.  With the mutex, which is released meanwhile. */
-static int start_one(weir_pool *pool, pid_t *ret_pid)
-{
-    unsigned seat;
-    int rc = prepare_desk(pool, &seat);
-    if (rc < 0)
-        return rc;
-    int pidfd = -1;
-    weir__unlock(&pool->mutex);
-    rc = start_process(pool, seat, ret_pid, &pidfd);
-    weir__lock(&pool->mutex);
-    settle_start(pool, seat, rc, *ret_pid, pidfd);
-    return rc;
+    return 0;
 }
 
 int weir_pool_start_workers(weir_pool *pool, unsigned n)
