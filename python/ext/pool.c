@@ -257,6 +257,20 @@ static PyType_Spec permit_spec = {
     .slots = permit_slots,
 };
 
+/* Why a task was not accepted, in the words of the standard executor where it has them. */
+static PyObject *raise_refusal(Pool *self, int rc)
+{
+    if (rc == WEIR_EDEADLK)
+        return ext_raise_text(self->state, rc,
+                              "submit() in a callback of this executor would wait for itself: its "
+                              "backlog is full, and it goes on when the callback returns; use "
+                              "try_submit(), or submit from another thread");
+    if (rc != WEIR_ECLOSED)
+        return ext_raise(self->state, rc);
+    PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures after shutdown");
+    return NULL;
+}
+
 /* What admit says of a result of weir_pool_admit: a Permit, False (dropped as the newest), or an
  * exception.  `permit` was made before, so that none can be lost for lack of memory. */
 static PyObject *admitted(Pool *self, Permit *permit, int rc)
@@ -271,12 +285,7 @@ static PyObject *admitted(Pool *self, Permit *permit, int rc)
     Py_DECREF(permit);
     if (rc == WEIR_DROPPED && !PyErr_Occurred())
         Py_RETURN_FALSE;
-    if (rc == WEIR_EDEADLK)
-        return ext_raise_text(self->state, rc,
-                              "submit() in a callback of this executor would wait for itself: its "
-                              "backlog is full, and it goes on when the callback returns; use "
-                              "try_submit(), or submit from another thread");
-    return rc < 0 ? ext_raise(self->state, rc) : NULL;
+    return rc < 0 ? raise_refusal(self, rc) : NULL;
 }
 
 static Permit *new_permit(Pool *self)
@@ -372,7 +381,7 @@ static PyObject *pool_post(PyObject *object, PyObject *args)
         return PyErr_Format(PyExc_MemoryError,
                             "there is not enough shared memory for the task's %zd bytes", size);
     if (rc < 0)
-        return ext_raise(self->state, rc);
+        return raise_refusal(self, rc);
     permit->pool = NULL;
     Py_DECREF(self);
     return PyLong_FromUnsignedLongLong(id);

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 from weir import _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
 from weir._died import WorkerDied, WorkerNotStarted
-from weir._errors import BacklogFull, Dropped, ShutDown, Timeout
+from weir._errors import BacklogFull, Dropped, Timeout
 from weir._future import LazyFuture
 from weir._map import MappingExecutor
 from weir._stats import ProcessPoolStats
@@ -376,8 +376,6 @@ class ProcessPoolExecutor(MappingExecutor):
             if permit is None and self._on_full == "block":
                 self._warn_once_in_event_loop(4)
                 permit = self._pool.admit(self._submit_timeout, False)
-        except ShutDown:
-            raise RuntimeError("cannot schedule new futures after shutdown") from None
         except TimeoutError:
             raise Timeout(
                 f"no room in the backlog within submit_timeout={self._submit_timeout} s; "
@@ -399,10 +397,7 @@ class ProcessPoolExecutor(MappingExecutor):
             data = _dump(fn, args, kwargs)
         except Exception as error:
             return _failed(error)
-        try:
-            permit = self._pool.try_admit()
-        except ShutDown:
-            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        permit = self._pool.try_admit()
         if not permit:
             return _failed(Dropped("newest"))
         return self._post(permit, lambda: data)
@@ -413,10 +408,7 @@ class ProcessPoolExecutor(MappingExecutor):
         Never waits, drops or runs anything, whatever `on_full` says.
         """
         self._ensure_collector()
-        try:
-            permit = self._pool.try_admit_wait()
-        except ShutDown:
-            raise RuntimeError("cannot schedule new futures after shutdown") from None
+        permit = self._pool.try_admit_wait()
         return self._post(permit, lambda: _dump(fn, args, kwargs)) if permit else None
 
     def _submit_wait(
@@ -430,8 +422,6 @@ class ProcessPoolExecutor(MappingExecutor):
             if permit is None:
                 self._warn_once_in_event_loop(6)
                 permit = self._pool.admit(timeout, True)
-        except ShutDown:
-            raise RuntimeError("cannot schedule new futures after shutdown") from None
         except TimeoutError:
             raise Timeout(f"no room in the backlog within {timeout} s") from None
         assert permit
@@ -455,8 +445,6 @@ class ProcessPoolExecutor(MappingExecutor):
         future._pool = self._pool
         try:
             future._id = self._pool.post(permit, future, data)
-        except ShutDown:
-            raise RuntimeError("cannot schedule new futures after shutdown") from None
         except MemoryError as error:
             permit.release()
             return _failed(error)
