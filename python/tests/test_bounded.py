@@ -317,7 +317,7 @@ def test_an_interrupted_submit_keeps_no_permit(inner: ByHand, unraisable: list[A
     def settle() -> None:
         while inner.tasks:
             inner.run_one()
-        assert in_use(pool) == 0
+        assert in_use(pool) == pool.stats().inside == 0
 
     storm(step, settle)
     check_law(pool)

@@ -753,7 +753,9 @@ def storm(step: Callable[[], object], settle: Callable[[], object], seconds: flo
     kept = []
 
     def ring(signum: int, frame: object) -> None:
+        nonlocal armed
         if armed:
+            armed = False  # a second one would interrupt what mends after the first
             raise Alarm
 
     stop = threading.Event()
@@ -776,7 +778,6 @@ def storm(step: Callable[[], object], settle: Callable[[], object], seconds: flo
                 step()
                 armed = False
             except Alarm as error:
-                armed = False
                 kept.append(error)
             settle()
     finally:

@@ -77,11 +77,11 @@ class _Bound(Admission):
         kwargs: dict[str, Any],
     ) -> Future[Any]:
         entry = _Inside(self.permits)
-        with self.lock:
-            self.check_open()
-            self.accepted += 1
-            self.inside[entry] = None
         try:
+            with self.lock:
+                self.check_open()
+                self.accepted += 1
+                self.inside[entry] = None
             entry.permit.take(permit)
             # Not under the lock: it may wait for a completion, which needs the lock.
             entry.future = self.executor.submit(fn, *args, **kwargs)
@@ -102,10 +102,11 @@ class _Bound(Admission):
         if future is not None:  # a signal, when the executor had the task already
             future.add_done_callback(lambda done: self.on_done(entry, done))
             return
+        entry.permit.release()
         with self.lock:
-            self.accepted -= 1
-            del self.inside[entry]
-            entry.permit.release()
+            if entry in self.inside:
+                self.accepted -= 1
+                del self.inside[entry]
 
     def on_done(self, entry: _Inside, future: Future[Any]) -> None:
         """In the thread that completed or cancelled it; nothing the second time."""
