@@ -7,7 +7,8 @@
  *             by admit, given back exactly once.
  * Law:        accepted == completed + dropped (by reason) + cancelled + inside, at every snapshot.
  * Ownership:  post copies the payload; the tag stays a pointer of the caller's, handed back exactly
- *             once: in a completion, to on_drop, or by a successful weir_pool_cancel.
+ *             once: in a completion (of a batch: the last), to on_drop, or by a successful
+ *             weir_pool_cancel.
  * Crash:      a worker may die at any instruction.  The task it was running is run again (retries)
  *             or completes as DIED; those it had not started go to others; it is replaced.  When
  *             the parent dies, the workers die within a second; nothing has a name, so nothing
@@ -98,7 +99,17 @@ WEIR_API int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_p
 WEIR_API int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
                               weir_time deadline, uint64_t *ret_id);
 
-/* Takes a task back that no worker has started: 0, and the tag is the caller's; WEIR_ENOTASK. */
+/* Posts a batch: a task of `items` (> 0) items, numbered from 0, whose worker claims and replies to
+ * one by one (weir_worker_next_item).  When workers idle, those that have not begun are shared out.
+ * A worker that dies loses the one item that it ran: the replies before it are kept, the others go
+ * to another worker.  So a batch completes in one or more parts, of which the last says so.  Each
+ * part counts as a task and has a permit.  Errors as of weir_pool_post; WEIR_EINVAL: no items. */
+WEIR_API int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts,
+                                  uint32_t items, void *tag, uint64_t *ret_id);
+
+/* Takes a task back that no worker has started: 0, and the tag is the caller's; WEIR_ENOTASK.  Of a
+ * batch that has begun, the items that have not are taken back all the same; nothing is said of
+ * them, and the tag comes with the last completion. */
 WEIR_API int weir_pool_cancel(weir_pool *pool, uint64_t id);
 
 /* 1: a worker runs it; 0: it waits; WEIR_ENOTASK: completed, dropped or cancelled. */
@@ -117,6 +128,11 @@ typedef struct weir_completion {
     void *tag;
     uint64_t id;
     weir_outcome outcome;
+    bool is_batch;
+    bool last;         /* the tag is the caller's again; else more of its batch will come */
+    uint32_t first;    /* of a batch: the replies are those of `items` items from this one on; */
+    uint32_t items;    /* with DIED, the one behind them killed its worker; with NO_MEMORY there
+                          are no replies to them; with NOT_STARTED they never began */
     int32_t status;    /* of weir_worker_reply */
     unsigned attempts; /* workers that began it */
     const void *data;  /* valid until the next collect */

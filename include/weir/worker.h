@@ -32,6 +32,7 @@ typedef struct weir_task {
     uint64_t id;
     const void *data;
     size_t size;
+    bool is_batch; /* of items: see below */
 } weir_task;
 
 /* Sits down.  The worker owns the descriptors from then on.  WEIR_EINVAL (not a weir channel, or
@@ -60,8 +61,26 @@ WEIR_API int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_tim
 WEIR_API int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *parts,
                                size_t n_parts);
 
-/* The handler of workers that the pool forks itself: calls weir_worker_reply once.  A worker whose
- * handler returns without a reply is ended with exit code 1, and the task completes as DIED. */
+/* ---- a batch of items ------------------------------------------------------------------- */
+
+/* Claims the next item of the batch taken last: 0, and from here on the item counts as started.
+ * < 0: WEIR_ECLOSED: no item is left, others take those that are, or there is no more room for
+ * replies here: end the batch.  WEIR_EINVAL: not a batch, or the item before has had no reply. */
+WEIR_API int weir_worker_next_item(weir_worker *worker, uint32_t *ret_item);
+
+/* Replies to the item claimed last with the bytes of `parts` in order.  They follow those of the item
+ * before: how to tell them apart is the caller's business.  They are safe from here on, even if the
+ * worker dies.  May wait for the parent.  < 0: WEIR_ENOSHM: there is no room, and the item has had no
+ * reply; one of up to 4 KiB finds room in any case.  WEIR_EINVAL: no item is claimed. */
+WEIR_API int weir_worker_reply_item(weir_worker *worker, const weir_bytes *parts, size_t n_parts);
+
+/* Ends the batch, instead of weir_worker_reply.  WEIR_EINVAL: not a batch, or the item claimed last
+ * has had no reply. */
+WEIR_API int weir_worker_end_batch(weir_worker *worker);
+
+/* The handler of workers that the pool forks itself: calls weir_worker_reply once; of a batch
+ * next_item and reply_item in turn, then end_batch.  A worker whose handler returns without that is
+ * ended with exit code 1, and the task completes as DIED. */
 typedef void weir_handler_fn(weir_worker *worker, const weir_task *task, void *ctx);
 
 #ifdef __cplusplus

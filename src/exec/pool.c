@@ -197,13 +197,29 @@ static weir__task *take_oldest(weir_pool *pool)
     }
 }
 
-/* Settles a task that was taken back, and returns what is to be freed without the mutex. */
-static weir__block settle(weir_pool *pool, weir__task *task)
+/* What is left of a task that was taken back. */
+struct taken {
+    void *tag;
+    bool last;         /* the tag is the caller's again; else other parts of a batch have it */
+    weir__block block; /* to be freed without the mutex */
+};
+
+static struct taken settle(weir_pool *pool, weir__task *task)
 {
-    weir__block block = task->block;
+    struct taken taken = {.tag = task->tag, .last = true, .block = task->block};
+    if (task->batch)
+        taken.last = weir__batch_leave(task, &taken.block);
     weir__tasks_retire(&pool->tasks, task);
     weir__tasks_free(&pool->tasks, task);
-    return block;
+    return taken;
+}
+
+/* Without the mutex. */
+static void report_drop(weir_pool *pool, struct taken *taken, weir_drop_reason reason)
+{
+    weir__arena_free(&pool->arena, &taken->block);
+    if (taken->last)
+        pool->opts.on_drop(taken->tag, reason, pool->opts.drop_ctx);
 }
 
 /* Drops the oldest task for a newer one, which gets its permit.  With the mutex, returns without. */
@@ -217,11 +233,9 @@ static int drop_oldest(weir_pool *pool)
         weir__unlock(&pool->mutex);
         return WEIR_DROPPED;
     }
-    void *tag = task->tag;
-    weir__block block = settle(pool, task);
+    struct taken taken = settle(pool, task);
     weir__unlock(&pool->mutex);
-    weir__arena_free(&pool->arena, &block);
-    pool->opts.on_drop(tag, reason, pool->opts.drop_ctx);
+    report_drop(pool, &taken, reason);
     return WEIR_KEPT;
 }
 
@@ -293,9 +307,9 @@ bool weir__pool_wants_worker(const weir_pool *pool)
     return pool->live < pool->n_desks && pool->live < pool->tasks.live;
 }
 
-/* Makes the task and gives it to a worker, or puts it in line. */
+/* Makes the task (items > 0: a batch) and gives it to a worker, or puts it in line. */
 static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint64_t size,
-                   const weir__block *block, void *tag, uint64_t *ret_id)
+                   const weir__block *block, uint32_t items, void *tag, uint64_t *ret_id)
 {
     weir__after after = {0};
     weir__lock(&pool->mutex);
@@ -308,6 +322,12 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     task->tag = tag;
     task->in_size = size;
     task->block = *block;
+    if (items > 0 && !weir__batch_begin(task, items)) {
+        weir__tasks_retire(&pool->tasks, task);
+        weir__tasks_free(&pool->tasks, task);
+        weir__unlock(&pool->mutex);
+        return WEIR_ENOMEM;
+    }
     if (block->offset == 0)
         weir__copy_parts(task->in, parts, n_parts);
     pool->accepted++;
@@ -321,8 +341,8 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     return 0;
 }
 
-int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
-                   uint64_t *ret_id)
+static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items, void *tag,
+                uint64_t *ret_id)
 {
     uint64_t size = weir__size_of_parts(parts, n_parts);
     weir__block block = {0};
@@ -332,10 +352,22 @@ int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, voi
             return rc;
         weir__copy_parts(block.at, parts, n_parts);
     }
-    int rc = enqueue(pool, parts, n_parts, size, &block, tag, ret_id);
+    int rc = enqueue(pool, parts, n_parts, size, &block, items, tag, ret_id);
     if (rc < 0)
         weir__arena_free(&pool->arena, &block);
     return rc;
+}
+
+int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
+                   uint64_t *ret_id)
+{
+    return post(pool, parts, n_parts, 0, tag, ret_id);
+}
+
+int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items,
+                         void *tag, uint64_t *ret_id)
+{
+    return items > 0 ? post(pool, parts, n_parts, items, tag, ret_id) : WEIR_EINVAL;
 }
 
 int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
@@ -395,6 +427,12 @@ static void deal_to(weir_pool *pool, weir__desk *desk, weir__task *task)
     slot->in_offset = task->block.offset;
     if (task->block.offset == 0)
         memcpy(slot->in, task->in, task->in_size);
+    slot->is_batch = task->batch != NULL;
+    if (task->batch) { /* relaxed: published with the slot */
+        atomic_store_explicit(&slot->span, weir__pair(task->first, task->limit),
+                              memory_order_relaxed);
+        atomic_store_explicit(&slot->filled, 0, memory_order_relaxed);
+    }
     desk->tasks[desk->dealt % WEIR__SLOTS] = task->index;
     desk->dealt++;
     desk->held++;
@@ -443,21 +481,22 @@ static bool take_back(weir_pool *pool, weir__task *task)
 int weir_pool_cancel(weir_pool *pool, uint64_t id)
 {
     weir__after after = {0};
-    weir__block block = {0};
+    struct taken taken = {0};
     weir__lock(&pool->mutex);
     weir__task *task = weir__tasks_find(&pool->tasks, id);
-    bool taken = task && take_back(pool, task);
-    if (taken) {
+    if (task && take_back(pool, task)) {
         pool->cancelled++;
-        block = settle(pool, task);
+        taken = settle(pool, task);
         weir__pool_give_permits(pool, 1, &after);
         weir__pool_deal(pool, &after);
         after.kick = pool->closed;
+    } else if (task && task->batch) { /* its worker goes on to the end of one item */
+        weir__batch_cut(weir__slot_at(&pool->desks[task->seat], task->position), task, 0);
     }
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
-    weir__arena_free(&pool->arena, &block);
-    return taken ? 0 : WEIR_ENOTASK;
+    weir__arena_free(&pool->arena, &taken.block);
+    return taken.last ? 0 : WEIR_ENOTASK;
 }
 
 int weir_pool_is_running(weir_pool *pool, uint64_t id)
@@ -594,14 +633,12 @@ size_t weir_pool_discard(weir_pool *pool)
             weir__pool_do_after(pool, &after);
             return n;
         }
-        void *tag = task->tag;
-        weir__block block = settle(pool, task);
+        struct taken taken = settle(pool, task);
         pool->dropped[WEIR_DROP_DISCARDED]++;
         weir__pool_give_permits(pool, 1, &after);
         weir__unlock(&pool->mutex);
         weir__pool_do_after(pool, &after);
-        weir__arena_free(&pool->arena, &block);
-        pool->opts.on_drop(tag, WEIR_DROP_DISCARDED, pool->opts.drop_ctx);
+        report_drop(pool, &taken, WEIR_DROP_DISCARDED);
     }
 }
 

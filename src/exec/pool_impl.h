@@ -14,7 +14,7 @@
 #include <weir/pool.h>
 
 #include "base/mutex.h"
-#include "exec/tasks.h"
+#include "exec/batch.h"
 #include "flow/waitq.h"
 #include "model/ring_depth.h"
 
@@ -35,13 +35,16 @@ typedef struct weir__desk {
     uint64_t freed;   /* slots before it may be dealt again */
     uint64_t scanned; /* slots before it are collected or skipped */
     uint64_t dealt;
-    unsigned held;               /* tasks it has */
-    uint64_t total;              /* tasks dealt to this process */
-    uint64_t release_to;         /* extent position collected so far */
-    weir_time progressed;        /* when it last took or finished something, as far as we saw */
-    weir__block extent;          /* reply space; kept for the next process */
-    weir__block granted;         /* for the large reply it is writing */
-    weir__block collected;       /* a large reply that the caller reads until the next collect */
+    unsigned held;         /* tasks it has */
+    uint64_t total;        /* tasks dealt to this process */
+    uint64_t release_to;   /* extent position collected so far */
+    weir_time progressed;  /* when it last took or finished something, as far as we saw */
+    weir_time cut;         /* when it last lost items of its batch */
+    void *remains;         /* replies of its last process to items of a batch, which the caller
+                                    reads until the next collect.  Collector only. */
+    weir__block extent;    /* reply space; kept for the next process */
+    weir__block granted;   /* for the large reply it is writing */
+    weir__block collected; /* a large reply that the caller reads until the next collect */
     uint32_t tasks[WEIR__SLOTS]; /* by slot; WEIR__NO_TASK: none or revoked */
 } weir__desk;
 
