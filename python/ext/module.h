@@ -27,6 +27,7 @@
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
+    X(PyTypeObject, failure_type)                                                                  \
     X(PyObject, full)       /* queue.Full */                                                       \
     X(PyObject, empty)      /* queue.Empty */                                                      \
     X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
@@ -53,6 +54,13 @@ int ext_permits_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
+
+__attribute__((weak)) int ext_items_add(PyObject *module, module_state *state);
+
+/* Runs the items of the batch that the worker has taken, and replies to each: items.c.  load(view)
+ * unpickles, dump(value) and dump_error(exception) pickle.  -1: an exception that ends the worker. */
+int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObject *load,
+                  PyObject *dump, PyObject *dump_error);
 
 /* How often this process image has been forked from another; an object made in generation n is
  * unusable in every other. */

@@ -346,15 +346,23 @@ static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignor
 /* Payloads above this are copied without the GIL. */
 #define COPY_WITH_GIL (32 << 10)
 
-static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint64_t *ret_id)
+static int post_part(weir_pool *pool, const weir_bytes *part, uint32_t items, PyObject *tag,
+                     uint64_t *ret_id)
+{
+    return items > 0 ? weir_pool_post_batch(pool, part, 1, items, tag, ret_id)
+                     : weir_pool_post(pool, part, 1, tag, ret_id);
+}
+
+static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint32_t items,
+                uint64_t *ret_id)
 {
     weir_bytes part = {data->buf, (size_t)data->len};
     int rc;
     Py_INCREF(tag); /* before: it may be collected at once */
     if (data->len <= COPY_WITH_GIL) {
-        rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+        rc = post_part(pool, &part, items, tag, ret_id);
     } else {
-        Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+        Py_BEGIN_ALLOW_THREADS rc = post_part(pool, &part, items, tag, ret_id);
         Py_END_ALLOW_THREADS
     }
     if (rc < 0)
@@ -362,19 +370,21 @@ static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint64_t 
     return rc;
 }
 
-/* post(permit, tag, data) -> id; the permit is used unless it raises. */
+/* post(permit, tag, data, items=0) -> id; items > 0: a batch of so many, from dump_calls.  The permit
+ * is used unless it raises. */
 static PyObject *pool_post(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
     Permit *permit;
     PyObject *tag;
     Py_buffer data;
+    unsigned items = 0;
     weir_pool *pool = pool_of(object);
-    if (!pool ||
-        !PyArg_ParseTuple(args, "O!Oy*:post", self->state->pool_permit_type, &permit, &tag, &data))
+    if (!pool || !PyArg_ParseTuple(args, "O!Oy*|I:post", self->state->pool_permit_type, &permit,
+                                   &tag, &data, &items))
         return NULL;
     uint64_t id = 0;
-    int rc = permit->pool == self ? post(pool, tag, &data, &id) : WEIR_EINVAL;
+    int rc = permit->pool == self ? post(pool, tag, &data, items, &id) : WEIR_EINVAL;
     Py_ssize_t size = data.len;
     PyBuffer_Release(&data);
     if (rc == WEIR_ENOSHM)
@@ -418,7 +428,16 @@ static PyObject *exit_tuple(const weir_exit *exit)
                          (unsigned long long)exit->peak_rss_bytes, exit->oom);
 }
 
-/* (tag, outcome, status, data, attempts, exit) */
+/* Of a batch: (first, items, last). */
+static PyObject *part_tuple(const weir_completion *completion)
+{
+    if (!completion->is_batch)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(IIO)", completion->first, completion->items,
+                         completion->last ? Py_True : Py_False);
+}
+
+/* (tag, outcome, status, data, service seconds, exit, part) */
 static PyObject *completion_tuple(const weir_completion *completion)
 {
     static const char nothing[1];
@@ -429,13 +448,16 @@ static PyObject *completion_tuple(const weir_completion *completion)
                              completion->outcome == WEIR_OUTCOME_NOT_STARTED
                          ? exit_tuple(&completion->exit)
                          : Py_NewRef(Py_None);
-    if (!view || !exit) {
+    PyObject *part = part_tuple(completion);
+    if (!view || !exit || !part) {
         Py_XDECREF(view);
         Py_XDECREF(exit);
+        Py_XDECREF(part);
         return NULL;
     }
-    return Py_BuildValue("(OiiNIN)", (PyObject *)completion->tag, (int)completion->outcome,
-                         (int)completion->status, view, completion->attempts, exit);
+    return Py_BuildValue("(OiiNdNN)", (PyObject *)completion->tag, (int)completion->outcome,
+                         (int)completion->status, view, (double)completion->service_ns / 1e9, exit,
+                         part);
 }
 
 #define BATCH 64
@@ -473,8 +495,11 @@ static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
     for (int64_t i = 0; i < n; i++) {
         PyObject *item = list ? completion_tuple(&completions[i]) : NULL;
         if (item && PyList_Append(list, item) == 0) {
-            Py_DECREF((PyObject *)completions[i].tag);
-        } else { /* no memory even for a tuple: the future is told, if that is possible */
+            if (completions[i].last)
+                Py_DECREF((PyObject *)completions[i].tag);
+        } else if (!completions[i].last) {
+            PyErr_Clear(); /* no memory: these items count as never done */
+        } else {           /* no memory even for a tuple: the future is told, if that is possible */
             PyErr_Clear();
             let_go(self, completions[i].tag, "lost for lack of memory");
         }

@@ -4,6 +4,7 @@
 typedef struct {
     PyObject_HEAD weir_worker *worker;
     module_state *state;
+    weir_task task; /* taken last */
 } Worker;
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -53,23 +54,40 @@ static PyObject *worker_fail(PyObject *object, PyObject *message)
     Py_RETURN_NONE;
 }
 
-/* take(): the next task's bytes, readable until reply; None: leave. */
+/* take(): the next task's bytes, readable until reply; True: run_batch is to run it; None: leave. */
 static PyObject *worker_take(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     Worker *self = (Worker *)object;
-    weir_task task;
-    int rc = weir_worker_take(self->worker, &task, WEIR_POLL);
+    weir_task *task = &self->task;
+    int rc = weir_worker_take(self->worker, task, WEIR_POLL);
     while (rc == WEIR_EEMPTY || rc == WEIR_ENOSHM) { /* ENOSHM: that task has failed, the next */
         ext_wait wait;
         ext_wait_begin(&wait);
-        rc = weir_worker_take(self->worker, &task, WEIR_FOREVER);
+        rc = weir_worker_take(self->worker, task, WEIR_FOREVER);
         ext_wait_end(&wait);
     }
     if (rc == WEIR_ECLOSED)
         Py_RETURN_NONE;
     if (rc < 0)
         return ext_raise(self->state, rc);
-    return PyMemoryView_FromMemory((char *)task.data, (Py_ssize_t)task.size, PyBUF_READ);
+    if (task->is_batch)
+        Py_RETURN_TRUE;
+    return PyMemoryView_FromMemory((char *)task->data, (Py_ssize_t)task->size, PyBUF_READ);
+}
+
+/* run_batch(load, dump, dump_error): each item of the batch taken last, with a reply to each. */
+static PyObject *worker_run_batch(PyObject *object, PyObject *args)
+{
+    Worker *self = (Worker *)object;
+    PyObject *load, *dump, *dump_error;
+    if (!PyArg_ParseTuple(args, "OOO:run_batch", &load, &dump, &dump_error))
+        return NULL;
+    if (ext_run_batch(self->worker, self->task.data, self->task.size, load, dump, dump_error) < 0)
+        return NULL;
+    int rc = weir_worker_end_batch(self->worker);
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    Py_RETURN_NONE;
 }
 
 /* reply(status, data) */
@@ -94,6 +112,7 @@ static PyMethodDef worker_methods[] = {
     {"fail", worker_fail, METH_O, NULL},
     {"take", worker_take, METH_NOARGS, NULL},
     {"reply", worker_reply, METH_VARARGS, NULL},
+    {"run_batch", worker_run_batch, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,11 +16,10 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal, TypeVar
 
 from weir import _weir, _worker
@@ -28,7 +27,7 @@ from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_e
 from weir._died import WorkerDied, WorkerNotStarted
 from weir._errors import BacklogFull, Dropped, Timeout
 from weir._future import LazyFuture
-from weir._map import MappingExecutor
+from weir._map import BatchFuture, MappingExecutor
 from weir._stats import ProcessPoolStats
 
 T = TypeVar("T")
@@ -44,6 +43,7 @@ class _TaskFuture(LazyFuture[T]):
 
     _pool: _weir.Pool | None = None  # None: not in the pool
     _id = 0
+    seconds = 0.0  # how long the task ran
 
     def cancel(self) -> bool:
         pool = self._pool
@@ -59,8 +59,54 @@ class _TaskFuture(LazyFuture[T]):
         return super().running()
 
 
+class _BatchOfOne(_TaskFuture[T], BatchFuture):
+    """A batch that is a plain task: its result is the only one of the list."""
+
+    def set_result(self, result: Any) -> None:
+        super().set_result([result])  # type: ignore[arg-type]
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if exception is None:
+            super().set_exception(None)
+        else:
+            super().set_result([_weir.Failure(exception)])  # type: ignore[arg-type]
+
+
+_MISSING = object()
+
+
+class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
+    """The results of a batch that the pool takes apart: they come in parts, in any order."""
+
+    def __init__(self, items: int, errors: dict[int, Exception]) -> None:
+        super().__init__()
+        self._results = [_MISSING] * items
+        self._errors = errors  # of items that could not be pickled
+
+    def take_part(
+        self,
+        first: int,
+        items: int,
+        outcome: int,
+        data: memoryview,
+        error: Callable[[], BaseException],
+    ) -> None:
+        if outcome in (_REPLIED, _DIED):
+            results = _weir.load_results(data, items, first, pickle.loads, self._errors)
+            self._results[first : first + items] = results
+            if outcome == _DIED:
+                self._results[first + items] = _weir.Failure(error())
+        else:
+            self._results[first : first + items] = [_weir.Failure(error())] * items
+
+    def end(self, reason: BaseException) -> None:
+        """No more will come; what is missing has that reason."""
+        missing = _weir.Failure(reason)
+        self.set_result([missing if r is _MISSING else r for r in self._results])
+
+
 def _dump(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
+    return _worker.dump((fn, args, kwargs))
 
 
 def _failed(error: Exception) -> Future[Any]:
@@ -76,12 +122,18 @@ def _tell_waiters(future: Future[Any]) -> None:
             future.set_running_or_notify_cancel()
 
 
+_CANCELS = ("cancelled", "discarded")  # the latter: shutdown(cancel_futures=True)
+
+
 def _let_go(future: Future[Any], reason: str) -> None:
     """The pool has let go of a task that no worker has started.
 
     Called again if a signal handler or a callback raised in the middle of it.
     """
-    if reason in ("cancelled", "discarded"):  # the latter: shutdown(cancel_futures=True)
+    if isinstance(future, _BatchFuture) and any(r is not _MISSING for r in future._results):
+        if not future.done():  # a part was left in line
+            future.end(CancelledError() if reason in _CANCELS else Dropped(reason))
+    elif reason in _CANCELS:
         try:
             Future.cancel(future)
         finally:
@@ -172,6 +224,21 @@ def _not_started(
     )
 
 
+def _error_of(
+    outcome: int,
+    data: memoryview,
+    exit: tuple[int, int, int, int, int] | None,
+    workers: _Workers,
+) -> Exception:
+    """Why there is no reply."""
+    if outcome == _NO_MEMORY:
+        return MemoryError("the task or its result did not fit into the machine's shared memory")
+    assert exit is not None
+    if outcome == _DIED:
+        return _worker_died(exit)
+    return _not_started(data, exit, workers.start_error)
+
+
 def _complete(
     future: Future[Any],
     outcome: int,
@@ -192,16 +259,28 @@ def _complete(
                 future.set_exception(value)
             else:
                 future.set_result(value)
-    elif outcome == _NO_MEMORY:
-        future.set_exception(
-            MemoryError("the task or its result did not fit into the machine's shared memory")
-        )
-    elif outcome == _DIED:
-        assert exit is not None
-        future.set_exception(_worker_died(exit))
     else:
-        assert exit is not None
-        future.set_exception(_not_started(data, exit, workers.start_error))
+        future.set_exception(_error_of(outcome, data, exit, workers))
+
+
+def _take_part(
+    future: _BatchFuture,
+    outcome: int,
+    data: memoryview,
+    exit: tuple[int, int, int, int, int] | None,
+    part: tuple[int, int, bool],
+    workers: _Workers,
+) -> bool:
+    """Of a batch; whether it was the last."""
+    first, items, last = part
+    try:
+        with data:
+            future.take_part(
+                first, items, outcome, data, lambda: _error_of(outcome, data, exit, workers)
+            )
+    except BaseException:  # no memory for the results: they count as never done
+        _LOGGER.exception("exception while reading results of %r", future)
+    return last
 
 
 def _collect(
@@ -214,21 +293,28 @@ def _collect(
         batch = pool.collect()
         if batch is None:
             return
-        for future, outcome, status, data, _attempts, exit in batch:
+        for future, outcome, status, data, seconds, exit, part in batch:
+            if part is not None and not _take_part(future, outcome, data, exit, part, workers):
+                future.seconds += seconds
+                continue
+            future.seconds += seconds
             # A callback may submit one follow-up without waiting for itself: it takes over the
             # permit of the task that has just ended, so that one is given back after it.
             followed = bool(future._done_callbacks)
             if not followed:
                 pool.settle()
             try:
-                with data:
-                    _complete(future, outcome, status, data, exit, workers)
+                if part is not None:
+                    future.end(CancelledError())
+                else:
+                    with data:
+                        _complete(future, outcome, status, data, exit, workers)
                 future._pool = None  # not before: until it is done, cancel() has to ask the pool
             except BaseException:  # SystemExit of a callback; a state set by the user
                 _LOGGER.exception("exception while completing %r", future)
             if followed:
                 pool.settle()
-        del batch, future, data  # do not keep results alive while waiting
+        del batch, future, data, part  # do not keep results alive while waiting
 
 
 # ---- at exit ------------------------------------------------------------------------------------
@@ -416,38 +502,56 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[T]:
         """As `submit`, but waits for room whatever `on_full` is."""
         self._ensure_collector()
-        permit: _weir.Permit | Literal[False] | None
-        try:
-            permit = self._pool.try_admit_wait()
-            if permit is None:
-                self._warn_once_in_event_loop(6)
-                permit = self._pool.admit(timeout, True)
-        except TimeoutError:
-            raise Timeout(f"no room in the backlog within {timeout} s") from None
-        assert permit
+        permit = self._permit_for_map(True, timeout)
+        assert permit is not None
         return self._post(permit, lambda: _dump(fn, args, {}))
+
+    def _permit_for_map(self, wait: bool, timeout: float | None) -> _weir.Permit | None:
+        permit: _weir.Permit | Literal[False] | None = self._pool.try_admit_wait()
+        if permit is None and wait:
+            self._warn_once_in_event_loop(7)
+            try:
+                permit = self._pool.admit(timeout, True)
+            except TimeoutError:
+                raise Timeout(f"no room in the backlog within {timeout} s") from None
+            assert permit
+        return permit or None
 
     def _warn_once_in_event_loop(self, stacklevel: int) -> None:
         if not self._has_warned:
             self._has_warned = warn_in_event_loop(stacklevel)
 
-    def _post(self, permit: _weir.Permit, dump: Callable[[], Any]) -> Future[Any]:
+    def _post(
+        self,
+        permit: _weir.Permit,
+        dump: Callable[[], Any],
+        future: _TaskFuture[Any] | None = None,
+    ) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
+        if future is None:
+            future = _TaskFuture()
         try:
             data = dump()
         except Exception as error:
             permit.release()  # before anybody sees the error
-            return _failed(error)
+            future.set_exception(error)
+            return future
         except BaseException:
             permit.release()  # not only when the traceback goes
             raise
-        future: _TaskFuture[Any] = _TaskFuture()
+        return self._post_as(future, permit, data, 0)
+
+    def _post_as(
+        self, future: _TaskFuture[Any], permit: _weir.Permit, data: Any, items: int
+    ) -> Future[Any]:
+        """items > 0: a batch of so many."""
         future._pool = self._pool
         try:
-            future._id = self._pool.post(permit, future, data)
+            future._id = self._pool.post(permit, future, data, items)
         except MemoryError as error:
             permit.release()
-            return _failed(error)
+            future._pool = None
+            future.set_exception(error)
         finally:
             permit.release()
         return future
@@ -493,7 +597,37 @@ class ProcessPoolExecutor(MappingExecutor):
     # ---- what map needs -------------------------------------------------------------------------
 
     _map_in_batches = True
-    _map_seals = True
+    _BATCH_BYTES = 256 << 10  # of arguments in a batch
+
+    def _submit_batch(
+        self,
+        fn: Callable[..., Any],
+        calls: list[Any],
+        n_args: int,
+        wait: bool,
+        timeout: float | None,
+    ) -> tuple[Future[Any] | None, int]:
+        self._ensure_collector()
+        permit = self._permit_for_map(wait, timeout)
+        if permit is None:
+            return None, 0
+        if len(calls) > 1 and n_args <= 64:
+            try:
+                payload, items, errors = _weir.dump_calls(
+                    bytes(_worker.dump(fn)), calls, n_args, _worker.dump, self._BATCH_BYTES
+                )
+            except Exception:
+                pass  # fn cannot be pickled: the error of each item alone
+            except BaseException:
+                permit.release()
+                raise
+            else:
+                if items > 1:
+                    future = _BatchFuture(items, errors)
+                    return self._post_as(future, permit, payload, items), items
+        # Alone it is a plain task, and its large buffers travel out of band.
+        args = (calls[0],) if n_args == 1 else calls[0]
+        return self._post(permit, lambda: _dump(fn, args, {}), _BatchOfOne()), 1
 
     @property
     def _map_window(self) -> int:

@@ -81,9 +81,17 @@ def serve(
         task = worker.take()
         if task is None:
             return
+        if task is True:
+            worker.run_batch(pickle.loads, dump, dump_exception)
+            continue
         status, reply = run(task)
         worker.reply(status, reply)
         del task, reply  # nothing of a task outlives it here
+
+
+def dump(value: object) -> Any:
+    """Pickles a value as multiprocessing does."""
+    return ForkingPickler.dumps(value, PICKLE_PROTOCOL)
 
 
 def run(task: memoryview) -> tuple[int, Any]:
@@ -92,7 +100,7 @@ def run(task: memoryview) -> tuple[int, Any]:
         with task:
             fn, args, kwargs = pickle.loads(task)
         result = fn(*args, **kwargs)
-        return RESULT, ForkingPickler.dumps(result, PICKLE_PROTOCOL)
+        return RESULT, dump(result)
     except BaseException as error:
         return EXCEPTION, dump_exception(error)
 
