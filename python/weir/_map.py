@@ -8,6 +8,7 @@ What an executor provides (see `MappingExecutor`):
     _map_window                      tasks it can have inside: backlog + workers
     _map_in_batches                  a task costs it so much that small calls should travel together
     _submit_batch(...)               submits a batch as the executor knows how; default: as one task
+    _map_reports                     and tells how long it took at once, not when its turn comes
 
 Rules:
 
@@ -90,10 +91,10 @@ class BatchSize:
 class BatchFuture:
     """Mixed into the future of a batch whose result is a list, with a Failure for each exception.
 
-    seconds: how long its items ran, all together.
+    report is called before it is done, with the seconds that its items ran, all together.
     """
 
-    seconds: float
+    report: Callable[[float], object] | None = None
 
 
 class _Raised:
@@ -294,8 +295,11 @@ class MapIterator(Results[R], Iterator[R], Generic[R]):
             future: Future[Any] | None
             timeout = self._remaining() if wait else None
             if self._batch_size is not None:
+                report = None
+                if isinstance(self._batch_size, BatchSize):
+                    report = self._batch_size.report
                 future, taken = self._executor._submit_batch(
-                    self._fn, calls, self._n_args, wait, timeout
+                    self._fn, calls, self._n_args, wait, timeout, report
                 )
             elif wait:
                 future = self._executor._submit_wait(self._fn, self._args_of(calls[0]), timeout)
@@ -362,13 +366,12 @@ class MapIterator(Results[R], Iterator[R], Generic[R]):
         """Of a batch, however it was submitted."""
         results: list[Any]
         if isinstance(task.future, BatchFuture):
-            results, seconds = task.future.result(), task.future.seconds
-        else:
-            results, seconds = task.future.result()
-            results = [Failure(r.error) if type(r) is _Raised else r for r in results]
+            results = task.future.result()
+            return results
+        results, seconds = task.future.result()
         if isinstance(self._batch_size, BatchSize):
             self._batch_size.report(task.items, seconds)
-        return results
+        return [Failure(r.error) if type(r) is _Raised else r for r in results]
 
     def _next_completed(self, completed: Queue[Future[Any]]) -> Future[Any]:
         try:
@@ -393,6 +396,7 @@ class MappingExecutor(Executor):
     """An executor whose map() is lazy."""
 
     _map_in_batches: bool
+    _map_reports = False
 
     @abstractmethod
     def _submit_wait(
@@ -414,11 +418,13 @@ class MappingExecutor(Executor):
         n_args: int,
         wait: bool,
         timeout: float | None,
+        report: Callable[[int, float], object] | None,
     ) -> tuple[Future[Any] | None, int]:
         """Submits the first of the calls, at least one, as one task: (future, how many).
 
         wait: for room, up to `timeout` seconds, then TimeoutError; else the future may be None:
-        there is no room.  The future is a BatchFuture, or its result is that of _run_batch.
+        there is no room.  The future is a BatchFuture, which reports how many items took how many
+        seconds; or its result is that of _run_batch.
         """
         args = (fn, [(call,) for call in calls] if n_args == 1 else list(calls))
         if wait:
@@ -446,8 +452,9 @@ class MappingExecutor(Executor):
                     a task takes 50 to 500 ms (never more than 1,024 items), or an int > 0; threads
                     get one item per task
         buffersize  items that are submitted and not yet yielded, at most: an int > 0; True: as many
-                    tasks as the executor holds (backlog + workers; each of up to chunksize items);
-                    None: everything is submitted by this call, as the standard library does
+                    tasks as the executor holds (backlog + workers; each of up to chunksize items),
+                    a ProcessPoolExecutor with chunksize="auto" twice as many; None: everything is
+                    submitted by this call, as the standard library does
         ordered     False: yield results as they come
 
         Waits for room whatever `on_full` says.  An exception is raised where its item's result
@@ -463,6 +470,9 @@ class MappingExecutor(Executor):
                 f"(everything at once), not {buffersize!r}"
             )
         eagerly = buffersize is None
+        window = self._map_window
+        if isinstance(batch_size, BatchSize) and self._map_reports:
+            window *= 2  # others go on, in ever larger batches, while the first result takes long
         results: MapIterator[R] = MapIterator(
             self,
             fn,
@@ -470,7 +480,7 @@ class MappingExecutor(Executor):
             n_args=len(iterables),
             deadline=None if timeout is None else time.monotonic() + timeout,
             batch_size=batch_size if self._map_in_batches else None,
-            window=self._map_window if buffersize is True else 2**63,
+            window=window if buffersize is True else 2**63,
             max_items=buffersize if type(buffersize) is int else None,
             ordered=ordered,
             total=_least_len(iterables),

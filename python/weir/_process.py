@@ -17,6 +17,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -43,7 +44,6 @@ class _TaskFuture(LazyFuture[T]):
 
     _pool: _weir.Pool | None = None  # None: not in the pool
     _id = 0
-    seconds = 0.0  # how long the task ran
 
     def cancel(self) -> bool:
         pool = self._pool
@@ -82,6 +82,7 @@ class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
         super().__init__()
         self._results = [_MISSING] * items
         self._errors = errors  # of items that could not be pickled
+        self.seconds = 0.0  # that its items ran, so far
 
     def take_part(
         self,
@@ -101,6 +102,8 @@ class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
 
     def end(self, reason: BaseException) -> None:
         """No more will come; what is missing has that reason."""
+        if self.report is not None:
+            self.report(self.seconds)
         missing = _weir.Failure(reason)
         self.set_result([missing if r is _MISSING else r for r in self._results])
 
@@ -268,11 +271,13 @@ def _take_part(
     outcome: int,
     data: memoryview,
     exit: tuple[int, int, int, int, int] | None,
+    seconds: float,
     part: tuple[int, int, bool],
     workers: _Workers,
 ) -> bool:
     """Of a batch; whether it was the last."""
     first, items, last = part
+    future.seconds += seconds
     try:
         with data:
             future.take_part(
@@ -294,10 +299,10 @@ def _collect(
         if batch is None:
             return
         for future, outcome, status, data, seconds, exit, part in batch:
-            if part is not None and not _take_part(future, outcome, data, exit, part, workers):
-                future.seconds += seconds
+            if part is not None and not _take_part(
+                future, outcome, data, exit, seconds, part, workers
+            ):
                 continue
-            future.seconds += seconds
             # A callback may submit one follow-up without waiting for itself: it takes over the
             # permit of the task that has just ended, so that one is given back after it.
             followed = bool(future._done_callbacks)
@@ -307,6 +312,8 @@ def _collect(
                 if part is not None:
                     future.end(CancelledError())
                 else:
+                    if isinstance(future, _BatchOfOne) and future.report is not None:
+                        future.report(seconds)
                     with data:
                         _complete(future, outcome, status, data, exit, workers)
                 future._pool = None  # not before: until it is done, cancel() has to ask the pool
@@ -596,7 +603,7 @@ class ProcessPoolExecutor(MappingExecutor):
 
     # ---- what map needs -------------------------------------------------------------------------
 
-    _map_in_batches = True
+    _map_in_batches = _map_reports = True
     _BATCH_BYTES = 256 << 10  # of arguments in a batch
 
     def _submit_batch(
@@ -606,6 +613,7 @@ class ProcessPoolExecutor(MappingExecutor):
         n_args: int,
         wait: bool,
         timeout: float | None,
+        report: Callable[[int, float], object] | None,
     ) -> tuple[Future[Any] | None, int]:
         self._ensure_collector()
         permit = self._permit_for_map(wait, timeout)
@@ -624,10 +632,13 @@ class ProcessPoolExecutor(MappingExecutor):
             else:
                 if items > 1:
                     future = _BatchFuture(items, errors)
+                    future.report = report and partial(report, items)
                     return self._post_as(future, permit, payload, items), items
         # Alone it is a plain task, and its large buffers travel out of band.
         args = (calls[0],) if n_args == 1 else calls[0]
-        return self._post(permit, lambda: _dump(fn, args, {}), _BatchOfOne()), 1
+        alone: _BatchOfOne[Any] = _BatchOfOne()
+        alone.report = report and partial(report, 1)
+        return self._post(permit, lambda: _dump(fn, args, {}), alone), 1
 
     @property
     def _map_window(self) -> int:
