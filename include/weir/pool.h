@@ -48,13 +48,19 @@ typedef void weir_pool_reap_fn(void *ctx, unsigned seat, weir_exit *exit);
 
 typedef void weir_pool_drop_fn(void *tag, weir_drop_reason reason, void *ctx);
 
+/* A backlog that finds its own size: twice the workers at first, doubled when a worker runs dry
+ * while producers wait for room, up to 20 ms of work for each worker or 64 MiB of payloads; what is
+ * not needed goes again. */
+#define WEIR_AUTO (SIZE_MAX - 1)
+
 typedef struct weir_pool_opts {
-    size_t size;               /* set by WEIR_POOL_OPTS_INIT */
-    unsigned workers;          /* at most 4096; 0: as many as CPUs this process may use */
-    size_t backlog;            /* tasks accepted and not started, > 0 or WEIR_UNBOUNDED; required */
-    weir_overflow overflow;    /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
-    unsigned retries;          /* how often a task is run again after its worker died */
-    uint64_t tasks_per_worker; /* a worker is replaced after so many tasks; 0: never */
+    size_t size;                /* set by WEIR_POOL_OPTS_INIT */
+    unsigned workers;           /* at most 4096; 0: as many as CPUs this process may use */
+    size_t backlog;             /* tasks accepted and not started, > 0, WEIR_AUTO or WEIR_UNBOUNDED;
+                                  required */
+    weir_overflow overflow;     /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
+    unsigned retries;           /* how often a task is run again after its worker died */
+    uint64_t tasks_per_worker;  /* a worker is replaced after so many tasks; 0: never */
     weir_pool_drop_fn *on_drop; /* required */
     void *drop_ctx;
     weir_handler_fn *handler; /* run in workers that the pool forks itself; or: */
@@ -177,10 +183,11 @@ WEIR_API void weir_pool_kill(weir_pool *pool);
 typedef struct weir_pool_snapshot {
     size_t size; /* set by WEIR_POOL_SNAPSHOT_INIT */
     unsigned workers, workers_alive;
-    size_t backlog; /* the bound */
-    size_t waiting; /* accepted, not started */
-    size_t running; /* started, not completed */
-    size_t replied; /* of the running: replied, and not collected yet */
+    size_t backlog;          /* the bound now */
+    const char *backlog_why; /* of WEIR_AUTO: what made it so large, in words; else NULL */
+    size_t waiting;          /* accepted, not started */
+    size_t running;          /* started, not completed */
+    size_t replied;          /* of the running: replied, and not collected yet */
     uint64_t accepted, completed, cancelled;
     uint64_t dropped[WEIR_DROP_REASONS];
     uint64_t refused;       /* admits that ended EFULL by FAIL, ETIMEDOUT or EDEADLK */

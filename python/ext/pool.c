@@ -117,7 +117,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"workers", "backlog", "overflow", "retries", "tasks_per_worker",
                             "start",   "reap",    "on_drop",  NULL};
     unsigned workers, retries;
-    Py_ssize_t backlog; /* -1: unbounded */
+    Py_ssize_t backlog; /* -1: unbounded; -2: auto */
     const char *overflow;
     unsigned long long tasks_per_worker;
     PyObject *start, *reap, *on_drop;
@@ -139,7 +139,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->reap = Py_NewRef(reap);
     self->on_drop = Py_NewRef(on_drop);
     opts.workers = workers;
-    opts.backlog = backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
+    opts.backlog = backlog == -2 ? WEIR_AUTO : backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
     opts.retries = retries;
     opts.tasks_per_worker = tasks_per_worker;
     opts.on_drop = dropped;
@@ -581,10 +581,11 @@ static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
         return NULL;
 #define U(n) (unsigned long long)(n)
     return Py_BuildValue(
-        "{sI sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
-        "waiting", U(s.waiting), "running", U(s.running - s.replied), "accepted", U(s.accepted),
-        "completed", U(s.completed + s.replied), "cancelled", U(s.cancelled), "dropped", dropped_by,
-        "refused", U(s.refused), "retried", U(s.retried), "died", U(s.died), "workers_started",
+        "{sI sK sz sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
+        "max_submit_backlog", U(s.backlog), "backlog_why", s.backlog_why, "waiting", U(s.waiting),
+        "running", U(s.running - s.replied), "accepted", U(s.accepted), "completed",
+        U(s.completed + s.replied), "cancelled", U(s.cancelled), "dropped", dropped_by, "refused",
+        U(s.refused), "retried", U(s.retried), "died", U(s.died), "workers_started",
         U(s.workers_started), "workers_died", U(s.workers_died), "workers_recycled",
         U(s.workers_recycled), "submit_blocked", (double)s.submit_blocked_ns / 1e9, "service",
         (double)s.service_ns / 1e9, "shm_bytes", U(s.shm_bytes), "submitters_waiting",

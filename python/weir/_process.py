@@ -372,7 +372,9 @@ class ProcessPoolExecutor(MappingExecutor):
                          when there is work for it.
     initializer, initargs    called in each worker before its first task
     max_tasks_per_child  a worker is replaced after so many tasks
-    max_submit_backlog   tasks accepted and not started: True is twice the workers, an int > 0 that
+    max_submit_backlog   tasks accepted and not started: True is twice the workers, "auto" the least
+                         with which no worker runs dry while producers wait (see stats()), up to
+                         20 ms of work for each worker or 64 MiB of payloads; an int > 0 that
                          many, None unbounded
     on_full              what `submit` does when the backlog is full: "block", "fail" (raises
                          BacklogFull), "drop_newest", "drop_oldest" (the dropped task's future
@@ -393,7 +395,7 @@ class ProcessPoolExecutor(MappingExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        max_submit_backlog: int | bool | None = True,
+        max_submit_backlog: int | bool | Literal["auto"] | None = True,
         on_full: OnFull = "block",
         submit_timeout: float | None = None,
         retries: int = 0,
@@ -422,7 +424,11 @@ class ProcessPoolExecutor(MappingExecutor):
                 f"not {mp_context!r}"
             )
         self._max_workers = max_workers
-        self._backlog = parse_backlog(max_submit_backlog, max_workers)
+        self._backlog: int | Literal["auto"] | None
+        if max_submit_backlog == "auto":
+            self._backlog = "auto"
+        else:
+            self._backlog = parse_backlog(max_submit_backlog, max_workers)
         self._on_full = parse_on_full(on_full, submit_timeout)
         self._submit_timeout = submit_timeout
         self._name = name
@@ -430,7 +436,7 @@ class ProcessPoolExecutor(MappingExecutor):
         self._workers = _Workers(self._mp_context, initializer, initargs)
         self._pool = _weir.Pool(
             workers=max_workers,
-            backlog=-1 if self._backlog is None else self._backlog,
+            backlog={None: -1, "auto": -2}.get(self._backlog, self._backlog),
             overflow="fail" if on_full == "caller_runs" else on_full,
             retries=retries,
             tasks_per_worker=max_tasks_per_child or 0,
@@ -479,7 +485,7 @@ class ProcessPoolExecutor(MappingExecutor):
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
-            raise BacklogFull(f"the backlog of {self._backlog} tasks is full")
+            raise BacklogFull(f"the backlog of {self._backlog_now} tasks is full")
         return _failed(Dropped("newest"))
 
     def _submit_evicting(
@@ -643,7 +649,7 @@ class ProcessPoolExecutor(MappingExecutor):
     @property
     def _map_window(self) -> int:
         workers = self._max_workers
-        return workers + (2 * workers if self._backlog is None else self._backlog)
+        return workers + (2 * workers if self._backlog is None else self._backlog_now)
 
     # ---- ending ---------------------------------------------------------------------------------
 
@@ -679,15 +685,23 @@ class ProcessPoolExecutor(MappingExecutor):
     def stats(self) -> ProcessPoolStats:
         """One instant of the pool; the conservation law holds in it."""
         numbers = self._pool.snapshot()
+        if self._backlog is None:
+            numbers["max_submit_backlog"] = None
         numbers["accepted"] += self._caller_ran
         numbers["completed"] += self._caller_ran
         return ProcessPoolStats(
             name=self._name,
             max_workers=self._max_workers,
-            max_submit_backlog=self._backlog,
             caller_ran=self._caller_ran,
             **numbers,
         )
+
+    @property
+    def _backlog_now(self) -> int:
+        if isinstance(self._backlog, int):
+            return self._backlog
+        backlog: int = self._pool.snapshot()["max_submit_backlog"]
+        return backlog
 
     @property
     def _processes(self) -> dict[int, BaseProcess]:

@@ -816,6 +816,39 @@ static void let_go(weir_pool *pool, weir__after *after)
     }
 }
 
+/* ---- a backlog that sizes itself ------------------------------------------------------------ */
+
+/* Under the mutex: a worker has nothing to do, and there is nothing for it. */
+static bool runs_dry(const weir_pool *pool)
+{
+    if (weir__tasks_first(&pool->tasks))
+        return false;
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        if (pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1))
+            return true;
+    return false;
+}
+
+/* Under the mutex. */
+static void size_backlog(weir_pool *pool, weir__after *after)
+{
+    bool starved = pool->pressed && runs_dry(pool);
+    if (!starved && pool->completed < pool->review_at)
+        return;
+    weir_time now = weir_now();
+    if (starved) {
+        pool->pressed = false;
+        weir__backlog_starved(&pool->size, pool->depth.service_ns, pool->payload_bytes,
+                              pool->completed, now);
+    } else {
+        weir__backlog_review(&pool->size, pool->depth.service_ns, pool->payload_bytes,
+                             pool->completed, now);
+    }
+    pool->review_at = pool->completed + pool->size.now;
+    pool->limit = pool->size.now + pool->n_desks;
+    weir__pool_give_permits(pool, 0, after);
+}
+
 /* Looks at every worker once and deals. */
 static void look(weir_pool *pool, struct round *round)
 {
@@ -833,6 +866,8 @@ static void look(weir_pool *pool, struct round *round)
     if (!weir__tasks_first(&pool->tasks) && steal(pool, round))
         weir__pool_deal(pool, &round->after);
     let_go(pool, &round->after);
+    if (pool->sizes_itself)
+        size_backlog(pool, &round->after);
     weir__unlock(&pool->mutex);
 }
 

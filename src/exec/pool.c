@@ -84,7 +84,10 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     pool->n_desks = workers;
     for (unsigned i = 0; i < workers; i++)
         pool->desks[i].seat = &pool->channel.seats[i];
-    pool->limit = opts->backlog < WEIR_UNBOUNDED - workers ? opts->backlog + workers : SIZE_MAX;
+    pool->sizes_itself = opts->backlog == WEIR_AUTO;
+    weir__backlog_init(&pool->size, workers, weir_now());
+    size_t backlog = pool->sizes_itself ? pool->size.now : opts->backlog;
+    pool->limit = backlog < WEIR_AUTO - workers ? backlog + workers : SIZE_MAX;
     pool->oom_kills_seen = weir__oom_kills();
     *ret_pool = pool;
     return 0;
@@ -239,19 +242,31 @@ static int drop_oldest(weir_pool *pool)
     return WEIR_KEPT;
 }
 
+/* Under the mutex: a permit without waiting, for who may have one. */
+static bool take_permit(weir_pool *pool)
+{
+    if (pool->permits < pool->limit && !pool->submitters.head) {
+        pool->permits++;
+        return true;
+    }
+    if (pool->collector != weir__this_thread() || pool->unsettled == 0)
+        return false;
+    pool->unsettled--; /* takes over that of a task that has just completed */
+    return true;
+}
+
 static int admit(weir_pool *pool, weir_overflow overflow, weir_time deadline)
 {
     weir__lock(&pool->mutex);
-    int rc = WEIR_KEPT;
-    if (pool->closed) {
-        rc = WEIR_ECLOSED;
-    } else if (pool->permits < pool->limit && !pool->submitters.head) {
-        pool->permits++;
-    } else if (pool->collector == weir__this_thread() && pool->unsettled > 0) {
-        pool->unsettled--; /* takes over the permit of a task that has just completed */
-    } else if (overflow == WEIR_OVERFLOW_DROP_OLDEST) {
+    int rc = pool->closed ? WEIR_ECLOSED : WEIR_KEPT;
+    if (pool->closed || take_permit(pool)) {
+        weir__unlock(&pool->mutex);
+        return rc;
+    }
+    pool->pressed = true;
+    if (overflow == WEIR_OVERFLOW_DROP_OLDEST)
         return drop_oldest(pool);
-    } else if (overflow == WEIR_OVERFLOW_DROP_NEWEST) {
+    if (overflow == WEIR_OVERFLOW_DROP_NEWEST) {
         pool->accepted++;
         pool->dropped[WEIR_DROP_NEWEST]++;
         rc = WEIR_DROPPED;
@@ -331,6 +346,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     if (block->offset == 0)
         weir__copy_parts(task->in, parts, n_parts);
     pool->accepted++;
+    pool->payload_bytes += size / 8 - pool->payload_bytes / 8;
     if (ret_id)
         *ret_id = weir__task_id(task);
     weir__tasks_append(&pool->tasks, task);
@@ -541,7 +557,8 @@ int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
         .size = sizeof *ret,
         .workers = pool->n_desks,
         .workers_alive = pool->live,
-        .backlog = pool->opts.backlog,
+        .backlog = pool->sizes_itself ? pool->size.now : pool->opts.backlog,
+        .backlog_why = pool->sizes_itself ? weir__backlog_why(&pool->size) : NULL,
         .waiting = pool->tasks.live - running,
         .running = running,
         .accepted = pool->accepted,

@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "exec/batch.h"
 #include "flow/waitq.h"
+#include "model/backlog.h"
 #include "model/ring_depth.h"
 
 #define WEIR__BATCH 256u /* completions per collect at most */
@@ -65,7 +66,12 @@ struct weir_pool {
     weir__channel channel;
     weir__arena arena; /* has a mutex of its own, taken inside ours or alone */
     weir__tasks tasks;
-    size_t limit; /* permits: backlog + workers, or SIZE_MAX */
+    size_t limit;      /* permits: backlog + workers, or SIZE_MAX */
+    bool sizes_itself; /* the backlog is WEIR_AUTO: as large as `size` says */
+    bool pressed;      /* somebody found no permit since a worker ran dry last */
+    weir__backlog size;
+    uint64_t review_at;     /* so many completions: the size is looked at again */
+    uint64_t payload_bytes; /* moving average, weight 1/8 */
     size_t permits;
     size_t unsettled; /* completions handed out whose permits are not given back */
     weir__waitq submitters;
