@@ -662,14 +662,15 @@ def test_an_auto_backlog_grows_until_short_tasks_keep_the_workers_busy() -> None
             for future in [pool.submit(abs, -i) for i in range(2000)]:
                 future.result()
             stats = pool.stats()
-            if stats.max_submit_backlog > 100:
+            backlog = stats.max_submit_backlog or 0
+            if backlog > 100:
                 break
-        assert stats.max_submit_backlog > 100
+        assert backlog > 100
         assert stats.backlog_why in (
             "workers ran dry while producers waited for room",
             "20 ms of work for each worker, or twice the workers",
         )
-        assert stats.waiting + stats.running <= stats.max_submit_backlog + 2
+        assert stats.waiting + stats.running <= backlog + 2
 
 
 def test_an_auto_backlog_of_long_tasks_is_twice_the_workers() -> None:

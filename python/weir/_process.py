@@ -436,7 +436,11 @@ class ProcessPoolExecutor(MappingExecutor):
         self._workers = _Workers(self._mp_context, initializer, initargs)
         self._pool = _weir.Pool(
             workers=max_workers,
-            backlog={None: -1, "auto": -2}.get(self._backlog, self._backlog),
+            backlog=-1
+            if self._backlog is None
+            else -2
+            if self._backlog == "auto"
+            else self._backlog,
             overflow="fail" if on_full == "caller_runs" else on_full,
             retries=retries,
             tasks_per_worker=max_tasks_per_child or 0,
