@@ -109,13 +109,17 @@ int ext_parse_args(const char *function, const char *const *names, int n_positio
 
 /* ---- the module ------------------------------------------------------------------------- */
 
-static int import_into(PyObject **ret, const char *module_name, const char *name)
+PyObject *ext_import(const char *module_name, const char *name)
 {
     PyObject *module = PyImport_ImportModule(module_name);
-    if (!module)
-        return -1;
-    *ret = PyObject_GetAttrString(module, name);
-    Py_DECREF(module);
+    PyObject *object = module ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return object;
+}
+
+static int import_into(PyObject **ret, const char *module_name, const char *name)
+{
+    *ret = ext_import(module_name, name);
     return *ret ? 0 : -1;
 }
 
@@ -129,8 +133,7 @@ static int module_exec(PyObject *module)
         import_into(&state->empty, "queue", "Empty") < 0 ||
         import_into(&state->getsizeof, "sys", "getsizeof") < 0 ||
         import_into(&state->shut_down, "weir._errors", "ShutDown") < 0 ||
-        import_into(&state->too_large, "weir._errors", "TooLarge") < 0 ||
-        import_into(&state->stats_type, "weir._stats", "QueueStats") < 0)
+        import_into(&state->too_large, "weir._errors", "TooLarge") < 0)
         return -1;
     for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
         if (types_add[i] && types_add[i](module, state) < 0)

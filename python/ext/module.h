@@ -28,12 +28,11 @@
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, failure_type)                                                                  \
-    X(PyObject, full)       /* queue.Full */                                                       \
-    X(PyObject, empty)      /* queue.Empty */                                                      \
-    X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
-    X(PyObject, too_large)  /* weir.TooLarge */                                                    \
-    X(PyObject, stats_type) /* weir._stats.QueueStats */                                           \
-    X(PyObject, getsizeof)  /* sys.getsizeof */
+    X(PyObject, full)      /* queue.Full */                                                        \
+    X(PyObject, empty)     /* queue.Empty */                                                       \
+    X(PyObject, shut_down) /* weir.ShutDown */                                                     \
+    X(PyObject, too_large) /* weir.TooLarge */                                                     \
+    X(PyObject, getsizeof) /* sys.getsizeof */
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -45,6 +44,9 @@ extern struct PyModuleDef ext_module_def;
 
 /* The state of the module that `type` (ours, or a subclass) comes from; NULL with TypeError. */
 module_state *ext_state_of(PyTypeObject *type);
+
+/* A new reference to what the module calls so; NULL with an exception. */
+PyObject *ext_import(const char *module_name, const char *name);
 
 /* Makes a heap type, adds it to the module under its short name; a new reference in *ret_type. */
 int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);

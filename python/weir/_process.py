@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
@@ -147,6 +147,20 @@ def _let_go(future: Future[Any], reason: str) -> None:
         future._pool = None
 
 
+def _backlog_code(backlog: int | Literal["auto"] | None) -> int:
+    if backlog is None:
+        return -1
+    return -2 if backlog == "auto" else backlog
+
+
+def _preload_worker() -> None:
+    """Lets the fork server, if it does not run yet, import what each worker would."""
+    server: Any = forkserver._forkserver
+    modules = list(server._preload_modules)
+    if server._forkserver_pid is None and _worker.__name__ not in modules:
+        server.set_forkserver_preload([*modules, _worker.__name__])
+
+
 class _Workers:
     """Starts and reaps the worker processes of one pool; called by its collecting thread."""
 
@@ -170,8 +184,11 @@ class _Workers:
         )
         # The child inherits the mask, and lets Ctrl-C through when it can deal with it.  What the
         # resource tracker does to the mask when it starts must not come between.
-        if self.context.get_start_method(allow_none=False) != "fork":
+        method = self.context.get_start_method(allow_none=False)
+        if method != "fork":
             resource_tracker.ensure_running()
+        if method == "forkserver":
+            _preload_worker()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
@@ -436,11 +453,7 @@ class ProcessPoolExecutor(MappingExecutor):
         self._workers = _Workers(self._mp_context, initializer, initargs)
         self._pool = _weir.Pool(
             workers=max_workers,
-            backlog=-1
-            if self._backlog is None
-            else -2
-            if self._backlog == "auto"
-            else self._backlog,
+            backlog=_backlog_code(self._backlog),
             overflow="fail" if on_full == "caller_runs" else on_full,
             retries=retries,
             tasks_per_worker=max_tasks_per_child or 0,

@@ -8,14 +8,17 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from concurrent.futures.process import _ExceptionWithTraceback
 from multiprocessing import context, reduction, util
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
 from weir import _weir
 from weir._died import RemoteError
+
+TYPE_CHECKING = False  # as in weir/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 PICKLE_PROTOCOL = 5
 
