@@ -239,7 +239,8 @@ def run_case(
                 continue
             value, problem, rss = measure_one(subject, case)
             if value is None:
-                tally.problem.append(problem)
+                when = f" (round {number + 1} of {rounds})" if number else ""
+                tally.problem.append(problem + when)
             else:
                 tally.values.append(value)
                 tally.rss.append(rss)
@@ -312,8 +313,17 @@ def machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(first("/proc/meminfo", "MemTotal").split()[0]) / (1 << 20), 1),
         "linux": ".".join(os.uname().release.split(".")[:2]),
-        "load": os.getloadavg()[0],
     }
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """CPU time that was used since the start: by all processes of the machine, and by ours."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+            int, stat.readline().split()[1:9]
+        )
+    machine_wide = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return machine_wide, sum(os.times()[:4])
 
 
 def build(as_is: bool) -> tuple[str, dict[str, str]]:
@@ -432,9 +442,9 @@ def ask(question: Question) -> int:
     }
     print(title)
     here = head["machine"]
-    print("{cpus} x {cpu}, {memory_gib} GiB, Linux {linux}, load {load:.1f}".format(**here))
+    print("{cpus} x {cpu}, {memory_gib} GiB, Linux {linux}".format(**here))
     print(described, flush=True)
-    began = time.monotonic()
+    began, (all_before, ours_before) = time.monotonic(), cpu_seconds()
     lines: list[dict[str, Any]] = []
     try:
         for case in question.cases:
@@ -448,9 +458,12 @@ def ask(question: Question) -> int:
     except KeyboardInterrupt:
         print(f"{question.name}: stopped; nothing was written", file=sys.stderr)
         return 130
-    head["seconds"] = round(time.monotonic() - began, 1)
+    took, (all_after, ours_after) = time.monotonic() - began, cpu_seconds()
+    others = (all_after - all_before) - (ours_after - ours_before)
+    head["seconds"] = round(took, 1)
+    head["others"] = round(max(0.0, others) / took / (os.cpu_count() or 1), 3)
     print(table(head, lines))
-    print(f"{head['seconds']:.0f} s\n", flush=True)
+    print(f"{took:.0f} s; other programs had {head['others']:.0%} of the processors\n", flush=True)
     whole = not (args.quick or args.only or args.rounds or args.as_is)
     output = args.output or (RESULTS / f"{question.name}.jsonl" if whole else None)
     if output:

@@ -25,6 +25,7 @@ FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "question": {
         "name": str, "title": str, "detail": str, "unit": str, "better": str,
         "machine": dict, "build": str, "date": str, "seconds": (int, float),
+        "others": (int, float),
     },
     "result": {
         "question": str, "case": str, "subject": str, "role": str, "unit": str, "note": str,
@@ -32,7 +33,7 @@ FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     },
 }  # fmt: skip
 MEASURED = ("median", "min", "max", "rss_bytes")  # what a result without a problem has too
-MACHINE = ("cpu", "cpus", "memory_gib", "linux", "load")
+MACHINE = ("cpu", "cpus", "memory_gib", "linux")
 
 
 class Malformed(Exception):
@@ -55,6 +56,8 @@ INTRO = """# Benchmarks
 `make bench` measures and writes this page; do not edit it. Each program in [bench/](../bench) asks
 one question and measures weir and its peers in the same run, alternating, each time in a fresh
 process. Figures are good as ratios only: another machine, or another load on this one, moves all.
+Below each table stands what other programs had of the processors meanwhile: where that is more than
+a few percent, the ratios are rough too, and the spread shows it.
 
 - Machine: {machines}
 - Build: {builds}
@@ -189,11 +192,11 @@ def section(answer: Answer) -> str:
         headers.insert(0, "case")
     rounds = sorted({result["rounds"] for result in results if "problem" not in result})
     better = {"more": "more is better", "less": "less is better"}[question["better"]]
-    load = question["machine"]["load"]
     facts = [
         better,
         f"{' or '.join(map(str, rounds)) or 'no'} rounds",
-        f"{question['date']}, {question['seconds']:.0f} s, load before {load:.1f}",
+        f"{question['date']}, {question['seconds']:.0f} s",
+        f"other programs had {question['others']:.0%} of the processors meanwhile",
     ]
     return "\n\n".join(
         filter(

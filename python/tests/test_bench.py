@@ -102,6 +102,19 @@ def test_rounds_alternate_and_who_failed_is_not_tried_again() -> None:
     assert tallies["peer"].values == [1.0] * 3
 
 
+def test_who_fails_in_a_later_round_has_no_median_and_says_when() -> None:
+    asked, runs = question(), iter([2.0, None, 2.0])
+
+    def measure_one(subject: Subject, case: str) -> Measurement:
+        value = next(runs) if subject.name == "peer" else 1.0
+        return Measurement(value, "" if value else "failed: it hangs", 0)
+
+    tallies = harness.run_case(asked, "", 3, measure_one, asked.subjects)
+    peer = harness.lines_of(asked, "", tallies)[2]
+    assert peer["problem"] == "failed: it hangs (round 2 of 3)"
+    assert "median" not in peer and peer["values"] == [2.0]
+
+
 def test_a_line_tells_median_spread_ratio_and_whether_the_target_was_met() -> None:
     values = {"weir": [20.0, 60.0, 40.0], "weir, other": [5.0, 5.0, 5.0], "peer": [10.0, 20.0, 5.0]}
     weir, other, peer, absent = answered(question(), values)
@@ -198,9 +211,10 @@ def results(tmp_path: Path) -> Path:
     """A folder with the results of one question."""
     head = {
         "kind": "question", "name": "example", "title": "How much?", "detail": "In\ndetail.",
-        "unit": "things/s", "better": "more", "build": "weir at abc", "seconds": 1.5,
+        "unit": "things/s", "better": "more", "build": "weir at abc",
+        "seconds": 1.5, "others": 0.25,
         "date": "2026-01-02 03:04 UTC", "machine": {
-            "cpu": "Abacus", "cpus": 2, "memory_gib": 4.0, "linux": "6.1", "load": 0.1,
+            "cpu": "Abacus", "cpus": 2, "memory_gib": 4.0, "linux": "6.1",
         },
     }  # fmt: skip
     values = {
@@ -223,7 +237,7 @@ def test_the_page_shows_every_subject_target_and_missing_peer(results: Path) -> 
     assert ["[example](#example)", "beside absent", "", ">= 2", "not measured"] in rows
     assert "**How much?** In detail." in text
     assert "2 x Abacus, 4.0 GiB, Linux 6.1" in text and "weir at abc" in text
-    assert "3 rounds; 2026-01-02 03:04 UTC" in text
+    assert "3 rounds; 2026-01-02 03:04 UTC, 2 s; other programs had 25% of the" in text
 
 
 def test_the_page_comes_from_the_lines_alone(results: Path) -> None:
