@@ -141,8 +141,9 @@ typedef struct weir_completion {
                           are no replies to them; with NOT_STARTED they never began */
     int32_t status;    /* of weir_worker_reply */
     unsigned attempts; /* workers that began it */
-    const void *data;  /* valid until the next collect */
+    const void *data;  /* valid until the next collect, unless it is kept */
     size_t data_size;
+    void *block;        /* the pool's own: for weir_pool_keep */
     int64_t service_ns; /* from take to reply, on the worker */
     weir_exit exit;     /* DIED and NOT_STARTED: of the last worker */
 } weir_completion;
@@ -164,6 +165,22 @@ WEIR_API int64_t weir_pool_collect(weir_pool *pool, weir_completion *ret, size_t
  * submit of the collecting thread (in a callback that follows a completion up) takes one over
  * rather than wait for itself. */
 WEIR_API void weir_pool_settle(weir_pool *pool, size_t n);
+
+/* The right to a completion's data past the next collect. */
+typedef struct weir_pool_lease weir_pool_lease;
+
+/* Keeps the data of a completion, which is at *ret_data, readable and writable, until the lease is
+ * released; for the collecting thread, before the next collect.  WEIR_EINVAL: it is not in a block
+ * of its own (replies up to 128 KiB are not): copy it; WEIR_ENOMEM. */
+WEIR_API int weir_pool_keep(weir_pool *pool, weir_completion *completion,
+                            weir_pool_lease **ret_lease, void **ret_data);
+
+/* From now on the data is as ordinary memory is for a process that forks: what this process writes
+ * there its children do not see, and the other way round.  Right after fork, in both. */
+WEIR_API void weir_pool_unshare(weir_pool *pool, weir_pool_lease *lease);
+
+/* Ends a lease (NULL is fine); from any thread, before weir_pool_destroy. */
+WEIR_API void weir_pool_release(weir_pool *pool, weir_pool_lease *lease);
 
 /* ---- ending ----------------------------------------------------------------------------- */
 

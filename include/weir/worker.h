@@ -2,7 +2,8 @@
  *
  * Threads:    one thread takes and replies; weir adds one that ends the process when the parent
  *             is gone.
- * Ownership:  a task's data is the pool's, readable until the reply; reply copies.
+ * Ownership:  a task's data is the pool's, readable until the reply, unless it is kept; reply
+ *             copies.
  */
 #ifndef WEIR_WORKER_H
 #define WEIR_WORKER_H
@@ -27,6 +28,9 @@ typedef struct weir_worker_ticket {
     int parent_fd; /* pidfd of the parent */
     unsigned seat;
 } weir_worker_ticket;
+
+/* The right to large data past the moment when it would go back to the pool. */
+typedef struct weir_lease weir_lease;
 
 typedef struct weir_task {
     uint64_t id;
@@ -60,6 +64,31 @@ WEIR_API int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_tim
  * as NO_MEMORY. */
 WEIR_API int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *parts,
                                size_t n_parts);
+
+/* The same, with the task's own data, which may have been written, and `head` over its beginning.
+ * Nothing is copied if the data came in a block (more than 192 bytes), is not kept any more, and
+ * the pool has no retries, which need it as it was.  WEIR_EINVAL: the head is longer than the data. */
+WEIR_API int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *head,
+                                        size_t head_size);
+
+/* Keeps the data of the task taken last, 64 KiB or more, past the reply: at *ret_data it is
+ * readable and writable by this process until the lease is released.  Once for a task.  What is
+ * written is seen by nobody else; if the task is run again, it has the data as it was sent.
+ * WEIR_EINVAL: no task, smaller data, or kept already; WEIR_ENOMEM. */
+WEIR_API int weir_worker_keep(weir_worker *worker, weir_lease **ret_lease, void **ret_data);
+
+/* From now on the data is as ordinary memory is for a process that forks: what this process writes
+ * there its children do not see, and the other way round.  Right after fork, in both. */
+WEIR_API void weir_worker_unshare(weir_worker *worker, weir_lease *lease);
+
+/* Ends a lease (NULL is fine); from any thread, before weir_worker_close.  In a child that the
+ * worker has forked it frees the child's copy only. */
+WEIR_API void weir_worker_release(weir_worker *worker, weir_lease *lease);
+
+/* How far the worker has come, counted in tasks and revoked ones, and how much of that the parent
+ * has read and is done with. */
+WEIR_API void weir_worker_get_positions(const weir_worker *worker, uint64_t *ret_replied,
+                                        uint64_t *ret_read);
 
 /* ---- a batch of items ------------------------------------------------------------------- */
 

@@ -111,13 +111,17 @@ static int write_plain(writer *w, PyObject *value)
     return 0;
 }
 
-/* What dump(value) returns, a bytes-like object, with its tag. */
+/* What dump(value) returns, a bytes-like object, with its tag.  ALONE: it returned None. */
+#define ALONE 1
+
 static int write_dumped(writer *w, char tag, PyObject *dump, PyObject *value)
 {
     PyObject *data = PyObject_CallOneArg(dump, value);
     Py_buffer view;
     int rc = -1;
-    if (data && PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
+    if (data == Py_None) {
+        rc = ALONE;
+    } else if (data && PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
         rc = write_bytes(w, tag, view.buf, view.len);
         PyBuffer_Release(&view);
     }
@@ -137,7 +141,7 @@ static bool all_plain(PyObject *call)
     return true;
 }
 
-/* One item's arguments; a tuple of them, unless there is one. */
+/* One item's arguments; a tuple of them, unless there is one.  ALONE: it does not belong here. */
 static int write_call(writer *w, PyObject *call, Py_ssize_t n_args, PyObject *dump)
 {
     if (n_args == 1) {
@@ -149,8 +153,9 @@ static int write_call(writer *w, PyObject *call, Py_ssize_t n_args, PyObject *du
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(call); i++) {
         PyObject *value = PyTuple_GET_ITEM(call, i);
         int plain = write_plain(w, value);
-        if (plain < 0 || (plain == 0 && write_dumped(w, 'p', dump, value) < 0))
-            return -1;
+        int rc = plain < 0 ? -1 : plain > 0 ? 0 : write_dumped(w, 'p', dump, value);
+        if (rc != 0)
+            return rc;
     }
     return 0;
 }
@@ -185,9 +190,9 @@ static int note_unsendable(writer *w, Py_ssize_t start, PyObject *errors, Py_ssi
 PyDoc_STRVAR(
     dump_calls_doc,
     "dump_calls(fn, calls, n_args, dump, max_bytes, /)\n--\n\n"
-    "(payload, items, errors): a batch of the first of the calls, at least one, and then as "
-    "many as stay within max_bytes.  A call is a tuple of n_args, or the one argument; fn is "
-    "pickled already; errors: the exceptions of items that cannot be.");
+    "(payload, items, errors): a batch of the first of the calls, as many as stay within max_bytes "
+    "and for which dump does not return None.  A call is a tuple of n_args, or the one argument; fn "
+    "is pickled already; errors: the exceptions of items that cannot be.");
 
 static PyObject *dump_calls(PyObject *Py_UNUSED(module), PyObject *args)
 {
@@ -212,7 +217,7 @@ static PyObject *dump_calls(PyObject *Py_UNUSED(module), PyObject *args)
         Py_DECREF(call);
         if (rc < 0 && note_unsendable(&w, start, errors, i) < 0)
             goto fail;
-        if (i > 0 && w.size > max_bytes) { /* goes with the next batch */
+        if (rc == ALONE || (i > 0 && w.size > max_bytes)) { /* goes with the next batch */
             w.size = start;
             PyObject *index = PyLong_FromSsize_t(i);
             if (!index ||

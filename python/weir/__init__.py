@@ -8,7 +8,7 @@ without being counted.
 
 from __future__ import annotations
 
-from weir._weir import Queue, __version__
+from weir._weir import Queue, SharedBuffer, __version__
 
 TYPE_CHECKING = False  # without importing typing, which takes a quarter of a worker's start
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from weir._errors import BacklogFull, Dropped, ShutDown, TooLarge
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
+    from weir._shared import shared_array
     from weir._stats import BoundedStats, ProcessPoolStats, QueueStats, ThreadPoolStats
     from weir._thread import ThreadPoolExecutor
 
@@ -40,6 +41,7 @@ __all__ = [
     "Queue",
     "QueueStats",
     "RemoteError",
+    "SharedBuffer",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
@@ -48,6 +50,7 @@ __all__ = [
     "WorkerNotStarted",
     "__version__",
     "bounded",
+    "shared_array",
 ]
 
 # Loaded when somebody asks for it: a worker process needs next to nothing of this, and starts in
@@ -72,6 +75,7 @@ _LATER = {
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
     "bounded": ("weir._bounded", "bounded"),
+    "shared_array": ("weir._shared", "shared_array"),
 }
 
 

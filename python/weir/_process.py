@@ -23,7 +23,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
-from weir import _weir, _worker
+from weir import _transfer, _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
 from weir._died import WorkerDied, WorkerNotStarted
 from weir._errors import BacklogFull, Dropped, Timeout
@@ -43,6 +43,7 @@ class _TaskFuture(LazyFuture[T]):
     """A future that asks the pool whether its task has started."""
 
     _pool: _weir.Pool | None = None  # None: not in the pool
+    _shared: tuple[_weir.SharedBuffer, ...] = ()  # named in the task; kept until it is done
     _id = 0
 
     def cancel(self) -> bool:
@@ -108,10 +109,6 @@ class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
         self.set_result([missing if r is _MISSING else r for r in self._results])
 
 
-def _dump(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _worker.dump((fn, args, kwargs))
-
-
 def _failed(error: Exception) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_exception(error)
@@ -145,6 +142,7 @@ def _let_go(future: Future[Any], reason: str) -> None:
         future.set_exception(Dropped(reason))
     if isinstance(future, _TaskFuture):
         future._pool = None
+        future._shared = ()
 
 
 def _backlog_code(backlog: int | Literal["auto"] | None) -> int:
@@ -270,7 +268,9 @@ def _complete(
     """Gives a future its result or exception."""
     if outcome == _REPLIED:
         try:
-            value = pickle.loads(data)
+            value = _transfer.load(data)
+        except _transfer.SharedMemoryGone as error:
+            future.set_exception(WorkerDied(error.pid))
         except BaseException as error:
             error.__cause__ = None
             future.set_exception(error)
@@ -334,6 +334,8 @@ def _collect(
                     with data:
                         _complete(future, outcome, status, data, exit, workers)
                 future._pool = None  # not before: until it is done, cancel() has to ask the pool
+                if future._shared:
+                    future._shared = ()
             except BaseException:  # SystemExit of a callback; a state set by the user
                 _LOGGER.exception("exception while completing %r", future)
             if followed:
@@ -399,6 +401,14 @@ class ProcessPoolExecutor(MappingExecutor):
     submit_timeout       seconds that "block" waits before it raises TimeoutError; None: for ever
     retries              how often a task is run again after the worker that ran it has died
     name                 shown in `repr` and `stats`
+
+    Large data travels through shared memory, not through a pipe: NumPy arrays, bytes, bytearray,
+    memoryview and whatever else gives pickle 5 buffers, from 64 KiB on.  An array is copied once on
+    the way to a worker and once on the way back, or not at all when the task returns its argument.
+    As in the standard library what arrives is writable if what was sent was, and writes stay on
+    their side.  A received array keeps its memory until the last view of it is gone; what results
+    the program holds is not bounded here.  Data that is born in a `SharedBuffer` or `shared_array`
+    is not copied, and both sides see what each writes.
 
     A dead worker fails (or retries) the one task it was running and is replaced; the pool never
     breaks.  A task may be cancelled until a worker starts it.  All methods are thread-safe.
@@ -498,7 +508,7 @@ class ProcessPoolExecutor(MappingExecutor):
                 "the task was not accepted"
             ) from None
         if permit:
-            return self._post(permit, lambda: _dump(fn, args, kwargs))
+            return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs))
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
@@ -510,7 +520,7 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[T]:
         """Nothing is dropped for a task that cannot be sent: it is pickled first."""
         try:
-            data = _dump(fn, args, kwargs)
+            data = _transfer.dump_call(fn, args, kwargs)
         except Exception as error:
             return _failed(error)
         permit = self._pool.try_admit()
@@ -525,7 +535,7 @@ class ProcessPoolExecutor(MappingExecutor):
         """
         self._ensure_collector()
         permit = self._pool.try_admit_wait()
-        return self._post(permit, lambda: _dump(fn, args, kwargs)) if permit else None
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs)) if permit else None
 
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
@@ -534,7 +544,7 @@ class ProcessPoolExecutor(MappingExecutor):
         self._ensure_collector()
         permit = self._permit_for_map(True, timeout)
         assert permit is not None
-        return self._post(permit, lambda: _dump(fn, args, {}))
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}))
 
     def _permit_for_map(self, wait: bool, timeout: float | None) -> _weir.Permit | None:
         permit: _weir.Permit | Literal[False] | None = self._pool.try_admit_wait()
@@ -576,6 +586,8 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[Any]:
         """items > 0: a batch of so many."""
         future._pool = self._pool
+        if isinstance(data, _transfer.Parts):
+            future._shared = data.shared
         try:
             future._id = self._pool.post(permit, future, data, items)
         except MemoryError as error:
@@ -645,7 +657,11 @@ class ProcessPoolExecutor(MappingExecutor):
         if len(calls) > 1 and n_args <= 64:
             try:
                 payload, items, errors = _weir.dump_calls(
-                    bytes(_worker.dump(fn)), calls, n_args, _worker.dump, self._BATCH_BYTES
+                    bytes(_transfer.dump(fn)),
+                    calls,
+                    n_args,
+                    _transfer.dump_small,
+                    self._BATCH_BYTES,
                 )
             except Exception:
                 pass  # fn cannot be pickled: the error of each item alone
@@ -661,7 +677,7 @@ class ProcessPoolExecutor(MappingExecutor):
         args = (calls[0],) if n_args == 1 else calls[0]
         alone: _BatchOfOne[Any] = _BatchOfOne()
         alone.report = report and partial(report, 1)
-        return self._post(permit, lambda: _dump(fn, args, {}), alone), 1
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), alone), 1
 
     @property
     def _map_window(self) -> int:

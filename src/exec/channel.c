@@ -100,6 +100,7 @@ int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t e
     at->tasks_max = tasks_max;
     at->extent_offset = extent_offset;
     at->grant_offset = 0;
+    at->grant_filled = 0;
     at->fail_size = 0;
     atomic_store_explicit(&at->leave, 0, memory_order_relaxed);
     atomic_store_explicit(&at->extent_tail, 0, memory_order_relaxed);
@@ -108,6 +109,9 @@ int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t e
     atomic_store_explicit(&at->state, SEAT_STARTING, memory_order_relaxed);
     atomic_store_explicit(&at->want, 0, memory_order_relaxed);
     atomic_store_explicit(&at->peak_rss, 0, memory_order_relaxed);
+    atomic_store_explicit(&at->collected, 0, memory_order_relaxed);
+    atomic_store_explicit(&at->returned, 0, memory_order_relaxed);
+    atomic_store_explicit(&at->returns_taken, 0, memory_order_relaxed);
     for (unsigned i = 0; i < WEIR__SLOTS; i++)
         atomic_store_explicit(&at->slots[i].state, SLOT_FREE, memory_order_relaxed);
     return 0;
@@ -147,6 +151,16 @@ void weir__copy_parts(void *to, const weir_bytes *parts, size_t n_parts)
             memcpy(at, parts[i].data, parts[i].size);
         at += parts[i].size;
     }
+}
+
+int weir__write_parts(int memory_fd, uint64_t offset, const weir_bytes *parts, size_t n_parts)
+{
+    int rc = 0;
+    for (size_t i = 0; i < n_parts && rc == 0; i++) {
+        rc = weir__memfd_write(memory_fd, offset, parts[i].data, parts[i].size);
+        offset += parts[i].size;
+    }
+    return rc;
 }
 
 void weir__ring_worker(weir__seat *seat)

@@ -49,6 +49,8 @@
 #define WEIR__SMALL_MAX  (UINT64_C(256) << 10) /* larger blocks have units of their own */
 #define WEIR__EXTENT     (UINT64_C(256) << 10) /* a seat's space for replies */
 #define WEIR__EXTENT_MAX (WEIR__EXTENT / 2)    /* larger replies ask for a block */
+#define WEIR__LEASE_MIN  (UINT64_C(64) << 10)  /* smaller data is copied, not kept */
+#define WEIR__RETURNS    128u                  /* per seat: kept blocks that come back */
 
 #define WEIR__BATCH_RESERVE (UINT64_C(16) << 10) /* room that an item must find to be begun */
 
@@ -67,6 +69,7 @@ enum weir__out_kind {
     OUT_BLOCK,
     OUT_REFUSED,   /* asked for a block, and got none or could not map it */
     OUT_NO_MEMORY, /* could not map the payload */
+    OUT_TASK,      /* in the block that the payload came in */
 };
 
 typedef struct weir__slot {
@@ -75,8 +78,8 @@ typedef struct weir__slot {
     uint64_t id;       /* parent, before READY */
     uint64_t in_size;
     uint64_t in_offset; /* in the file; 0: in `in` */
-    int32_t status;     /* worker, before DONE */
-    uint32_t pad;
+    int32_t status;     /* worker, before DONE; as the others below */
+    uint32_t kept;      /* 1: the payload's block stays with the worker; see returns */
     uint64_t out_size;
     uint64_t out_offset; /* EXTENT: stream position (see extent_tail); BLOCK: in the file */
     int64_t service_ns;
@@ -104,16 +107,20 @@ typedef struct weir__seat {
     uint64_t tasks_max;                 /* leave after so many; 0: no limit */
     uint64_t extent_offset;             /* in the file, WEIR__EXTENT bytes */
     _Alignas(64) _Atomic uint64_t
-        extent_tail;        /* stream position up to which replies are released */
-    _Atomic uint32_t grant; /* GIVEN, REFUSED: parent; NONE: worker, when it has read */
-    uint32_t pad;
-    uint64_t grant_offset; /* before GIVEN */
+        extent_tail;                /* stream position up to which replies are released */
+    _Atomic uint32_t grant;         /* GIVEN, REFUSED: parent; NONE: worker, when it has read */
+    uint32_t grant_filled;          /* before GIVEN: all of the block has memory */
+    uint64_t grant_offset;          /* before GIVEN */
+    _Atomic uint64_t collected;     /* slots before it have been read and are done with */
+    _Atomic uint64_t returns_taken; /* of `returned` */
     /* written by the worker */
     _Alignas(64) _Atomic uint32_t asleep;
     _Atomic uint32_t state;
     _Atomic uint64_t want;     /* bytes for a large reply; 0: none wanted */
     _Atomic uint64_t peak_rss; /* bytes */
-    uint32_t fail_size;        /* before FAILED */
+    _Atomic uint64_t returned; /* kept blocks that came back so far: a ring of their offsets */
+    uint64_t returns[WEIR__RETURNS];
+    uint32_t fail_size; /* before FAILED */
     unsigned char fail[WEIR__FAIL_BYTES];
     weir__slot slots[WEIR__SLOTS];
 } weir__seat;
@@ -122,7 +129,8 @@ typedef struct weir__channel_header {
     uint64_t magic;
     uint32_t version;
     uint32_t seats;
-    uint64_t arena_offset; /* first unit */
+    uint64_t arena_offset;    /* first unit */
+    uint32_t guards_payloads; /* a worker's writes to a payload stay its own: it may be run again */
     _Alignas(64) _Atomic uint32_t collector_asleep;
 } weir__channel_header;
 
@@ -154,6 +162,7 @@ void weir__channel_fini(weir__channel *channel);
 /* A payload, or a reply, in pieces. */
 uint64_t weir__size_of_parts(const weir_bytes *parts, size_t n_parts);
 void weir__copy_parts(void *to, const weir_bytes *parts, size_t n_parts);
+int weir__write_parts(int memory_fd, uint64_t offset, const weir_bytes *parts, size_t n_parts);
 
 /* Rings a worker's bell if it sleeps; after whatever it is to see has been stored. */
 void weir__ring_worker(weir__seat *seat);

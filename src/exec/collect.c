@@ -55,6 +55,8 @@ static void release_batch(weir_pool *pool)
         if (!desk->live)
             continue;
         desk->freed = desk->scanned;
+        /* release: our reads of the replies are done; pairs with the acquire in worker.c */
+        atomic_store_explicit(&desk->seat->collected, desk->freed, memory_order_release);
         uint64_t tail =
             atomic_load_explicit(&desk->seat->extent_tail, memory_order_relaxed); /* ours */
         if (tail != desk->release_to) {
@@ -68,6 +70,48 @@ static void release_batch(weir_pool *pool)
     pool->n_batch = 0;
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
+}
+
+/* ---- keeping a completion's data ----------------------------------------------------------- */
+
+/* The right to a block that the pool would free with the next collect. */
+struct weir_pool_lease {
+    weir__block block;
+    bool unshared;
+};
+
+int weir_pool_keep(weir_pool *pool, weir_completion *completion, weir_pool_lease **ret_lease,
+                   void **ret_data)
+{
+    (void)pool;
+    weir__block *block = completion->block;
+    if (!block || block->offset == 0 || completion->outcome != WEIR_OUTCOME_REPLIED)
+        return WEIR_EINVAL;
+    weir_pool_lease *lease = weir__malloc(sizeof *lease);
+    if (!lease)
+        return WEIR_ENOMEM;
+    *lease = (weir_pool_lease){.block = *block};
+    block->offset = 0;
+    completion->block = NULL;
+    *ret_lease = lease;
+    *ret_data = lease->block.at;
+    return 0;
+}
+
+void weir_pool_release(weir_pool *pool, weir_pool_lease *lease)
+{
+    if (!lease)
+        return;
+    if (!lease->unshared || weir__arena_reshare(&pool->arena, &lease->block))
+        weir__pool_free_block(pool, &lease->block);
+    weir__free(lease);
+}
+
+void weir_pool_unshare(weir_pool *pool, weir_pool_lease *lease)
+{
+    if (!lease->unshared)
+        weir__arena_unshare(&pool->arena, &lease->block);
+    lease->unshared = true;
 }
 
 /* ---- completing ---------------------------------------------------------------------------- */
@@ -115,15 +159,18 @@ static void note_beginning(weir_pool *pool, weir__desk *desk)
 /* A reply, as far as the parent believes what the slot says. */
 struct reply {
     uint32_t kind;
+    bool kept; /* the worker keeps the payload */
     uint64_t size, position;
     const void *data;
 };
 
 /* Where the reply of a DONE slot lies; false: the slot says something impossible. */
-static bool find_reply(const weir__desk *desk, const weir__slot *slot, uint64_t size,
-                       struct reply *ret)
+static bool find_reply(const weir__desk *desk, const weir__slot *slot, const weir__task *task,
+                       uint64_t size, struct reply *ret)
 {
-    *ret = (struct reply){slot->out_kind, size, slot->out_offset, NULL};
+    *ret = (struct reply){slot->out_kind, slot->kept != 0, size, slot->out_offset, NULL};
+    if (ret->kept && (task->batch || task->block.offset == 0 || task->in_size < WEIR__LEASE_MIN))
+        return false;
     uint64_t at = ret->position % WEIR__EXTENT;
     switch (ret->kind) {
     case OUT_INLINE: ret->data = slot->out; return ret->size <= WEIR__OUT_BYTES;
@@ -135,6 +182,9 @@ static bool find_reply(const weir__desk *desk, const weir__slot *slot, uint64_t 
         return desk->granted.offset != 0 && ret->size <= desk->granted.size;
     case OUT_REFUSED: ret->size = 0; return desk->answered;
     case OUT_NO_MEMORY: ret->size = 0; return true;
+    case OUT_TASK:
+        ret->data = task->block.at;
+        return !task->batch && task->block.offset != 0 && ret->size <= task->in_size && !ret->kept;
     default: return false;
     }
 }
@@ -170,10 +220,12 @@ static enum reading read_slot(const weir_pool *pool, const weir__desk *desk, uin
         return revoked ? READ_SKIPPED : READ_NONSENSE;
     if (state != SLOT_DONE)
         return READ_UNSETTLED;
-    if (revoked || !find_reply(desk, slot, slot->out_size, ret))
+    if (revoked)
         return READ_NONSENSE;
     const weir__task *task = weir__tasks_at(&pool->tasks, index);
-    return !task->batch || is_part(slot, task, ret) ? READ_REPLY : READ_NONSENSE;
+    bool makes_sense = find_reply(desk, slot, task, slot->out_size, ret) &&
+                       (!task->batch || is_part(slot, task, ret));
+    return makes_sense ? READ_REPLY : READ_NONSENSE;
 }
 
 /* Under the mutex: hands out the replies of a part; if its worker ended it early, for want of room,
@@ -217,9 +269,16 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
         desk->release_to = reply->position + reply->size;
     if (answered) {
         desk->collected = desk->granted; /* the caller reads it until the next collect */
+        if (reply->kind == OUT_BLOCK)
+            desk->collected.filled = desk->collected.size; /* by the worker */
+        completion->block = &desk->collected;
         desk->granted.offset = 0;
         desk->answered = false;
     }
+    if (reply->kind == OUT_TASK)
+        completion->block = &task->block;
+    if (reply->kept)
+        weir__arena_hold(&desk->kept, &task->block);
     pool->service_ns += (uint64_t)completion->service_ns;
     weir__ring_depth_measure(&pool->depth, completion->service_ns);
     *index = WEIR__NO_TASK;
@@ -253,7 +312,7 @@ static void scan(weir_pool *pool, struct round *round, weir__desk *desk)
 }
 
 /* Answers the workers that want space for a large reply.  Without the mutex: nobody else touches
- * these fields, and clearing much memory takes long. */
+ * these fields, and system calls may take long. */
 static void grant(weir_pool *pool)
 {
     for (unsigned i = 0; i < pool->n_desks; i++) {
@@ -263,13 +322,43 @@ static void grant(weir_pool *pool)
         uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_acquire);
         if (want == 0)
             continue;
-        bool given = weir__arena_alloc(&pool->arena, want, &desk->granted) == 0;
+        bool given = weir__arena_alloc_unfilled(&pool->arena, want, &desk->granted) == 0;
         desk->answered = true;
         desk->seat->grant_offset = given ? desk->granted.offset : 0;
+        desk->seat->grant_filled = given && desk->granted.filled == desk->granted.size;
         /* release: publishes grant_offset; pairs with the acquire in worker.c */
         atomic_store_explicit(&desk->seat->grant, given ? GRANT_GIVEN : GRANT_REFUSED,
                               memory_order_release);
         weir__ring_worker(desk->seat);
+    }
+}
+
+/* Takes payloads back that workers have kept.  Without the mutex: nobody else touches them.  One
+ * that is not among those kept may be of a reply that is not collected yet: it is looked for again
+ * after that; if it is nonsense, its worker gets nothing of what it returns until it dies. */
+static void take_returns(weir_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        if (!desk->kept.first)
+            continue;
+        weir__seat *seat = desk->seat;
+        /* acquire: pairs with the release of tell_returns in worker.c; publishes the offsets */
+        uint64_t returned = atomic_load_explicit(&seat->returned, memory_order_acquire);
+        uint64_t from = atomic_load_explicit(&seat->returns_taken, memory_order_relaxed); /* ours */
+        uint64_t at = from;
+        weir__block block;
+        while (at != returned && at - from < WEIR__RETURNS &&
+               weir__arena_unhold(&desk->kept, seat->returns[at % WEIR__RETURNS], &block)) {
+            weir__arena_free(&pool->arena, &block);
+            at++;
+        }
+        if (at == from)
+            continue;
+        /* release: we have read the offsets; pairs with the acquire in worker.c */
+        atomic_store_explicit(&seat->returns_taken, at, memory_order_release);
+        if (at - from == WEIR__RETURNS)
+            weir__ring_worker(seat); /* it may have more */
     }
 }
 
@@ -414,7 +503,8 @@ static bool steal(weir_pool *pool, struct round *round)
         return idle && share_batch(pool, round);
     weir_time due = victim->progressed + STEAL_AFTER;
     if (weir_now() < due) {
-        round->wake_at = due;
+        if (due < round->wake_at)
+            round->wake_at = due;
         return false;
     }
     take_half(pool, victim, most);
@@ -697,7 +787,7 @@ static bool save_remains(weir_pool *pool, weir__desk *desk)
         return true;
     weir__slot *slot = weir__slot_at(desk, task->position);
     struct reply reply;
-    if (!find_reply(desk, slot, progress.bytes, &reply)) {
+    if (!find_reply(desk, slot, task, progress.bytes, &reply)) {
         atomic_store_explicit(&slot->filled, 0, memory_order_relaxed); /* it is not believed */
         return true;
     }
@@ -766,6 +856,7 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     desk->held = 0;
     weir__unlock(&pool->mutex);
     weir__arena_free(&pool->arena, &granted);
+    weir__arena_free_held(&pool->arena, &desk->kept);
 }
 
 /* Under the mutex: what it replied before it died comes first: look hands it out. */
@@ -931,9 +1022,10 @@ static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadli
             set_asleep(pool, 1);
         bool again;
         do {
-            round->wake_at = WEIR_FOREVER;
+            round->wake_at = weir__arena_trim(&pool->arena, weir_now());
             round->after = (weir__after){0};
             grant(pool);
+            take_returns(pool);
             look(pool, round);
             weir__pool_do_after(pool, &round->after);
             if (round->n > 0)
@@ -942,8 +1034,10 @@ static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadli
             if (round->n > 0)
                 return (int64_t)round->n;
         } while (again);
-        if (all_gone(pool))
+        if (all_gone(pool)) {
+            weir__arena_keep_nothing(&pool->arena);
             return WEIR_ECLOSED;
+        }
         if (deadline == WEIR_POLL)
             return WEIR_EEMPTY;
         if (!armed)

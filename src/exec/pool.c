@@ -78,6 +78,7 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
         goto fail_fds;
     weir__mutex_init(&pool->mutex);
     weir__arena_init(&pool->arena, &pool->channel);
+    pool->channel.header->guards_payloads = opts->retries > 0;
     weir__tasks_init(&pool->tasks);
     pool->opts = *opts;
     pool->owner = getpid();
@@ -146,6 +147,14 @@ void weir__pool_do_after(weir_pool *pool, weir__after *after)
     if (after->kick)
         kick_collector(pool);
     weir__wake_all(&after->wakeups);
+}
+
+void weir__pool_free_block(weir_pool *pool, weir__block *block)
+{
+    bool large = block->offset != 0 && block->size > WEIR__SMALL_MAX;
+    weir__arena_free(&pool->arena, block);
+    if (large)
+        kick_collector(pool);
 }
 
 /* Waits in line for a permit.  Called with the mutex, returns without it. */
@@ -220,7 +229,7 @@ static struct taken settle(weir_pool *pool, weir__task *task)
 /* Without the mutex. */
 static void report_drop(weir_pool *pool, struct taken *taken, weir_drop_reason reason)
 {
-    weir__arena_free(&pool->arena, &taken->block);
+    weir__pool_free_block(pool, &taken->block);
     if (taken->last)
         pool->opts.on_drop(taken->tag, reason, pool->opts.drop_ctx);
 }
@@ -363,10 +372,13 @@ static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32
     uint64_t size = weir__size_of_parts(parts, n_parts);
     weir__block block = {0};
     if (size > WEIR__IN_BYTES) {
-        int rc = weir__arena_alloc(&pool->arena, size, &block);
-        if (rc < 0)
+        int rc = weir__arena_alloc_unfilled(&pool->arena, size, &block);
+        if (rc == 0)
+            rc = weir__arena_write(&pool->arena, &block, parts, n_parts);
+        if (rc < 0) {
+            weir__arena_free(&pool->arena, &block);
             return rc;
-        weir__copy_parts(block.at, parts, n_parts);
+        }
     }
     int rc = enqueue(pool, parts, n_parts, size, &block, items, tag, ret_id);
     if (rc < 0)
@@ -511,7 +523,7 @@ int weir_pool_cancel(weir_pool *pool, uint64_t id)
     }
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
-    weir__arena_free(&pool->arena, &taken.block);
+    weir__pool_free_block(pool, &taken.block);
     return taken.last ? 0 : WEIR_ENOTASK;
 }
 

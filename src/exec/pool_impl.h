@@ -44,6 +44,7 @@ typedef struct weir__desk {
     void *remains;         /* replies of its last process to items of a batch, which the caller
                                     reads until the next collect.  Collector only. */
     weir__block extent;    /* reply space; kept for the next process */
+    weir__holdings kept;   /* payloads that it keeps past their reply.  Collector only. */
     weir__block granted;   /* for the large reply it is writing */
     weir__block collected; /* a large reply that the caller reads until the next collect */
     uint32_t tasks[WEIR__SLOTS]; /* by slot; WEIR__NO_TASK: none or revoked */
@@ -134,6 +135,9 @@ void weir__pool_give_permits(weir_pool *pool, size_t n, weir__after *after);
 
 /* Under the mutex: notes that a sleeping worker has something to see. */
 void weir__pool_ring(weir__after *after, weir__seat *seat);
+
+/* Without the mutex: takes a block back, and tells the collector, who trims what is kept. */
+void weir__pool_free_block(weir_pool *pool, weir__block *block);
 
 /* Without the mutex. */
 void weir__pool_do_after(weir_pool *pool, weir__after *after);

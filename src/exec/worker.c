@@ -4,6 +4,10 @@
  * Invariant:  slots [0, next) are behind us for good; at most one slot is RUNNING: `current`.
  * Crash:      every step that the parent must learn of is one atomic store; dying before it means
  *             that the step did not happen.
+ * Leases:     a payload that is kept past its reply is the worker's until its offset goes back
+ *             through the ring `returns`; one that does not fit there waits in `untold`.  Any thread
+ *             may release: `leases` protects the lease of the current task, `untold`, and the ring's
+ *             writing end.
  */
 #include <weir/worker.h>
 
@@ -16,6 +20,7 @@
 #include "base/alloc.h"
 #include "base/bell.h"
 #include "base/memfd.h"
+#include "base/mutex.h"
 #include "base/park.h"
 #include "base/process.h"
 #include "exec/channel.h"
@@ -23,10 +28,30 @@
 #define PEAK_RSS_EVERY    (10 * WEIR_MILLISECOND) /* when tasks end */
 #define PEAK_RSS_EVERY_MS 500                     /* while one runs */
 
+/* Where a range of the file is seen; at NULL: nothing is mapped. */
+struct mapping {
+    void *at;
+    uint64_t offset;
+    size_t size;
+};
+
+/* The right to a task's data past its reply. */
+struct weir_lease {
+    uint64_t offset; /* of the block */
+    void *mapping;   /* its own, once the task has had its reply; NULL: in a unit */
+    size_t mapped;
+    void *data;
+    size_t size;
+    bool unshared;
+    bool released;           /* but not to be given back before the reply */
+    struct weir_lease *next; /* in `untold` */
+};
+
 struct weir_worker {
     weir__channel channel;
     weir__seat *seat;
     weir__slot *current; /* RUNNING; NULL: none */
+    void *data;          /* of its task */
     uint64_t next;       /* slots passed since the start */
     uint64_t taken;
     uint64_t out_head; /* stream position in the extent; see extent_has */
@@ -34,16 +59,21 @@ struct weir_worker {
     void *extent;
     void **units; /* mapped small-block units, by number; NULL: not mapped yet */
     size_t units_size;
-    void *large; /* mapping of the current task's large payload */
-    size_t large_size;
-    struct {             /* the current batch */
-        char *at;        /* where its replies go; NULL: nowhere yet */
-        uint32_t filled; /* items with a reply */
-        uint32_t bytes;  /* of those */
-        bool claimed;    /* an item is, and has no reply yet */
-        bool refused;    /* a block was: not asked for again */
-        bool full;       /* no further item may begin here */
+    struct mapping large; /* the last large payload's; stays for a next one that lies there */
+    struct mapping out;   /* the last large reply's, likewise */
+    struct {              /* the current batch */
+        char *at;         /* where its replies go; NULL: nowhere yet */
+        uint32_t filled;  /* items with a reply */
+        uint32_t bytes;   /* of those */
+        bool claimed;     /* an item is, and has no reply yet */
+        bool refused;     /* a block was: not asked for again */
+        bool full;        /* no further item may begin here */
     } batch;
+    weir__mutex leases;
+    weir_lease *lease; /* of the current task; NULL: none, or released */
+    weir_lease *untold;
+    bool leased; /* the current task's data has been kept; the serving thread's own */
+    pid_t pid;
     weir_time began;     /* the current task */
     weir_time peak_told; /* when peak_rss was last written */
     int bell_fd, parent_fd;
@@ -88,6 +118,8 @@ int weir_worker_open(weir_worker **ret_worker, const weir_worker_ticket *ticket)
     weir_worker *worker = weir__calloc(1, sizeof *worker);
     if (!worker)
         return WEIR_ENOMEM;
+    weir__mutex_init(&worker->leases);
+    worker->pid = getpid();
     worker->bell_fd = ticket->bell_fd;
     worker->parent_fd = ticket->parent_fd;
     int rc = weir__channel_open(&worker->channel, ticket->memory_fd);
@@ -112,14 +144,15 @@ fail_extent:
 fail_mapped:
     weir__memfd_unmap(worker->channel.header, worker->channel.mapped);
 fail:
+    weir__mutex_fini(&worker->leases);
     weir__free(worker);
     return rc;
 }
 
-static void drop_large(weir_worker *worker)
+static void unmap(struct mapping *mapping)
 {
-    weir__memfd_unmap(worker->large, worker->large_size);
-    worker->large = NULL;
+    weir__memfd_unmap(mapping->at, mapping->size);
+    mapping->at = NULL;
 }
 
 void weir_worker_close(weir_worker *worker)
@@ -128,7 +161,12 @@ void weir_worker_close(weir_worker *worker)
         return;
     pthread_cancel(worker->watcher); /* poll is a cancellation point */
     pthread_join(worker->watcher, NULL);
-    drop_large(worker);
+    unmap(&worker->large);
+    unmap(&worker->out);
+    for (weir_lease *lease = worker->untold, *next; lease; lease = next) {
+        next = lease->next;
+        weir__free(lease);
+    }
     for (size_t i = 0; i < worker->units_size; i++)
         weir__memfd_unmap(worker->units[i], WEIR__UNIT);
     weir__free(worker->units);
@@ -136,6 +174,7 @@ void weir_worker_close(weir_worker *worker)
     close(worker->bell_fd);
     close(worker->parent_fd);
     weir__channel_fini(&worker->channel);
+    weir__mutex_fini(&worker->leases);
     weir__free(worker);
 }
 
@@ -174,6 +213,140 @@ void weir_worker_fail(weir_worker *worker, const void *message, size_t size)
     set_state(worker, SEAT_FAILED);
 }
 
+/* ---- leases -------------------------------------------------------------------------------- */
+
+static bool returns_have_room(const weir_worker *worker)
+{
+    /* acquire: pairs with the release of take_returns in collect.c; it has read what it took */
+    uint64_t taken = atomic_load_explicit(&worker->seat->returns_taken, memory_order_acquire);
+    return atomic_load_explicit(&worker->seat->returned, memory_order_relaxed) - taken <
+           WEIR__RETURNS; /* ours */
+}
+
+/* Under `leases`: gives back what was released, as far as there is room. */
+static void tell_returns(weir_worker *worker)
+{
+    weir__seat *seat = worker->seat;
+    while (worker->untold && returns_have_room(worker)) {
+        weir_lease *lease = worker->untold;
+        worker->untold = lease->next;
+        uint64_t returned = atomic_load_explicit(&seat->returned, memory_order_relaxed); /* ours */
+        seat->returns[returned % WEIR__RETURNS] = lease->offset;
+        /* release: publishes the offset; pairs with the acquire of take_returns in collect.c */
+        atomic_store_explicit(&seat->returned, returned + 1, memory_order_release);
+        weir__free(lease);
+    }
+}
+
+/* The ring was full, and has room now: the parent rings then.  A release between this look and the
+ * sleep finds the room itself, for the lock orders it after. */
+static bool can_tell_returns(weir_worker *worker)
+{
+    weir__lock(&worker->leases);
+    bool can = worker->untold && returns_have_room(worker);
+    weir__unlock(&worker->leases);
+    return can;
+}
+
+/* Under `leases`, after the reply: the block goes back.  Its own mapping goes; in a unit its pages are
+ * the unit's again, and if they cannot be, nobody gets the block any more. */
+static void give_back(weir_worker *worker, weir_lease *lease)
+{
+    bool shared = !lease->unshared || worker->channel.header->guards_payloads;
+    weir__memfd_unmap(lease->mapping, lease->mapped);
+    if (!lease->mapping && !shared &&
+        !weir__memfd_remap(worker->channel.memory_fd, lease->offset, lease->size, lease->data,
+                           true)) {
+        weir__free(lease);
+        return;
+    }
+    lease->next = worker->untold;
+    worker->untold = lease;
+    tell_returns(worker);
+}
+
+/* The reply of a task whose data was kept: says whether it still is.  Whoever releases it does so
+ * before, and the block goes with the task, or after, and it comes back through the ring. */
+static void finish_leased(weir_worker *worker, weir__slot *slot)
+{
+    weir__lock(&worker->leases);
+    weir_lease *lease = worker->lease;
+    slot->kept = lease != NULL;
+    if (lease && worker->large.at && worker->large.offset == lease->offset) {
+        lease->mapping = worker->large.at;
+        lease->mapped = worker->large.size;
+        worker->large.at = NULL;
+    }
+    worker->lease = NULL;
+    worker->leased = false;
+    /* release: as below, and before the offset can appear in the ring */
+    atomic_store_explicit(&slot->state, SLOT_DONE, memory_order_release);
+    if (lease && lease->released)
+        give_back(worker, lease);
+    weir__unlock(&worker->leases);
+}
+
+int weir_worker_keep(weir_worker *worker, weir_lease **ret_lease, void **ret_data)
+{
+    weir__slot *slot = worker->current;
+    if (!slot || slot->in_offset == 0 || slot->in_size < WEIR__LEASE_MIN || worker->leased)
+        return WEIR_EINVAL;
+    weir_lease *lease = weir__calloc(1, sizeof *lease);
+    if (!lease)
+        return WEIR_ENOMEM;
+    lease->offset = slot->in_offset;
+    lease->data = worker->data;
+    lease->size = slot->in_size;
+    weir__lock(&worker->leases);
+    worker->lease = lease;
+    weir__unlock(&worker->leases);
+    worker->leased = true;
+    *ret_lease = lease;
+    *ret_data = worker->data;
+    return 0;
+}
+
+void weir_worker_unshare(weir_worker *worker, weir_lease *lease)
+{
+    if (!lease->unshared && !worker->channel.header->guards_payloads)
+        weir__memfd_remap(worker->channel.memory_fd, lease->offset, lease->size, lease->data,
+                          false);
+    lease->unshared = true;
+}
+
+void weir_worker_release(weir_worker *worker, weir_lease *lease)
+{
+    if (!lease)
+        return;
+    if (worker->pid != getpid()) { /* a child of the worker's: the block is not its to give back */
+        weir__memfd_unmap(lease->mapping, lease->mapped);
+        weir__free(lease);
+        return;
+    }
+    weir__lock(&worker->leases);
+    bool replied = lease != worker->lease;
+    if (replied) {
+        give_back(worker, lease);
+    } else if (lease->unshared) {
+        lease->released = true; /* its pages are not what the parent sees: not before the reply */
+    } else {
+        worker->lease = NULL;
+        weir__free(lease);
+    }
+    weir__unlock(&worker->leases);
+    if (replied)
+        ring_parent(worker);
+}
+
+void weir_worker_get_positions(const weir_worker *worker, uint64_t *ret_replied, uint64_t *ret_read)
+{
+    *ret_replied = worker->next;
+    /* acquire: pairs with the release of release_batch in collect.c */
+    *ret_read = atomic_load_explicit(&worker->seat->collected, memory_order_acquire);
+}
+
+/* ---- finishing ----------------------------------------------------------------------------- */
+
 static void finish(weir_worker *worker, uint32_t out_kind)
 {
     weir__slot *slot = worker->current;
@@ -185,8 +358,13 @@ static void finish(weir_worker *worker, uint32_t out_kind)
         worker->peak_told = now;
         tell_peak_rss(worker);
     }
-    /* release: publishes the reply; pairs with the acquire in pool.c's scan */
-    atomic_store_explicit(&slot->state, SLOT_DONE, memory_order_release);
+    if (worker->leased) {
+        finish_leased(worker, slot);
+    } else {
+        slot->kept = 0;
+        /* release: publishes the reply; pairs with the acquire in pool.c's scan */
+        atomic_store_explicit(&slot->state, SLOT_DONE, memory_order_release);
+    }
     ring_parent(worker);
 }
 
@@ -218,7 +396,8 @@ static bool told_to_leave(const weir_worker *worker)
 static bool something_dealt(const weir_worker *worker)
 {
     uint32_t state = atomic_load_explicit(&next_slot(worker)->state, memory_order_acquire);
-    return state == SLOT_READY || state == SLOT_REVOKED || told_to_leave(worker);
+    return state == SLOT_READY || state == SLOT_REVOKED || told_to_leave(worker) ||
+           can_tell_returns((weir_worker *)worker);
 }
 
 /* ---- taking -------------------------------------------------------------------------------- */
@@ -253,6 +432,9 @@ static int claim(weir_worker *worker, weir_time deadline)
             set_state(worker, SEAT_LEAVING);
             return WEIR_ECLOSED;
         }
+        weir__lock(&worker->leases);
+        tell_returns(worker);
+        weir__unlock(&worker->leases);
         if (deadline == WEIR_POLL)
             return WEIR_EEMPTY;
         int rc = sleep_unless(worker, something_dealt, deadline);
@@ -280,18 +462,28 @@ static void *map_unit(weir_worker *worker, uint64_t number)
     return worker->units[number];
 }
 
+/* Makes `mapping` one of at least [offset, offset + size) of the file; NULL: cannot. */
+static void *map_at(weir_worker *worker, struct mapping *mapping, uint64_t offset, size_t size,
+                    void *(*map)(int, uint64_t, size_t))
+{
+    if (mapping->at && mapping->offset == offset && mapping->size >= size)
+        return mapping->at;
+    unmap(mapping);
+    *mapping = (struct mapping){map(worker->channel.memory_fd, offset, size), offset, size};
+    return mapping->at;
+}
+
 /* Where this process sees [offset, offset + size) of the file; NULL: cannot be mapped. */
 static void *locate_block(weir_worker *worker, uint64_t offset, uint64_t size)
 {
-    if (size <= WEIR__SMALL_MAX) {
+    bool guarded = worker->channel.header->guards_payloads;
+    if (size <= WEIR__SMALL_MAX && !(guarded && size >= WEIR__LEASE_MIN)) {
         uint64_t within = offset - worker->channel.header->arena_offset;
         char *unit = map_unit(worker, within / WEIR__UNIT);
         return unit ? unit + within % WEIR__UNIT : NULL;
     }
-    drop_large(worker);
-    worker->large = weir__memfd_map(worker->channel.memory_fd, offset, size);
-    worker->large_size = size;
-    return worker->large;
+    return map_at(worker, &worker->large, offset, size,
+                  guarded ? weir__memfd_map_private : weir__memfd_map);
 }
 
 int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadline)
@@ -299,7 +491,8 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
     if (worker->current)
         return WEIR_EINVAL;
     weir_worker_ready(worker);
-    drop_large(worker);
+    if (worker->channel.header->guards_payloads)
+        unmap(&worker->large); /* with what was written there */
     if (worker->seat->tasks_max && worker->taken == worker->seat->tasks_max) {
         set_state(worker, SEAT_LEAVING);
         return WEIR_ECLOSED;
@@ -311,13 +504,14 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
     worker->began = weir_now();
     memset(&worker->batch, 0, sizeof worker->batch);
     weir__slot *slot = worker->current;
-    const void *data = slot->in;
+    void *data = slot->in;
     if (slot->in_offset)
         data = locate_block(worker, slot->in_offset, slot->in_size);
     if (!data) {
         finish(worker, OUT_NO_MEMORY);
         return WEIR_ENOSHM;
     }
+    worker->data = data;
     *ret_task = (weir_task){
         .id = slot->id, .data = data, .size = slot->in_size, .is_batch = slot->is_batch != 0};
     return 0;
@@ -369,9 +563,23 @@ static bool grant_answered(const weir_worker *worker)
     return atomic_load_explicit(&worker->seat->grant, memory_order_acquire) != GRANT_NONE;
 }
 
-/* Asks the parent for a block and copies the parts there; false: there is none.  The block belongs
- * to this seat until the slot is collected. */
-static bool fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts, uint64_t size)
+/* Writes a reply into a block of the parent's.  One without memory is written through the file:
+ * there, running out is an error. */
+static int write_block(weir_worker *worker, uint64_t offset, bool filled, const weir_bytes *parts,
+                       size_t n_parts, uint64_t size)
+{
+    if (!filled)
+        return weir__write_parts(worker->channel.memory_fd, offset, parts, n_parts);
+    void *at = map_at(worker, &worker->out, offset, size, weir__memfd_map);
+    if (!at)
+        return WEIR_ENOSHM;
+    weir__copy_parts(at, parts, n_parts);
+    return 0;
+}
+
+/* Asks the parent for a block and writes the parts there; < 0: there is none.  The block belongs to
+ * this seat until the slot is collected. */
+static int fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts, uint64_t size)
 {
     weir__seat *seat = worker->seat;
     atomic_store_explicit(&seat->want, size, memory_order_release);
@@ -380,24 +588,22 @@ static bool fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_pa
         sleep_unless(worker, grant_answered, WEIR_FOREVER);
     bool given = atomic_load_explicit(&seat->grant, memory_order_relaxed) == GRANT_GIVEN;
     uint64_t offset = seat->grant_offset;
-    void *at = given ? weir__memfd_map(worker->channel.memory_fd, offset, size) : NULL;
-    if (at)
-        weir__copy_parts(at, parts, n_parts);
-    weir__memfd_unmap(at, size);
+    bool filled = seat->grant_filled;
+    int rc = given ? write_block(worker, offset, filled, parts, n_parts, size) : WEIR_ENOSHM;
     /* The parent looks at `want` only, and only while `grant` is NONE: this order asks once. */
     atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
     atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_release);
-    if (at)
+    if (rc == 0)
         worker->current->out_offset = offset;
-    return at != NULL;
+    return rc;
 }
 
 static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
                           uint64_t size)
 {
-    bool filled = fill_block(worker, parts, n_parts, size);
-    finish(worker, filled ? OUT_BLOCK : OUT_REFUSED);
-    return filled ? 0 : WEIR_ENOSHM;
+    int rc = fill_block(worker, parts, n_parts, size);
+    finish(worker, rc == 0 ? OUT_BLOCK : OUT_REFUSED);
+    return rc;
 }
 
 int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *parts, size_t n_parts)
@@ -416,6 +622,33 @@ int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *par
     }
     weir__copy_parts(slot->out, parts, n_parts);
     finish(worker, OUT_INLINE);
+    return 0;
+}
+
+/* Whether the current task's block may go to the parent as it is. */
+static bool can_give_block(weir_worker *worker)
+{
+    weir__lock(&worker->leases);
+    bool kept = worker->lease != NULL;
+    weir__unlock(&worker->leases);
+    return worker->current->in_offset != 0 && !kept && !worker->channel.header->guards_payloads;
+}
+
+int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *head,
+                               size_t head_size)
+{
+    weir__slot *slot = worker->current;
+    if (!slot || head_size > slot->in_size)
+        return WEIR_EINVAL;
+    if (!can_give_block(worker)) {
+        weir_bytes parts[] = {{head, head_size},
+                              {(char *)worker->data + head_size, slot->in_size - head_size}};
+        return weir_worker_reply(worker, status, parts, 2);
+    }
+    memcpy(worker->data, head, head_size);
+    slot->status = status;
+    slot->out_size = slot->in_size;
+    finish(worker, OUT_TASK);
     return 0;
 }
 
@@ -467,7 +700,7 @@ static int move_to_block(weir_worker *worker, const weir_bytes *parts, size_t n_
         return WEIR_ENOSHM;
     for (size_t i = 0; i < n_parts; i++)
         all[i + 1] = parts[i];
-    worker->batch.refused = !fill_block(worker, all, n_parts + 1, total);
+    worker->batch.refused = fill_block(worker, all, n_parts + 1, total) < 0;
     if (worker->batch.refused)
         return WEIR_ENOSHM;
     worker->current->out_kind = OUT_BLOCK;

@@ -744,9 +744,7 @@ static void large_payloads_are_given_back_to_the_system(void **state)
         assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL), WEIR_KEPT);
         assert_true(look_at(pool).shm_bytes >= size);
         assert_int_equal(one(pool).data_size, size);
-        weir_completion done;
-        assert_int_equal(weir_pool_collect(pool, &done, 1, WEIR_POLL), WEIR_EEMPTY);
-        assert_true(look_at(pool).shm_bytes < 20u << 20);
+        until(pool, look_at(pool).shm_bytes < 20u << 20); /* kept for a second */
     }
     free(bytes);
     end(pool);
@@ -1178,7 +1176,7 @@ static void a_cancelled_large_payload_is_freed(void **state)
         assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, &id), WEIR_KEPT);
         assert_true(look_at(pool).shm_bytes >= sizeof bytes);
         assert_int_equal(weir_pool_cancel(pool, id), 0);
-        assert_true(look_at(pool).shm_bytes < sizeof bytes);
+        until(pool, look_at(pool).shm_bytes < sizeof bytes); /* kept for a second */
     }
     end(pool);
 }
@@ -2341,6 +2339,447 @@ static int be_a_worker(const char *seat)
     return work(&ticket);
 }
 
+/* ---- data that is kept ---------------------------------------------------------------------- */
+
+static weir_completion submit_bytes(weir_pool *pool, const void *bytes, size_t size)
+{
+    weir_bytes part = {bytes, size};
+    assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL), WEIR_KEPT);
+    return one(pool);
+}
+
+static void a_large_reply_can_be_kept_until_it_is_released(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 4);
+    static const size_t large[] = {131073, 200000, 262145, 3u << 20};
+    struct {
+        weir_pool_lease *lease;
+        unsigned char *data;
+    } kept[4][3];
+    for (unsigned s = 0; s < 4; s++)
+        for (unsigned i = 0; i < 3; i++) {
+            submit(pool, 1, (order){PATTERN, s * 3 + i, large[s]});
+            weir_completion done = one(pool);
+            void *data;
+            assert_int_equal(weir_pool_keep(pool, &done, &kept[s][i].lease, &data), WEIR_OK);
+            assert_ptr_equal(data, done.data);
+            assert_int_equal((uintptr_t)data % 4096, 0);
+            weir_pool_lease *second = NULL;
+            assert_int_equal(weir_pool_keep(pool, &done, &second, &data), WEIR_EINVAL);
+            assert_null(second);
+            kept[s][i].data = data;
+            kept[s][i].data[0] ^= 0xff; /* ours to write */
+        }
+    uint64_t held = look_at(pool).shm_bytes;
+    for (unsigned s = 0; s < 4; s++)
+        for (unsigned i = 0; i < 3; i++) {
+            kept[s][i].data[0] ^= 0xff;
+            assert_true(is_pattern(kept[s][i].data, large[s], s * 3 + i));
+            weir_pool_release(pool, kept[s][i].lease);
+        }
+    weir_pool_release(pool, NULL);
+    submit(pool, 1, (order){PATTERN, 1, large[3]});
+    assert_int_equal(one(pool).data_size, large[3]);
+    assert_true(look_at(pool).shm_bytes <= held); /* it came in what was released */
+    end(pool);
+}
+
+static void a_kept_reply_outlives_the_workers(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 4);
+    submit(pool, 1, (order){PATTERN, 7, 1u << 20});
+    weir_completion done = one(pool);
+    weir_pool_lease *lease;
+    void *data;
+    assert_int_equal(weir_pool_keep(pool, &done, &lease, &data), WEIR_OK);
+    weir_pool_close(pool);
+    assert_int_equal(weir_pool_collect(pool, &done, 1, weir_after(PATIENCE)), WEIR_ECLOSED);
+    assert_int_equal(look_at(pool).workers_alive, 0);
+    assert_true(is_pattern(data, 1u << 20, 7));
+    uint64_t held = look_at(pool).shm_bytes;
+    weir_pool_release(pool, lease);
+    assert_true(look_at(pool).shm_bytes <= held - (1u << 20)); /* at once: nobody needs it again */
+    end(pool);
+}
+
+static void what_is_not_in_a_block_cannot_be_kept(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 4);
+    static const size_t large[] = {0, 256, 257, 131072};
+    for (unsigned s = 0; s < 4; s++) {
+        submit(pool, 1, (order){PATTERN, 1, large[s]});
+        weir_completion done = one(pool);
+        weir_pool_lease *lease = NULL;
+        void *data = NULL;
+        assert_int_equal(weir_pool_keep(pool, &done, &lease, &data), WEIR_EINVAL);
+        assert_true(!lease && !data);
+    }
+    end(pool);
+}
+
+/* The worker's side: what it keeps, and what it replies with. */
+enum {
+    KEEP = 100,
+    CHECK,
+    RELEASE,
+    IN_PLACE,
+    KEEP_AND_REPLY_IN_PLACE,
+    FORK_AND_REPLY_IN_PLACE,
+    KEEP_REFUSED,
+    POSITIONS,
+    SPOIL_AND_DIE
+};
+
+static struct {
+    weir_lease *lease;
+    unsigned char *data;
+    size_t size;
+    uint32_t seed;
+} kept[300];
+static unsigned n_kept;
+
+static void reply_number(weir_worker *worker, uint64_t n)
+{
+    must(weir_worker_reply(worker, 0, &(weir_bytes){&n, sizeof n}, 1) == WEIR_OK);
+}
+
+/* Keeps the task's data as a pattern of its own. */
+static void keep_task(weir_worker *worker, const weir_task *task, uint32_t seed)
+{
+    void *data;
+    must(n_kept < 300);
+    must(weir_worker_keep(worker, &kept[n_kept].lease, &data) == WEIR_OK);
+    must(data == task->data && (uintptr_t)data % 4096 == 0);
+    kept[n_kept].data = data;
+    kept[n_kept].size = task->size;
+    kept[n_kept].seed = seed;
+    fill_pattern(kept[n_kept].data, task->size, seed);
+    weir_lease *second = NULL;
+    must(weir_worker_keep(worker, &second, &data) == WEIR_EINVAL && !second);
+    n_kept++;
+}
+
+static uint64_t count_intact(void)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < n_kept; i++)
+        n += is_pattern(kept[i].data, kept[i].size, kept[i].seed);
+    return n;
+}
+
+static void *release_all(void *arg)
+{
+    for (unsigned i = 0; i < n_kept; i++)
+        weir_worker_release(arg, kept[i].lease);
+    n_kept = 0;
+    return NULL;
+}
+
+static void release_by_thread(weir_worker *worker)
+{
+#ifdef __SANITIZE_THREAD__ /* which ends a forked process that has had threads and starts one */
+    release_all(worker);
+#else
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, release_all, worker) == 0);
+    pthread_join(thread, NULL);
+#endif
+}
+
+static void serve_keeping(weir_worker *worker, const weir_task *task, void *ctx)
+{
+    (void)ctx;
+    order what = {0};
+    memcpy(&what, task->data, sizeof what);
+    weir_lease *lease = NULL;
+    void *data = NULL;
+    uint64_t positions[2];
+    switch (what.op) {
+    case KEEP:
+        keep_task(worker, task, what.arg);
+        reply_number(worker, n_kept);
+        break;
+    case CHECK: reply_number(worker, count_intact()); break;
+    case RELEASE: /* by another thread than the one that serves */
+        release_by_thread(worker);
+        reply_number(worker, 0);
+        break;
+    case IN_PLACE:
+        must(weir_worker_reply_in_place(worker, 5, task->data, task->size + 1) == WEIR_EINVAL);
+        if (weir_worker_keep(worker, &lease, &data) == WEIR_OK) {
+            memset((char *)data + task->size - 8, 0x77, 8);
+            weir_worker_release(worker, lease);
+        }
+        must(weir_worker_reply_in_place(worker, 5, "head", 4) == WEIR_OK);
+        must(weir_worker_reply_in_place(worker, 5, "head", 4) == WEIR_EINVAL);
+        break;
+    case KEEP_AND_REPLY_IN_PLACE:
+        keep_task(worker, task, what.arg);
+        must(weir_worker_reply_in_place(worker, 5, "head", 4) == WEIR_OK);
+        must(count_intact() == n_kept); /* the reply was a copy */
+        break;
+    case FORK_AND_REPLY_IN_PLACE: /* what was written after the fork comes back, too */
+        must(weir_worker_keep(worker, &lease, &data) == WEIR_OK);
+        weir_worker_unshare(worker, lease);
+        memset((char *)data + task->size - 8, 0x77, 8);
+        weir_worker_release(worker, lease);
+        must(weir_worker_reply_in_place(worker, 5, "head", 4) == WEIR_OK);
+        break;
+    case KEEP_REFUSED:
+        reply_number(worker, weir_worker_keep(worker, &lease, &data) == WEIR_EINVAL && !lease);
+        break;
+    case POSITIONS:
+        weir_worker_get_positions(worker, &positions[0], &positions[1]);
+        weir_worker_reply(worker, 0, &(weir_bytes){positions, sizeof positions}, 1);
+        break;
+    case SPOIL_AND_DIE: /* at first; then tell whether all is as it was sent */
+        must(weir_worker_keep(worker, &lease, &data) == WEIR_OK);
+        if (atomic_fetch_add(&board->deaths, 1) == 0) {
+            memset((char *)data + sizeof what, 0, task->size - sizeof what);
+            raise(SIGKILL);
+        }
+        fill_pattern(data, sizeof what, 99);
+        reply_number(worker, is_pattern(data, task->size, 99));
+        weir_worker_release(worker, lease);
+        break;
+    default: serve(worker, task, NULL);
+    }
+}
+
+static weir_pool *keeping(unsigned retries)
+{
+    weir_pool_opts opts = options(1, 4);
+    opts.handler = serve_keeping;
+    opts.retries = retries;
+    return make(opts);
+}
+
+/* A large payload with an order at its beginning; what follows is a pattern. */
+static weir_completion submit_large(weir_pool *pool, order what, size_t size)
+{
+    unsigned char *bytes = malloc(size);
+    must(bytes);
+    fill_pattern(bytes, size, 99);
+    memcpy(bytes, &what, sizeof what);
+    weir_completion done = submit_bytes(pool, bytes, size);
+    free(bytes);
+    assert_int_equal(done.outcome, WEIR_OUTCOME_REPLIED);
+    return done;
+}
+
+static uint64_t ask_for(weir_pool *pool, order what, size_t size)
+{
+    weir_completion done = submit_large(pool, what, size);
+    uint64_t n;
+    assert_int_equal(done.data_size, sizeof n);
+    memcpy(&n, done.data, sizeof n);
+    return n;
+}
+
+static void check_keeping(unsigned retries)
+{
+    weir_pool *pool = keeping(retries);
+    static const size_t large[] = {65536, 100000, 262144, 262145, 2u << 20};
+    uint64_t before = 0;
+    for (int round = 0; round < 4; round++) {
+        for (uint32_t i = 0; i < 40; i++) /* other tasks reuse no memory of theirs */
+            assert_int_equal(ask_for(pool, (order){KEEP, i, 0}, large[i % 5]), i + 1);
+        assert_int_equal(ask_for(pool, (order){CHECK}, 300000), 40);
+        assert_int_equal(ask_for(pool, (order){RELEASE}, 64), 0);
+        assert_int_equal(ask_for(pool, (order){CHECK}, 64), 0);
+        uint64_t now = look_at(pool).shm_bytes;
+        if (round > 0)
+            assert_int_equal(now, before); /* all came back, and was used again */
+        before = now;
+    }
+    end(pool);
+}
+
+static void a_worker_may_keep_its_tasks_data(void **state)
+{
+    (void)state;
+    check_keeping(0);
+}
+
+static void a_worker_may_keep_data_that_a_retry_needs(void **state)
+{
+    (void)state;
+    check_keeping(2);
+}
+
+static void more_data_than_the_ring_has_places_comes_back(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(0);
+    uint64_t before = 0;
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 5; i++) {
+            for (uint32_t k = 0; k < 300; k++)
+                ask_for(pool, (order){KEEP, k, 0}, 70000);
+            ask_for(pool, (order){RELEASE}, 64); /* all at once */
+        }
+        uint64_t now = look_at(pool).shm_bytes;
+        if (round > 0)
+            assert_int_equal(now, before);
+        before = now;
+    }
+    end(pool);
+}
+
+static void a_dead_worker_keeps_nothing(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(0);
+    for (uint32_t i = 0; i < 20; i++)
+        ask_for(pool, (order){KEEP, i, 0}, 3u << 20);
+    assert_true(look_at(pool).shm_bytes >= 60u << 20);
+    submit(pool, 1, (order){RAISE, SIGKILL, 0});
+    assert_int_equal(one(pool).outcome, WEIR_OUTCOME_DIED);
+    until(pool, look_at(pool).shm_bytes < 20u << 20);
+    end(pool);
+}
+
+static void small_data_cannot_be_kept(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(0);
+    static const size_t large[] = {16, 192, 193, 65535};
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ask_for(pool, (order){KEEP_REFUSED}, large[i]), 1);
+    end(pool);
+}
+
+static void expect_in_place(const weir_completion *done, size_t size, bool was_written)
+{
+    const unsigned char *data = done->data;
+    assert_int_equal(done->status, 5);
+    assert_int_equal(done->data_size, size);
+    assert_memory_equal(data, "head", 4);
+    for (size_t i = sizeof(order); i < size - 8; i++)
+        if (data[i] != pattern_at(i, 99))
+            fail_msg("byte %zu of %zu is wrong", i, size);
+    for (size_t i = size - 8; i < size; i++)
+        assert_int_equal(data[i], was_written ? 0x77 : pattern_at(i, 99));
+}
+
+static void check_in_place(unsigned retries)
+{
+    weir_pool *pool = keeping(retries);
+    static const size_t large[] = {64, 192, 193, 5000, 65536, 262144, 262145, 5u << 20};
+    for (int i = 0; i < 8; i++) {
+        weir_completion done = submit_large(pool, (order){IN_PLACE}, large[i]);
+        expect_in_place(&done, large[i], large[i] >= 65536);
+        if (large[i] < 65536)
+            continue;
+        done = submit_large(pool, (order){FORK_AND_REPLY_IN_PLACE}, large[i]);
+        expect_in_place(&done, large[i], true);
+        done = submit_large(pool, (order){IN_PLACE}, large[i]); /* all is as it was */
+        expect_in_place(&done, large[i], true);
+    }
+    weir_completion done = submit_large(pool, (order){KEEP_AND_REPLY_IN_PLACE, 3, 0}, 5u << 20);
+    assert_int_equal(done.data_size, 5u << 20);
+    assert_int_equal(ask_for(pool, (order){CHECK}, 64), 1);
+    assert_int_equal(ask_for(pool, (order){RELEASE}, 64), 0);
+    end(pool);
+}
+
+static void a_reply_may_lie_in_the_tasks_own_data(void **state)
+{
+    (void)state;
+    check_in_place(0);
+}
+
+static void a_reply_in_place_leaves_a_retry_its_data(void **state)
+{
+    (void)state;
+    check_in_place(1);
+}
+
+static void a_reply_in_place_can_be_kept_and_takes_no_more_memory(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(0);
+    size_t size = 20u << 20;
+    weir_completion done = submit_large(pool, (order){IN_PLACE}, size);
+    weir_pool_lease *lease;
+    void *data;
+    assert_int_equal(weir_pool_keep(pool, &done, &lease, &data), WEIR_OK);
+    assert_true(look_at(pool).shm_bytes < 22u << 20); /* one block, not two */
+    submit(pool, 1, (order){ECHO});
+    expect_reply(pool, 1);
+    expect_in_place(&(weir_completion){.data = data, .data_size = size, .status = 5}, size, true);
+    weir_pool_release(pool, lease);
+    end(pool);
+}
+
+static void a_retry_sees_its_data_as_it_was_sent(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(1);
+    static const size_t large[] = {65536, 262144, 262145, 3u << 20};
+    for (int i = 0; i < 4; i++) {
+        board->deaths = 0;
+        assert_int_equal(ask_for(pool, (order){SPOIL_AND_DIE}, large[i]), 1);
+        assert_int_equal(board->deaths, 2);
+    }
+    end(pool);
+}
+
+static void a_worker_knows_which_replies_have_been_read(void **state)
+{
+    (void)state;
+    weir_pool *pool = keeping(0);
+    for (uint64_t i = 0; i < 300; i++) {
+        weir_completion done = submit_large(pool, (order){POSITIONS}, 64);
+        uint64_t positions[2];
+        assert_int_equal(done.data_size, sizeof positions);
+        memcpy(positions, done.data, sizeof positions);
+        assert_int_equal(positions[0], i + 1);           /* with this one */
+        assert_in_range(positions[1], i ? i - 1 : 0, i); /* never one that we still read */
+    }
+    end(pool);
+}
+
+static void data_that_is_unshared_is_its_process_s_own(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 4);
+    static const size_t large[] = {200000, 1u << 20};
+    for (int i = 0; i < 2; i++) {
+        submit(pool, 1, (order){PATTERN, 7, large[i]});
+        weir_completion done = one(pool);
+        weir_pool_lease *lease;
+        void *data;
+        assert_int_equal(weir_pool_keep(pool, &done, &lease, &data), WEIR_OK);
+        unsigned char *bytes = data;
+        pid_t pid = fork();
+        must(pid >= 0);
+        weir_pool_unshare(pool, lease);
+        if (pid == 0) {
+            bytes[5] ^= 0xff;
+            wait_for_the_gate();
+            bytes[5] ^= 0xff;
+            _exit(is_pattern(bytes, large[i], 7) ? 0 : 1);
+        }
+        bytes[10000] ^= 0xff;
+        board->gate_open = 1;
+        int status = -1;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        bytes[10000] ^= 0xff;
+        assert_true(is_pattern(bytes, large[i], 7));
+        weir_pool_release(pool, lease);
+        submit(pool, 1, (order){PATTERN, 8, large[i]}); /* the block is an ordinary one again */
+        done = one(pool);
+        assert_true(is_pattern(done.data, large[i], 8));
+        board->gate_open = 0;
+    }
+    end(pool);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "worker") == 0)
@@ -2428,6 +2867,20 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_signal_without_a_hook_does_not_end_a_wait),
         cmocka_unit_test(a_snapshot_of_unknown_size_is_refused),
         cmocka_unit_test(a_snapshot_shows_every_field),
+        cmocka_unit_test(a_large_reply_can_be_kept_until_it_is_released),
+        cmocka_unit_test(a_kept_reply_outlives_the_workers),
+        cmocka_unit_test(what_is_not_in_a_block_cannot_be_kept),
+        cmocka_unit_test(a_worker_may_keep_its_tasks_data),
+        cmocka_unit_test(a_worker_may_keep_data_that_a_retry_needs),
+        cmocka_unit_test(more_data_than_the_ring_has_places_comes_back),
+        cmocka_unit_test(a_dead_worker_keeps_nothing),
+        cmocka_unit_test(small_data_cannot_be_kept),
+        cmocka_unit_test(a_reply_may_lie_in_the_tasks_own_data),
+        cmocka_unit_test(a_reply_in_place_leaves_a_retry_its_data),
+        cmocka_unit_test(a_reply_in_place_can_be_kept_and_takes_no_more_memory),
+        cmocka_unit_test(a_retry_sees_its_data_as_it_was_sent),
+        cmocka_unit_test(a_worker_knows_which_replies_have_been_read),
+        cmocka_unit_test(data_that_is_unshared_is_its_process_s_own),
         cmocka_unit_test(the_workers_die_within_a_second_when_the_parent_is_killed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

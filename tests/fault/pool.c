@@ -592,8 +592,10 @@ enum {
     BAD_INLINE_SIZE,
     BAD_EXTENT_SIZE,
     BAD_EXTENT_OFFSET,
-    BAD_BLOCK,   /* none was given */
-    BAD_REFUSED, /* none was asked for */
+    BAD_BLOCK,    /* none was given */
+    BAD_REFUSED,  /* none was asked for */
+    BAD_IN_PLACE, /* more than the task has */
+    BAD_KEPT,     /* what is too small for that */
     HUGE_SIZE,
     AT_ONCE, /* those above end in a kill */
 
@@ -650,7 +652,7 @@ static void scribble_slots(weir__seat *seat, const weir__slot *own, uint64_t see
     for (unsigned i = 0; i < WEIR__SLOTS; i++) {
         weir__slot *slot = &seat->slots[i];
         scribble((char *)slot + sizeof slot->state, sizeof *slot - sizeof slot->state, &seed);
-        slot->out_kind = (uint32_t)random_from(&seed) % 7;
+        slot->out_kind = (uint32_t)random_from(&seed) % 8;
         if (random_from(&seed) % 2)
             slot->out_size %= WEIR__EXTENT;
         uint32_t to = (uint32_t)random_from(&seed) % 9;
@@ -665,6 +667,7 @@ static void scribble_seat(weir__seat *seat, const weir__slot *own, uint64_t seed
     /* never a size that the system might try to provide */
     seat->state = (uint32_t)random_from(&seed) % 5;
     seat->peak_rss = seed;
+    scribble(&seat->returned, sizeof seat->returned + sizeof seat->returns, &seed);
     scribble(&seat->fail_size, sizeof seat->fail_size + sizeof seat->fail, &seed);
     scribble_slots(seat, own, seed);
 }
@@ -688,12 +691,17 @@ static void go_mad(const weir_task *task, const order *what)
     uint64_t seed = what->seed;
     switch (what->madness) {
     case SKIPPED_RUNNING: write_state(slot, SLOT_SKIPPED); break;
-    case BAD_KIND: reply_nonsense(slot, OUT_NO_MEMORY + 1, 1, 0); break;
+    case BAD_KIND: reply_nonsense(slot, OUT_TASK + 1, 1, 0); break;
     case BAD_INLINE_SIZE: reply_nonsense(slot, OUT_INLINE, WEIR__OUT_BYTES + 1, 0); break;
     case BAD_EXTENT_SIZE: reply_nonsense(slot, OUT_EXTENT, WEIR__EXTENT_MAX + 1, 0); break;
     case BAD_EXTENT_OFFSET: reply_nonsense(slot, OUT_EXTENT, 2, UINT64_MAX); break;
     case BAD_BLOCK: reply_nonsense(slot, OUT_BLOCK, 1, 0); break;
     case BAD_REFUSED: reply_nonsense(slot, OUT_REFUSED, 0, 0); break;
+    case BAD_IN_PLACE: reply_nonsense(slot, OUT_TASK, task->size + 1, 0); break;
+    case BAD_KEPT:
+        slot->kept = 1;
+        reply_nonsense(slot, OUT_INLINE, 1, 0);
+        break;
     case HUGE_SIZE: reply_nonsense(slot, OUT_EXTENT, UINT64_MAX, 1); break;
     case SKIP_READY: overwrite(seat, slot, SLOT_READY, SLOT_SKIPPED); break;
     case DONE_READY: overwrite(seat, slot, SLOT_READY, SLOT_DONE); break;
