@@ -27,12 +27,24 @@
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
-    X(PyObject, full)       /* queue.Full */                                                       \
-    X(PyObject, empty)      /* queue.Empty */                                                      \
-    X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
-    X(PyObject, too_large)  /* weir.TooLarge */                                                    \
-    X(PyObject, stats_type) /* weir._stats.QueueStats */                                           \
-    X(PyObject, getsizeof)  /* sys.getsizeof */
+    X(PyTypeObject, future_type)                                                                   \
+    X(PyObject, full)           /* queue.Full */                                                   \
+    X(PyObject, empty)          /* queue.Empty */                                                  \
+    X(PyObject, shut_down)      /* weir.ShutDown */                                                \
+    X(PyObject, too_large)      /* weir.TooLarge */                                                \
+    X(PyObject, stats_type)     /* weir._stats.QueueStats */                                       \
+    X(PyObject, getsizeof)      /* sys.getsizeof */                                                \
+    X(PyObject, condition_type) /* threading.Condition */                                          \
+    X(PyObject, base_future)    /* concurrent.futures.Future, and what it raises */                \
+    X(PyObject, cancelled_error)                                                                   \
+    X(PyObject, invalid_state_error)                                                               \
+    X(PyObject, futures_timeout)                                                                   \
+    X(PyObject, str_pending) /* the states of a future, and other names */                         \
+    X(PyObject, str_running)                                                                       \
+    X(PyObject, str_cancelled)                                                                     \
+    X(PyObject, str_cancelled_and_notified)                                                        \
+    X(PyObject, str_finished)                                                                      \
+    X(PyObject, str_invoke_callbacks)
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -50,6 +62,7 @@ int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
+int ext_future_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
@@ -57,6 +70,9 @@ __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *s
 /* How often this process image has been forked from another; an object made in generation n is
  * unusable in every other. */
 unsigned ext_fork_generation(void);
+
+/* In a forked child, by module.c: forgets the threads that spun when it was forked. */
+void ext_handover_forked(void);
 
 /* ---- errors.c --------------------------------------------------------------------------- */
 
