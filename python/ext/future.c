@@ -102,12 +102,23 @@ static int parse_timeout(PyObject *timeout, weir_time *ret_deadline)
     return 0;
 }
 
-static int wait_rung(ext_future_waiter *waiter, weir_time deadline)
+static int wait_rung(ext_future *future, ext_future_waiter *waiter, weir_time deadline)
 {
+    EXT_LOCK(&future->lock);
+    ext_completer *completer = (ext_completer *)Py_XNewRef((PyObject *)future->completer);
+    EXT_UNLOCK(&future->lock);
+    ext_turns *turns = completer ? &completer->turns : NULL;
+    if (completer)
+        ext_thread_pool_before_wait(completer);
     ext_wait wait;
     ext_wait_begin(&wait);
-    int rc = ext_bell_wait(&waiter->bell, deadline, NULL);
+    if (turns)
+        ext_turns_let_go(turns);
+    int rc = ext_bell_wait(&waiter->bell, deadline, turns ? &turns->client : NULL);
+    if (turns && rc >= 0)
+        ext_turns_linger(turns);
     ext_wait_end(&wait);
+    Py_XDECREF(completer);
     return rc;
 }
 
@@ -134,7 +145,7 @@ static int wait_done(ext_future *future, weir_time deadline)
     }
     EXT_UNLOCK(&future->lock);
     if (must_wait) {
-        rc = wait_rung(waiter, deadline);
+        rc = wait_rung(future, waiter, deadline);
         EXT_LOCK(&future->lock); /* whoever rings has done so when we have this */
         unlink_waiter(future, waiter);
         EXT_UNLOCK(&future->lock);

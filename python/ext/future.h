@@ -14,6 +14,15 @@ typedef enum ext_future_state {
     EXT_FINISHED,
 } ext_future_state;
 
+/* The head of a thread pool, which is what completes futures. */
+typedef struct ext_completer {
+    PyObject_HEAD ext_turns turns;
+} ext_completer;
+
+/* thread_pool.c: this thread is about to wait for a future of the pool.  If it is a worker, another
+ * has to run what is in line. */
+void ext_thread_pool_before_wait(ext_completer *completer);
+
 typedef struct ext_future_waiter ext_future_waiter;
 
 typedef struct ext_future {
@@ -21,6 +30,7 @@ typedef struct ext_future {
     PyObject *result, *exception;   /* NULL: None */
     PyObject *condition;            /* threading.Condition; NULL: nobody has asked for it */
     PyObject *waiters, *callbacks;  /* lists; NULL: empty */
+    ext_completer *completer;       /* NULL: not known, or it has ended */
     ext_future_waiter *first;       /* threads in result() and exception() */
     _Atomic uint8_t state;          /* of ext_future_state; written under the lock */
     ext_lock lock;
@@ -30,7 +40,9 @@ typedef struct ext_future {
 #define EXT_FUTURE_MEMBERS                                                                         \
     EXT_SLOT("(result)", ext_future, result), EXT_SLOT("(exception)", ext_future, exception),      \
         EXT_SLOT("(condition)", ext_future, condition),                                            \
-        EXT_SLOT("(waiters)", ext_future, waiters), EXT_SLOT("(callbacks)", ext_future, callbacks)
+        EXT_SLOT("(waiters)", ext_future, waiters),                                                \
+        EXT_SLOT("(callbacks)", ext_future, callbacks),                                            \
+        EXT_SLOT("(completer)", ext_future, completer)
 
 #define EXT_SLOT(name, type, field) {name, T_OBJECT_EX, offsetof(type, field), 0, NULL}
 

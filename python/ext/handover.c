@@ -21,6 +21,9 @@ enum { QUIET, ASLEEP, RUNG };
 #define LOSSES_MAX  8  /* spins in vain, less two for each that was not */
 #define LOOKS       40 /* a few microseconds */
 
+/* Who completes nothing for so long while it has the GIL runs a task that takes its time. */
+#define STALL (5 * WEIR_MILLISECOND / 1000)
+
 /* ---- spinning ------------------------------------------------------------------------------- */
 
 static atomic_int spinning; /* threads of this process */
@@ -76,6 +79,11 @@ static void relax(unsigned *left)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+static void was_here(ext_patience *other)
+{
+    atomic_store_explicit(&other->others_cpu, sched_getcpu() + 1, memory_order_relaxed);
 }
 
 static int64_t spin_ns_of(ext_patience *patience)
@@ -170,4 +178,58 @@ int ext_bell_wait(ext_bell *bell, weir_time deadline, ext_patience *patience)
     if (rc >= 0) /* an exchange: what a second ring came to tell is seen, too */
         atomic_exchange_explicit(&bell->state, QUIET, memory_order_acq_rel);
     return rc;
+}
+
+/* ---- turns ---------------------------------------------------------------------------------- */
+
+void ext_turns_begin(ext_turns *turns)
+{
+    atomic_fetch_add_explicit(&turns->active, 1, memory_order_relaxed);
+}
+
+void ext_turns_end(ext_turns *turns)
+{
+    was_here(&turns->client);
+    atomic_fetch_sub_explicit(&turns->active, 1, memory_order_relaxed);
+}
+
+void ext_turns_let_go(ext_turns *turns)
+{
+    was_here(&turns->idle);
+    atomic_fetch_add_explicit(&turns->let_go, 1, memory_order_relaxed);
+}
+
+void ext_turns_linger(ext_turns *turns)
+{
+    if (!spin_begin())
+        return;
+    uint32_t progress = atomic_load_explicit(&turns->progress, memory_order_relaxed);
+    weir_time now = weir_now();
+    weir_time stalled = now + STALL, until = now + SPIN;
+    unsigned left = looks(&turns->client);
+    while (atomic_load_explicit(&turns->active, memory_order_relaxed) > 0) {
+        relax(&left);
+        now = weir_now();
+        if (now > until || now > stalled)
+            break;
+        uint32_t seen = atomic_load_explicit(&turns->progress, memory_order_relaxed);
+        if (seen != progress) {
+            progress = seen;
+            stalled = now + STALL;
+        }
+    }
+    spin_end();
+}
+
+void ext_turns_await(ext_turns *turns, uint32_t seen)
+{
+    int64_t spin_ns = spin_ns_of(&turns->called);
+    if (spin_ns == 0 || !spin_begin())
+        return;
+    weir_time until = weir_after(spin_ns);
+    unsigned left = looks(&turns->idle);
+    while (atomic_load_explicit(&turns->let_go, memory_order_relaxed) == seen && weir_now() < until)
+        relax(&left);
+    spin_end();
+    learn(&turns->called, atomic_load_explicit(&turns->let_go, memory_order_relaxed) != seen);
 }

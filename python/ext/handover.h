@@ -1,7 +1,8 @@
-/* handover.h - threads that wait for each other.
+/* handover.h - threads that wait for each other, and take turns with the GIL.
  *
- * A futex wake-up costs tens of microseconds.  So who waits here may look around a little without
- * the GIL before it sleeps.
+ * A futex wake-up costs tens of microseconds, and a thread that asks for the GIL while another has
+ * it pays one more.  So who waits here looks around a little without the GIL before it sleeps, and
+ * asks for the GIL when the other side has let it go.
  */
 #ifndef WEIR_EXT_HANDOVER_H
 #define WEIR_EXT_HANDOVER_H
@@ -35,5 +36,35 @@ void ext_bell_ring(ext_bell *bell);
  * was rung before this thread slept, 0: afterwards; the bell can be used again.  < 0, not rung:
  * WEIR_ETIMEDOUT, WEIR_EINTR, WEIR_ENOMEM. */
 int ext_bell_wait(ext_bell *bell, weir_time deadline, ext_patience *patience);
+
+/* ---- the turns of one pool ------------------------------------------------------------------ */
+
+/* Read without any lock: advice on when to ask for the GIL.  What has to be right is decided again
+ * by whoever has got it. */
+typedef struct ext_turns {
+    _Atomic uint32_t let_go;   /* how often a thread let go of the GIL to wait for the workers */
+    _Atomic uint32_t progress; /* tasks completed */
+    _Atomic uint32_t active;   /* workers that have the GIL, or want it, or run a task */
+    _Atomic size_t pending;    /* tasks that have not started */
+    ext_patience client;       /* of those who wait for workers */
+    ext_patience idle, called; /* of workers without a task; of those that want the GIL for one */
+} ext_turns;
+
+/* By a worker that begins, or was rung; before it asks for the GIL. */
+void ext_turns_begin(ext_turns *turns);
+
+/* By a thread that waits for workers, without the GIL: they may have it. */
+void ext_turns_let_go(ext_turns *turns);
+
+/* By the same thread when it was rung: returns when the workers seem to be through with the GIL;
+ * soon, whatever they do. */
+void ext_turns_linger(ext_turns *turns);
+
+/* By a worker without a task, without the GIL. */
+void ext_turns_end(ext_turns *turns);
+
+/* By a worker that was rung before it slept: returns when somebody let go of the GIL since `seen` was
+ * read from let_go; soon, whatever happens. */
+void ext_turns_await(ext_turns *turns, uint32_t seen);
 
 #endif

@@ -9,8 +9,8 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add, ext_permits_types_add, ext_future_types_add,
-    ext_pool_types_add,  ext_worker_types_add,
+    ext_queue_types_add,       ext_permits_types_add, ext_future_types_add,
+    ext_thread_pool_types_add, ext_pool_types_add,    ext_worker_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -131,6 +131,9 @@ static int import_objects(module_state *state)
         {&state->getsizeof, "sys", "getsizeof"},
         {&state->shut_down, "weir._errors", "ShutDown"},
         {&state->too_large, "weir._errors", "TooLarge"},
+        {&state->backlog_full, "weir._errors", "BacklogFull"},
+        {&state->timeout, "weir._errors", "Timeout"},
+        {&state->dropped, "weir._errors", "Dropped"},
         {&state->stats_type, "weir._stats", "QueueStats"},
         {&state->condition_type, "threading", "Condition"},
         {&state->base_future, "concurrent.futures._base", "Future"},

@@ -28,10 +28,15 @@
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, future_type)                                                                   \
+    X(PyTypeObject, task_future_type)                                                              \
+    X(PyTypeObject, thread_pool_type)                                                              \
     X(PyObject, full)           /* queue.Full */                                                   \
     X(PyObject, empty)          /* queue.Empty */                                                  \
     X(PyObject, shut_down)      /* weir.ShutDown */                                                \
     X(PyObject, too_large)      /* weir.TooLarge */                                                \
+    X(PyObject, backlog_full)   /* weir.BacklogFull */                                             \
+    X(PyObject, timeout)        /* weir._errors.Timeout */                                         \
+    X(PyObject, dropped)        /* weir.Dropped */                                                 \
     X(PyObject, stats_type)     /* weir._stats.QueueStats */                                       \
     X(PyObject, getsizeof)      /* sys.getsizeof */                                                \
     X(PyObject, condition_type) /* threading.Condition */                                          \
@@ -63,6 +68,7 @@ int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_future_types_add(PyObject *module, module_state *state);
+int ext_thread_pool_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
