@@ -9,8 +9,9 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add, ext_permits_types_add, ext_buffer_types_add, ext_shared_types_add,
-    ext_pool_types_add,  ext_worker_types_add,  ext_items_add,
+    ext_queue_types_add,  ext_permits_types_add, ext_future_types_add,
+    ext_buffer_types_add, ext_shared_types_add,  ext_thread_pool_types_add,
+    ext_pool_types_add,   ext_worker_types_add,  ext_items_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -20,6 +21,7 @@ static atomic_uint fork_generation;
 static void in_forked_child(void)
 {
     atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+    ext_handover_forked();
 }
 
 static void count_forks(void)
@@ -124,17 +126,58 @@ static int import_into(PyObject **ret, const char *module_name, const char *name
     return *ret ? 0 : -1;
 }
 
+static int import_objects(module_state *state)
+{
+    const struct {
+        PyObject **ret;
+        const char *module, *name;
+    } rows[] = {
+        {&state->full, "queue", "Full"},
+        {&state->empty, "queue", "Empty"},
+        {&state->getsizeof, "sys", "getsizeof"},
+        {&state->shut_down, "weir._errors", "ShutDown"},
+        {&state->too_large, "weir._errors", "TooLarge"},
+        {&state->backlog_full, "weir._errors", "BacklogFull"},
+        {&state->timeout, "weir._errors", "Timeout"},
+        {&state->dropped, "weir._errors", "Dropped"},
+        {&state->condition_type, "threading", "Condition"},
+        {&state->base_future, "concurrent.futures._base", "Future"},
+        {&state->cancelled_error, "concurrent.futures._base", "CancelledError"},
+        {&state->invalid_state_error, "concurrent.futures._base", "InvalidStateError"},
+        {&state->futures_timeout, "concurrent.futures._base", "TimeoutError"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (import_into(rows[i].ret, rows[i].module, rows[i].name) < 0)
+            return -1;
+    return 0;
+}
+
+static int make_names(module_state *state)
+{
+    const struct {
+        PyObject **ret;
+        const char *text;
+    } rows[] = {
+        {&state->str_pending, "PENDING"},
+        {&state->str_running, "RUNNING"},
+        {&state->str_cancelled, "CANCELLED"},
+        {&state->str_cancelled_and_notified, "CANCELLED_AND_NOTIFIED"},
+        {&state->str_finished, "FINISHED"},
+        {&state->str_invoke_callbacks, "_invoke_callbacks"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!(*rows[i].ret = PyUnicode_InternFromString(rows[i].text)))
+            return -1;
+    return 0;
+}
+
 static int module_exec(PyObject *module)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, count_forks);
 
     module_state *state = PyModule_GetState(module);
-    if (import_into(&state->full, "queue", "Full") < 0 ||
-        import_into(&state->empty, "queue", "Empty") < 0 ||
-        import_into(&state->getsizeof, "sys", "getsizeof") < 0 ||
-        import_into(&state->shut_down, "weir._errors", "ShutDown") < 0 ||
-        import_into(&state->too_large, "weir._errors", "TooLarge") < 0)
+    if (import_objects(state) < 0 || make_names(state) < 0)
         return -1;
     for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
         if (types_add[i] && types_add[i](module, state) < 0)

@@ -53,11 +53,28 @@ typedef char ext_lock;
     X(PyTypeObject, failure_type)                                                                  \
     X(PyTypeObject, lease_type)                                                                    \
     X(PyTypeObject, shared_type)                                                                   \
-    X(PyObject, full)      /* queue.Full */                                                        \
-    X(PyObject, empty)     /* queue.Empty */                                                       \
-    X(PyObject, shut_down) /* weir.ShutDown */                                                     \
-    X(PyObject, too_large) /* weir.TooLarge */                                                     \
-    X(PyObject, getsizeof) /* sys.getsizeof */
+    X(PyTypeObject, future_type)                                                                   \
+    X(PyTypeObject, task_future_type)                                                              \
+    X(PyTypeObject, thread_pool_type)                                                              \
+    X(PyObject, full)           /* queue.Full */                                                   \
+    X(PyObject, empty)          /* queue.Empty */                                                  \
+    X(PyObject, shut_down)      /* weir.ShutDown */                                                \
+    X(PyObject, too_large)      /* weir.TooLarge */                                                \
+    X(PyObject, backlog_full)   /* weir.BacklogFull */                                             \
+    X(PyObject, timeout)        /* weir._errors.Timeout */                                         \
+    X(PyObject, dropped)        /* weir.Dropped */                                                 \
+    X(PyObject, getsizeof)      /* sys.getsizeof */                                                \
+    X(PyObject, condition_type) /* threading.Condition */                                          \
+    X(PyObject, base_future)    /* concurrent.futures.Future, and what it raises */                \
+    X(PyObject, cancelled_error)                                                                   \
+    X(PyObject, invalid_state_error)                                                               \
+    X(PyObject, futures_timeout)                                                                   \
+    X(PyObject, str_pending) /* the states of a future, and other names */                         \
+    X(PyObject, str_running)                                                                       \
+    X(PyObject, str_cancelled)                                                                     \
+    X(PyObject, str_cancelled_and_notified)                                                        \
+    X(PyObject, str_finished)                                                                      \
+    X(PyObject, str_invoke_callbacks)
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -82,6 +99,8 @@ int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);
+int ext_future_types_add(PyObject *module, module_state *state);
+int ext_thread_pool_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
@@ -96,6 +115,9 @@ int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObjec
 /* How often this process image has been forked from another; an object made in generation n is
  * unusable in every other. */
 unsigned ext_fork_generation(void);
+
+/* In a forked child, by module.c: forgets the threads that spun when it was forked. */
+void ext_handover_forked(void);
 
 /* ---- errors.c --------------------------------------------------------------------------- */
 

@@ -29,10 +29,21 @@ static int on_interrupt(void *ctx)
     return raised;
 }
 
-/* Python runs signal handlers there and nowhere else. */
+/* Python runs signal handlers there and nowhere else.  Asked for every wait, so the kernel is asked
+ * once for each thread; again in a forked child, whose main thread was another one here. */
 bool ext_on_main_thread(void)
 {
-    return PyThread_get_thread_native_id() == (unsigned long)getpid();
+    static _Thread_local struct {
+        bool is_known, is_main;
+        unsigned generation;
+    } self;
+    unsigned generation = ext_fork_generation();
+    if (!self.is_known || self.generation != generation) {
+        self.is_known = true;
+        self.generation = generation;
+        self.is_main = PyThread_get_thread_native_id() == (unsigned long)getpid();
+    }
+    return self.is_main;
 }
 
 void ext_wait_begin(ext_wait *wait)

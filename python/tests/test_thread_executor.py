@@ -286,6 +286,126 @@ def test_wrapped_in_a_running_loop_it_serves_asyncio() -> None:
     assert asyncio.run(main()) == [i**2 for i in range(50)]
 
 
+def test_tasks_start_in_the_order_they_were_accepted(gate: Gate) -> None:
+    started: list[int] = []
+    with weir.ThreadPoolExecutor(1, max_submit_backlog=200) as pool:
+        pool.submit(gate)
+        futures = [pool.submit(started.append, i) for i in range(200)]
+        for future in futures[::3]:
+            assert future.cancel()
+        futures += [pool.submit(started.append, i) for i in range(200, 250)]
+        gate.open.set()
+    assert started == [i for i in range(250) if i >= 200 or i % 3]
+
+
+def make_short(pool: weir.ThreadPoolExecutor) -> None:
+    """The pool has seen many short tasks: it does not wake a worker for each."""
+    for _ in range(20):
+        for future in [pool.submit(int) for _ in range(100)]:
+            future.result(20)
+
+
+def test_a_task_that_blocks_keeps_no_other_from_starting(gate: Gate) -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog=200) as pool:
+        for _ in range(20):
+            make_short(pool)
+            gate.open.clear()
+            # Behind short ones, so that the same worker would have come to all of them.
+            futures = [pool.submit(int) for _ in range(30)]
+            blocked = pool.submit(gate, 5)
+            futures += [pool.submit(int) for _ in range(30)]
+            for future in futures:
+                future.result(20)
+            assert not blocked.done()
+            gate.open.set()
+            assert blocked.result(20) == 5
+
+
+def test_tasks_that_block_use_all_workers_after_many_short_ones() -> None:
+    with weir.ThreadPoolExecutor(8, max_submit_backlog=200) as pool:
+        for _ in range(10):
+            make_short(pool)
+            barrier = threading.Barrier(8)
+            for future in [pool.submit(barrier.wait, 20) for _ in range(8)]:
+                future.result(20)
+
+
+def test_a_callback_that_blocks_keeps_no_task_from_starting(gate: Gate) -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog=200) as pool:
+        make_short(pool)
+        go = threading.Event()
+        first = pool.submit(go.wait, 20)
+        first.add_done_callback(gate)
+        go.set()
+        assert first.result(20)
+        for future in [pool.submit(int) for _ in range(50)]:
+            assert future.result(20) == 0
+        gate.open.set()
+
+
+def test_a_task_that_waits_for_another_one_lets_it_run() -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog=200) as pool:
+        make_short(pool)
+        for _ in range(50):
+            assert pool.submit(lambda: pool.submit(int, "3").result(20)).result(20) == 3
+
+
+def test_a_worker_that_starts_slowly_keeps_no_idle_one_from_working(gate: Gate) -> None:
+    begun: list[int] = []
+
+    def initialise() -> None:
+        begun.append(0)
+        if len(begun) == 2:
+            gate()
+
+    with weir.ThreadPoolExecutor(2, initializer=initialise) as pool:
+        go = threading.Event()
+        first = pool.submit(go.wait, 20)
+        wait_until(first.running)
+        second = pool.submit(int)
+        wait_until(lambda: len(begun) == 2)
+        go.set()
+        assert second.result(20) == 0
+        for _ in range(20):
+            assert pool.submit(int, "5").result(20) == 5
+            time.sleep(0.001)
+        gate.open.set()
+
+
+def test_a_task_that_forks_ends_in_the_child_without_a_trace_in_the_parent() -> None:
+    output_of(
+        """
+        import os, warnings
+        import weir
+        warnings.simplefilter("ignore")
+        parent = os.getpid()
+        with weir.ThreadPoolExecutor(2, max_submit_backlog=4) as pool:
+            pids = [pool.submit(os.fork) for _ in range(4)]
+            for pid in pids:
+                assert os.waitstatus_to_exitcode(os.waitpid(pid.result(20), 0)[1]) == 0
+            assert pool.stats().finished == 4
+            assert pool.submit(int, "3").result(20) == 3
+        assert os.getpid() == parent
+        """
+    )
+
+
+def test_idle_workers_sleep_and_come_when_they_are_needed() -> None:
+    with weir.ThreadPoolExecutor(3) as pool:
+        make_short(pool)
+        for pause in (0.0, 0.0001, 0.001, 0.02):
+            for _ in range(10):
+                time.sleep(pause)
+                assert pool.submit(int, "4").result(20) == 4
+        wait_until(lambda: pool._pool.idle == pool.stats().workers)
+
+
+def test_a_task_future_comes_from_submit_only() -> None:
+    with weir.ThreadPoolExecutor(1) as pool:
+        with pytest.raises(TypeError, match=r"submit\(\) does"):
+            type(pool.submit(int))()
+
+
 # ---- the bound --------------------------------------------------------------------------------
 
 
@@ -449,8 +569,7 @@ def test_every_policy_under_many_threads_keeps_bound_and_law() -> None:
         assert dropped == sum(s.dropped.values())
         assert sum(f.cancelled() for f in futures) == s.cancelled
         check_law(pool)
-        assert pool._pool.permits is not None
-        assert pool._pool.permits.stats()[0] == 0
+        assert pool._pool.permits_out == 0
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_and_leaks_nothing(
@@ -559,10 +678,12 @@ def test_the_last_worker_that_would_wait_for_itself_is_told(gate: Gate) -> None:
 
     def task() -> Any:
         both.wait(10)
+        gate()
         return pool.submit(int)
 
     outer = [pool.submit(task) for _ in range(2)]
     waiting = pool.submit(int)
+    gate.open.set()
     errors = [future.exception(20) for future in outer]
     assert sum(error is None for error in errors) == 1
     (error,) = (error for error in errors if error is not None)
@@ -726,7 +847,7 @@ def test_interrupts_of_a_waiting_submit_leak_no_permit() -> None:
                 thread.join()
             else:
                 raise AssertionError
-        assert pool._pool.permits.stats()[0] == 4
+        assert pool._pool.permits_out == 4
         go.set()
         while pool.stats().finished < 4:
             time.sleep(0.001)
@@ -794,17 +915,18 @@ def test_an_interrupted_submit_keeps_no_permit_and_loses_no_future(
     on_full: Any, unraisable: list[Any]
 ) -> None:
     futures: list[Future[Any]] = []
-    backlog = 5 if on_full == "drop_oldest" else 50
+    backlog = 5 if on_full == "drop_oldest" else 10_000
     with weir.ThreadPoolExecutor(2, max_submit_backlog=backlog, on_full=on_full) as pool:
 
         def step() -> None:
-            for _ in range(30):
+            for _ in range(10_000):
                 futures.append(pool.submit(int))
 
         def settle() -> None:
-            assert not concurrent.futures.wait(futures, 10).not_done
+            for future in futures:
+                future.exception(10)
             futures.clear()
-            wait_until(lambda: pool._pool.permits.stats()[0] == 0)
+            wait_until(lambda: pool._pool.permits_out == 0)
 
         storm(step, settle, 2.0)
         wait_until(lambda: pool._pool.idle == pool.stats().workers)
@@ -823,15 +945,16 @@ def test_an_interrupted_cancel_leaves_no_future_behind(gate: Gate, unraisable: l
 
         def settle() -> None:
             assert [f for f in every if not f.cancel()] == []
-            pool._pool.cancel_pending()  # those whose cancel() was interrupted
-            every[:] = [pool.submit(int) for _ in range(30)]
+            assert pool.stats().waiting == 0
+            every[:] = [pool.submit(int) for _ in range(1000)]
+            assert all(future._condition for future in every[::10])
 
         settle()
         storm(step, settle)
         gate.open.set()
         running.result(20)
         assert not concurrent.futures.wait(every, 20).not_done
-        wait_until(lambda: pool._pool.permits.stats()[0] == 0)
+        wait_until(lambda: pool._pool.permits_out == 0)
         wait_until(lambda: pool.stats().waiting == 0)
         check_law(pool)
 
@@ -874,7 +997,7 @@ def test_what_a_forked_child_inherits_is_quiet_whatever_was_locked() -> None:
             pass
         locked, forked = threading.Event(), threading.Event()
         def hold():
-            with pool._pool.lock, outer._bound.lock, waiting._condition:
+            with outer._bound.lock, waiting._condition:
                 locked.set()
                 forked.wait()
         holder = threading.Thread(target=hold)

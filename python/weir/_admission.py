@@ -4,8 +4,9 @@
     permit: taken before a task is accepted, given back exactly once, whatever becomes of it: it is
             always in one BacklogPermit, that of the submit() or that of the task
 
-`Admission` is the part that `ThreadPoolExecutor` and `bounded()` share.  It knows nothing of how
-tasks run: a subclass says how to launch one, which one to drop, and who must not wait.
+The options are those of all executors.  `Admission` is for executors that somebody else wrote; it
+knows nothing of how tasks run: a subclass says how to launch one, which one to drop, and who must
+not wait.  (weir's own have all this in C.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 import os
 import sys
 import threading
-import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -117,9 +117,7 @@ class Admission(ABC):
         max_submit_backlog: int | bool | None,
         on_full: OnFull,
         submit_timeout: float | None,
-        name: str | None = None,
     ) -> None:
-        self.name = name
         self.workers = workers
         self.backlog = parse_backlog(max_submit_backlog, workers)
         self.on_full = parse_on_full(on_full, submit_timeout)
@@ -151,7 +149,10 @@ class Admission(ABC):
 
     @abstractmethod
     def evict_oldest(self, permit: BacklogPermit) -> bool:
-        """Drops the oldest task that has not started; `permit` takes over its permit."""
+        """Drops the oldest task that has not started; `permit` takes over its permit.
+
+        False: nothing can be dropped.
+        """
 
     @abstractmethod
     def insiders(self) -> int:
@@ -207,11 +208,7 @@ class Admission(ABC):
             )
 
     def _fullness(self) -> str:
-        named = f" of {self.name!r}" if self.name else ""
-        return (
-            f"the backlog{named} is full (max_submit_backlog={self.backlog}, "
-            f"workers={self.workers})"
-        )
+        return f"the backlog is full (max_submit_backlog={self.backlog}, workers={self.workers})"
 
     def _count_refused(self) -> None:
         with self.lock:
@@ -296,19 +293,7 @@ class Admission(ABC):
         return _dropped("newest")
 
     def _evict(self, permit: BacklogPermit) -> bool:
-        """Gets a permit at the expense of the oldest task; False: nothing can be dropped."""
-        # Permits may be with tasks that are being submitted, where nobody can drop them yet.
-        for _ in range(1000):
-            if self.evict_oldest(permit) or self.acquire_now(permit):
-                return True
-            if not self.has_tasks_on_their_way():
-                break
-            time.sleep(0.001)
-        return False
-
-    def has_tasks_on_their_way(self) -> bool:
-        """Whether somebody holds a permit whose task has not been launched yet."""
-        return False
+        return self.evict_oldest(permit) or self.acquire_now(permit)
 
     def _run_here(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -27,9 +27,9 @@ from weir import _transfer, _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
 from weir._died import WorkerDied, WorkerNotStarted
 from weir._errors import BacklogFull, Dropped, Timeout
-from weir._future import LazyFuture
 from weir._map import BatchFuture, MappingExecutor
 from weir._stats import ProcessPoolStats
+from weir._weir import LazyFuture
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import weir
-from weir._future import LazyFuture
+from weir._weir import LazyFuture
 
 # ---- the adapters -------------------------------------------------------------------------------
 
