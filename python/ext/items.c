@@ -374,6 +374,42 @@ static PyObject *load_results(PyObject *module, PyObject *args)
     return results;
 }
 
+/* ---- a reply that is one plain value -------------------------------------------------------- */
+
+PyObject *ext_dump_plain(PyObject *value)
+{
+    writer w;
+    if (!writer_init(&w, 32))
+        return NULL;
+    int plain = write_plain(&w, value);
+    if (plain == 1)
+        return writer_finish(&w);
+    Py_XDECREF(w.bytes);
+    return NULL;
+}
+
+PyObject *ext_load_plain(const void *data, size_t size)
+{
+    reader r = {data, (const char *)data + size};
+    item it;
+    if (read_item(&r, &it) && strchr("NTFidsb", it.tag) && r.at == r.end)
+        return load_value(&it, NULL);
+    PyErr_SetString(PyExc_RuntimeError, "the worker's reply makes no sense");
+    return NULL;
+}
+
+PyDoc_STRVAR(load_plain_doc, "load_plain(data, /)\n--\n\nThe value of a plain reply.");
+
+static PyObject *load_plain(PyObject *Py_UNUSED(module), PyObject *object)
+{
+    Py_buffer data;
+    if (PyObject_GetBuffer(object, &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *value = ext_load_plain(data.buf, (size_t)data.len);
+    PyBuffer_Release(&data);
+    return value;
+}
+
 /* ---- running ------------------------------------------------------------------------------- */
 
 #define ARGS_MAX 64
@@ -802,6 +838,7 @@ static PyObject *take_items(PyObject *Py_UNUSED(module), PyObject *args)
 static PyMethodDef functions[] = {
     {"dump_calls", dump_calls, METH_VARARGS, dump_calls_doc},
     {"load_results", load_results, METH_VARARGS, load_results_doc},
+    {"load_plain", load_plain, METH_O, load_plain_doc},
     {"take_items", take_items, METH_VARARGS, take_items_doc},
     {NULL, NULL, 0, NULL},
 };

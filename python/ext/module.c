@@ -164,6 +164,8 @@ static int make_names(module_state *state)
         {&state->str_cancelled_and_notified, "CANCELLED_AND_NOTIFIED"},
         {&state->str_finished, "FINISHED"},
         {&state->str_invoke_callbacks, "_invoke_callbacks"},
+        {&state->str_pool, "_pool"},
+        {&state->str_shared, "_shared"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!(*rows[i].ret = PyUnicode_InternFromString(rows[i].text)))

@@ -74,7 +74,9 @@ typedef char ext_lock;
     X(PyObject, str_cancelled)                                                                     \
     X(PyObject, str_cancelled_and_notified)                                                        \
     X(PyObject, str_finished)                                                                      \
-    X(PyObject, str_invoke_callbacks)
+    X(PyObject, str_invoke_callbacks)                                                              \
+    X(PyObject, str_pool) /* attributes of weir._process._TaskFuture */                            \
+    X(PyObject, str_shared)
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -106,6 +108,14 @@ __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *sta
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
 
 __attribute__((weak)) int ext_items_add(PyObject *module, module_state *state);
+
+/* items.c: a small plain value (None, a number, an ASCII str, bytes) as bytes; NULL without an
+ * exception: it is none.  And back. */
+PyObject *ext_dump_plain(PyObject *value);
+PyObject *ext_load_plain(const void *data, size_t size);
+
+/* The status of a reply, as weir._worker has it; one that ext_dump_plain wrote is EXT_REPLY_PLAIN. */
+enum { EXT_REPLY_RESULT = 0, EXT_REPLY_EXCEPTION, EXT_REPLY_PLAIN };
 
 /* Runs the items of the batch that the worker has taken, and replies to each: items.c.  load(view)
  * unpickles, dump(value) and dump_error(exception) pickle.  -1: an exception that ends the worker. */

@@ -9,11 +9,15 @@
  */
 #include "module.h"
 
+#include "future.h"
+
 typedef struct {
     PyObject_HEAD weir_pool *pool;
     PyObject *start;   /* start(memory_fd, bell_fd, parent_fd, seat) -> pid */
     PyObject *reap;    /* reap(seat) -> exit code, negative for a signal, None if not known */
     PyObject *on_drop; /* on_drop(tag, reason) */
+    PyObject *load;    /* load(view): unpickles */
+    PyTypeObject *future_type; /* tags of exactly this type, a LazyFuture, are completed here */
     module_state *state;
     unsigned generation; /* of the process that made it */
 } Pool;
@@ -114,30 +118,37 @@ static int parse_overflow(const char *name, weir_overflow *ret)
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "backlog", "overflow", "retries", "tasks_per_worker",
-                            "start",   "reap",    "on_drop",  NULL};
+    static char *names[] = {"workers",          "backlog", "overflow", "retries",
+                            "tasks_per_worker", "start",   "reap",     "on_drop",
+                            "future_type",      "load",    NULL};
     unsigned workers, retries;
     Py_ssize_t backlog; /* -1: unbounded; -2: auto */
     const char *overflow;
     unsigned long long tasks_per_worker;
-    PyObject *start, *reap, *on_drop;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOO:Pool", names, &workers, &backlog,
+    PyObject *start, *reap, *on_drop, *future_type, *load;
+    module_state *state = ext_state_of(type);
+    if (!state ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!O:Pool", names, &workers, &backlog,
                                      &overflow, &retries, &tasks_per_worker, &start, &reap,
-                                     &on_drop))
+                                     &on_drop, &PyType_Type, &future_type, &load))
         return NULL;
+    if (!PyType_IsSubtype((PyTypeObject *)future_type, state->future_type)) {
+        PyErr_SetString(PyExc_TypeError, "future_type must be a subclass of LazyFuture");
+        return NULL;
+    }
     weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
     if (parse_overflow(overflow, &opts.overflow) < 0)
         return NULL;
     Pool *self = (Pool *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
-    self->state = ext_state_of(type);
-    if (!self->state)
-        goto fail;
+    self->state = state;
     self->generation = ext_fork_generation();
     self->start = Py_NewRef(start);
     self->reap = Py_NewRef(reap);
     self->on_drop = Py_NewRef(on_drop);
+    self->load = Py_NewRef(load);
+    self->future_type = (PyTypeObject *)Py_NewRef(future_type);
     opts.workers = workers;
     opts.backlog = backlog == -2 ? WEIR_AUTO : backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
     opts.retries = retries;
@@ -154,7 +165,6 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         ext_raise_text(self->state, rc, "there is not enough shared memory for a process pool");
     else
         ext_raise(self->state, rc);
-fail:
     Py_DECREF(self);
     return NULL;
 }
@@ -166,6 +176,8 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->start);
     Py_VISIT(self->reap);
     Py_VISIT(self->on_drop);
+    Py_VISIT(self->load);
+    Py_VISIT(self->future_type);
     return 0;
 }
 
@@ -174,6 +186,8 @@ static int pool_clear(PyObject *object)
     Pool *self = (Pool *)object;
     Py_CLEAR(self->start);
     Py_CLEAR(self->on_drop);
+    Py_CLEAR(self->load);
+    Py_CLEAR(self->future_type);
     return 0; /* reap stays: workers that are still there are reaped by dealloc */
 }
 
@@ -186,6 +200,8 @@ static void pool_dealloc(PyObject *object)
     Py_CLEAR(self->start);
     Py_CLEAR(self->reap);
     Py_CLEAR(self->on_drop);
+    Py_CLEAR(self->load);
+    Py_CLEAR(self->future_type);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -487,6 +503,78 @@ static PyObject *completion_tuple(Pool *self, weir_completion *completion)
 
 #define BATCH 64
 
+/* Most tasks return something small, and nobody has added a callback to their futures: they are
+ * completed without a frame of Python's. */
+static bool is_simple(Pool *self, const weir_completion *completion)
+{
+    return completion->outcome == WEIR_OUTCOME_REPLIED && !completion->is_batch &&
+           !completion->block && completion->data_size > 0 &&
+           (completion->status == EXT_REPLY_PLAIN ||
+            (completion->status == EXT_REPLY_RESULT &&
+             *(const uint8_t *)completion->data == 0x80)) &&
+           Py_TYPE((PyObject *)completion->tag) == self->future_type &&
+           ((ext_future *)completion->tag)->callbacks == NULL;
+}
+
+static PyObject *load_result(Pool *self, const weir_completion *completion)
+{
+    if (completion->status == EXT_REPLY_PLAIN)
+        return ext_load_plain(completion->data, completion->data_size);
+    PyObject *view = PyMemoryView_FromMemory((char *)completion->data,
+                                             (Py_ssize_t)completion->data_size, PyBUF_READ);
+    PyObject *result = view ? PyObject_CallOneArg(self->load, view) : NULL;
+    Py_XDECREF(view);
+    return result;
+}
+
+/* What the future needed as long as it was not done. */
+static int forget(module_state *state, PyObject *future)
+{
+    PyObject *shared = PyObject_GetAttr(future, state->str_shared);
+    int rc = shared ? PyObject_SetAttr(future, state->str_pool, Py_None) : -1;
+    if (rc == 0 && PyObject_IsTrue(shared)) {
+        PyObject *none = PyTuple_New(0);
+        rc = none ? PyObject_SetAttr(future, state->str_shared, none) : -1;
+        Py_XDECREF(none);
+    }
+    Py_XDECREF(shared);
+    return rc;
+}
+
+/* Completes a future; its permit is settled. */
+static void complete(module_state *state, PyObject *future, PyObject *result)
+{
+    if (ext_future_finish(state, (ext_future *)future, result, NULL) < 0 ||
+        forget(state, future) < 0)
+        PyErr_WriteUnraisable(future); /* somebody has set its state */
+    Py_DECREF(result);
+    Py_DECREF(future);
+}
+
+/* Settles and completes the simple ones among the completions; returns how many others are left, at
+ * the front.  One whose result does not load is left: Python finds out why, and tells the future. */
+static int64_t complete_simple(Pool *self, weir_completion *completions, int64_t n)
+{
+    PyObject *futures[BATCH], *results[BATCH];
+    size_t done = 0;
+    int64_t left = 0;
+    for (int64_t i = 0; i < n; i++) {
+        PyObject *result = NULL;
+        if (is_simple(self, &completions[i]) && !(result = load_result(self, &completions[i])))
+            PyErr_Clear();
+        if (result) {
+            futures[done] = completions[i].tag;
+            results[done++] = result;
+        } else {
+            completions[left++] = completions[i];
+        }
+    }
+    weir_pool_settle(self->pool, done); /* before: who sees a result can submit */
+    for (size_t i = 0; i < done; i++)
+        complete(self->state, futures[i], results[i]);
+    return left;
+}
+
 /* start_workers(n): now, in this thread, before anybody collects. */
 static PyObject *pool_start_workers(PyObject *object, PyObject *n)
 {
@@ -500,7 +588,7 @@ static PyObject *pool_start_workers(PyObject *object, PyObject *n)
     Py_RETURN_NONE;
 }
 
-/* collect(): a list of completions; None: the end.  Data is readable until the next call, or, if it
+/* collect(): a list of completions, without those that it completed itself; None: the end.  Data is readable until the next call, or, if it
  * is a view of a Lease, as long as somebody refers to it. */
 static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
@@ -517,6 +605,7 @@ static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     if (n < 0)
         return ext_raise(self->state, (int)n);
+    n = complete_simple(self, completions, n);
     PyObject *list = PyList_New(0);
     for (int64_t i = 0; i < n; i++) {
         PyObject *item = list ? completion_tuple(self, &completions[i]) : NULL;

@@ -94,6 +94,25 @@ static PyObject *take(Worker *self, weir_time deadline)
     return PyMemoryView_FromMemory((char *)task.data, (Py_ssize_t)task.size, PyBUF_READ);
 }
 
+/* reply_plain(result): replies if the result needs no pickle, else False. */
+static PyObject *worker_reply_plain(PyObject *object, PyObject *result)
+{
+    Worker *self = (Worker *)object;
+    PyObject *data = ext_dump_plain(result);
+    if (!data) {
+        if (PyErr_Occurred())
+            return NULL;
+        Py_RETURN_FALSE;
+    }
+    weir_bytes part = {PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data)};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS rc = weir_worker_reply(self->worker, EXT_REPLY_PLAIN, &part, 1);
+    Py_END_ALLOW_THREADS Py_DECREF(data);
+    if (rc < 0 && rc != WEIR_ENOSHM) /* ENOSHM: the parent knows */
+        return ext_raise(self->state, rc);
+    Py_RETURN_TRUE;
+}
+
 /* run_batch(load, dump, dump_error): each item of the batch taken last, with a reply to each. */
 static PyObject *worker_run_batch(PyObject *object, PyObject *args)
 {
@@ -187,6 +206,7 @@ static PyMethodDef worker_methods[] = {
     {"take_within", worker_take_within, METH_O, NULL},
     {"positions", worker_positions, METH_NOARGS, NULL},
     {"reply", worker_reply, METH_VARARGS, NULL},
+    {"reply_plain", worker_reply_plain, METH_O, NULL},
     {"run_batch", worker_run_batch, METH_VARARGS, NULL},
     {"reply_in_place", worker_reply_in_place, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -268,7 +268,7 @@ def _complete(
     """Gives a future its result or exception."""
     if outcome == _REPLIED:
         try:
-            value = _transfer.load(data)
+            value = _weir.load_plain(data) if status == _worker.PLAIN else _transfer.load(data)
         except _transfer.SharedMemoryGone as error:
             future.set_exception(WorkerDied(error.pid))
         except BaseException as error:
@@ -312,9 +312,10 @@ def _collect(
     pool.start_workers(early_workers)
     started.set()
     while True:
-        batch = pool.collect()
+        batch = pool.collect()  # those that it has not completed itself
         if batch is None:
             return
+        future = data = part = None
         for future, outcome, status, data, seconds, exit, part in batch:
             if part is not None and not _take_part(
                 future, outcome, data, exit, seconds, part, workers
@@ -470,6 +471,8 @@ class ProcessPoolExecutor(MappingExecutor):
             start=self._workers.start,
             reap=self._workers.reap,
             on_drop=_let_go,
+            future_type=_TaskFuture,
+            load=pickle.loads,
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()

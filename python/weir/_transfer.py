@@ -34,6 +34,9 @@ Message: TypeAlias = Any  # a buffer, or a list of buffers that belong together
 PROTOCOL = 5
 MIN_BUFFER = 64 << 10  # bytes; smaller buffers travel inside the pickle
 
+# What need not be pickled when it is alone, if it is small.
+PLAIN = frozenset({type(None), bool, int, float, str})
+
 _HEAD = struct.Struct("<4sIIIQ")
 _ENTRY = struct.Struct("<QQII")  # offset in the message, or the shared memory; size; flags; place
 _PLACE = struct.Struct("<QQQQ")

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 PICKLE_PROTOCOL = 5
 
-# The status that goes with a reply.
+# The status that goes with a reply; as in module.h.
 RESULT = 0
 EXCEPTION = 1
+PLAIN = 2  # a result that is not pickled: _weir knows how
 
 
 class Ticket:
@@ -88,18 +89,22 @@ def serve(
         if task is True:
             worker.run_batch(pickle.loads, _transfer.dump, dump_exception)
             continue
-        status, reply = run(worker, task)
-        replies.send(status, reply)
+        reply = run(worker, task)
+        if reply is not None:  # now that nothing refers to the arguments any more
+            replies.send(*reply)
         del task, reply  # nothing of a task outlives it here
 
 
-def run(worker: _weir.Worker, task: memoryview) -> tuple[int, Any]:
-    """Calls a pickled task; the status, and the pickled result or exception."""
+def run(worker: _weir.Worker, task: memoryview) -> tuple[int, Any] | None:
+    """Calls a pickled task; the status, and the pickled result or exception; None: it has replied."""
     try:
         room, size = _transfer.room_of(task), len(task)
         with task:
             fn, args, kwargs = _transfer.load(task)
-        return RESULT, _transfer.dump_result(fn(*args, **kwargs), worker, room, size)
+        result = fn(*args, **kwargs)
+        if type(result) in _transfer.PLAIN and worker.reply_plain(result):
+            return None
+        return RESULT, _transfer.dump_result(result, worker, room, size)
     except BaseException as error:
         return EXCEPTION, dump_exception(error)
 
