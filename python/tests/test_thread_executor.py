@@ -871,7 +871,7 @@ def storm(step: Callable[[], object], settle: Callable[[], object], seconds: flo
     """Calls step() again and again, interrupted by a signal handler that raises; and settle() in
     between.  What the tracebacks refer to stays alive all the time."""
     armed = False
-    kept = []
+    kept: list[Alarm] = []
 
     def ring(signum: int, frame: object) -> None:
         nonlocal armed
@@ -892,8 +892,9 @@ def storm(step: Callable[[], object], settle: Callable[[], object], seconds: flo
     interval = sys.getswitchinterval()
     sys.setswitchinterval(2e-5)  # else it rings only while we wait
     try:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        start = time.monotonic()
+        # Longer where other programs leave us little of the machine, until it was a storm.
+        while (passed := time.monotonic() - start) < seconds or (len(kept) <= 50 and passed < 20):
             try:
                 armed = True
                 step()
