@@ -96,7 +96,7 @@ def serve(
 
 
 def run(worker: _weir.Worker, task: memoryview) -> tuple[int, Any] | None:
-    """Calls a pickled task; the status, and the pickled result or exception; None: it has replied."""
+    """Calls a pickled task; the status, and the result or exception pickled; None: it has replied."""
     try:
         room, size = _transfer.room_of(task), len(task)
         with task:
