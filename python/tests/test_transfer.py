@@ -138,9 +138,7 @@ def remember_shared(x: Any) -> None:
 
 
 def is_the_one_remembered(x: Any) -> bool:
-    mine = memoryview(_shared[-1]).obj
-    theirs = memoryview(x).obj
-    return mine is theirs or mine.base.obj is theirs.base.obj  # type: ignore[union-attr]
+    return x is _shared[-1]
 
 
 def get_pid() -> int:
@@ -523,7 +521,7 @@ def test_memory_that_a_child_had_comes_back_when_it_is_gone(pool: ProcessPoolExe
     held = pool.stats().shm_bytes
     assert held > 60 * MIB
     del array
-    time.sleep(1.5)
+    time.sleep(2.5)
     assert pool.stats().shm_bytes == held
     del later
     wait_until(lambda: pool.stats().shm_bytes < 50 * MIB)
@@ -644,7 +642,7 @@ def test_a_place_that_is_not_there_any_more_is_a_clear_error() -> None:
 def test_the_task_keeps_its_shared_memory_alive(pool: ProcessPoolExecutor) -> None:
     array = shared_array(1000)
     array[:] = 1
-    shared = weakref.ref(memoryview(array.base).obj)  # type: ignore[arg-type, var-annotated]
+    shared = weakref.ref(memoryview(array.base).obj)  # type: ignore[arg-type]
     hold = [pool.submit(time.sleep, 0.1) for _ in range(2)]
     future = pool.submit(total, array)
     del array
@@ -681,7 +679,7 @@ def test_a_closed_buffer_is_closed() -> None:
     assert (len(shared), repr(shared)) == (0, "<weir.SharedBuffer, closed>")
     for use in (lambda: memoryview(shared), shared.place, lambda: pickle.dumps(shared, 5)):
         with pytest.raises(ValueError, match="closed"):
-            use()  # type: ignore[no-untyped-call]
+            use()
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -693,7 +691,7 @@ def test_a_shared_buffer_pickled_elsewhere_is_a_copy(protocol: int) -> None:
     assert bytes(copied) == b"weirs"
     memoryview(copied)[0] = 0
     assert bytes(shared) == b"weirs"
-    array = pickle.loads(pickle.dumps(np.frombuffer(shared, "u1"), protocol))
+    array = pickle.loads(pickle.dumps(np.frombuffer(memoryview(shared), "u1"), protocol))
     assert array.tobytes() == b"weirs"
 
 
