@@ -76,6 +76,13 @@ class _BatchOfOne(_TaskFuture[T], BatchFuture):
 _MISSING = object()
 
 
+def _load_item(message: memoryview) -> Any:
+    try:
+        return _transfer.load(message)
+    except _transfer.SharedMemoryGone as error:
+        raise WorkerDied(error.pid) from None
+
+
 class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
     """The results of a batch that the pool takes apart: they come in parts, in any order."""
 
@@ -94,7 +101,7 @@ class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
         error: Callable[[], BaseException],
     ) -> None:
         if outcome in (_REPLIED, _DIED):
-            results = _weir.load_results(data, items, first, pickle.loads, self._errors)
+            results = _weir.load_results(data, items, first, _load_item, self._errors)
             self._results[first : first + items] = results
             if outcome == _DIED:
                 self._results[first + items] = _weir.Failure(error())
@@ -268,9 +275,7 @@ def _complete(
     """Gives a future its result or exception."""
     if outcome == _REPLIED:
         try:
-            value = _weir.load_plain(data) if status == _worker.PLAIN else _transfer.load(data)
-        except _transfer.SharedMemoryGone as error:
-            future.set_exception(WorkerDied(error.pid))
+            value = _weir.load_plain(data) if status == _worker.PLAIN else _load_item(data)
         except BaseException as error:
             error.__cause__ = None
             future.set_exception(error)
@@ -659,11 +664,12 @@ class ProcessPoolExecutor(MappingExecutor):
             return None, 0
         if len(calls) > 1 and n_args <= 64:
             try:
+                fn_data = _transfer.dump_argument(fn)
                 payload, items, errors = _weir.dump_calls(
-                    bytes(_transfer.dump(fn)),
-                    calls,
+                    fn_data or b"",
+                    calls if fn_data else [],
                     n_args,
-                    _transfer.dump_small,
+                    _transfer.dump_argument,
                     self._BATCH_BYTES,
                 )
             except Exception:

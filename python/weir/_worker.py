@@ -87,7 +87,7 @@ def serve(
         if task is None:
             return
         if task is True:
-            worker.run_batch(pickle.loads, _transfer.dump, dump_exception)
+            replies.run_batch(dump_exception)
             continue
         reply = run(worker, task)
         if reply is not None:  # now that nothing refers to the arguments any more
@@ -96,7 +96,7 @@ def serve(
 
 
 def run(worker: _weir.Worker, task: memoryview) -> tuple[int, Any] | None:
-    """Calls a pickled task; the status, and the result or exception pickled; None: it has replied."""
+    """Calls a pickled task; the status, and the pickled result or exception; None: has replied."""
     try:
         room, size = _transfer.room_of(task), len(task)
         with task:

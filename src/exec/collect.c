@@ -269,9 +269,10 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
         desk->release_to = reply->position + reply->size;
     if (answered) {
         desk->collected = desk->granted; /* the caller reads it until the next collect */
-        if (reply->kind == OUT_BLOCK)
+        if (reply->kind == OUT_BLOCK) {
             desk->collected.filled = desk->collected.size; /* by the worker */
-        completion->block = &desk->collected;
+            completion->block = &desk->collected;
+        }
         desk->granted.offset = 0;
         desk->answered = false;
     }

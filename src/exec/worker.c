@@ -289,7 +289,8 @@ static void finish_leased(weir_worker *worker, weir__slot *slot)
 int weir_worker_keep(weir_worker *worker, weir_lease **ret_lease, void **ret_data)
 {
     weir__slot *slot = worker->current;
-    if (!slot || slot->in_offset == 0 || slot->in_size < WEIR__LEASE_MIN || worker->leased)
+    if (!slot || slot->is_batch || slot->in_offset == 0 || slot->in_size < WEIR__LEASE_MIN ||
+        worker->leased)
         return WEIR_EINVAL;
     weir_lease *lease = weir__calloc(1, sizeof *lease);
     if (!lease)
@@ -638,7 +639,7 @@ int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *
                                size_t head_size)
 {
     weir__slot *slot = worker->current;
-    if (!slot || head_size > slot->in_size)
+    if (!slot || slot->is_batch || head_size > slot->in_size)
         return WEIR_EINVAL;
     if (!can_give_block(worker)) {
         weir_bytes parts[] = {{head, head_size},
