@@ -9,10 +9,8 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,
-    ext_permits_types_add,
-    ext_pool_types_add,
-    ext_worker_types_add,
+    ext_queue_types_add,  ext_permits_types_add, ext_buffer_types_add,
+    ext_shared_types_add, ext_pool_types_add,    ext_worker_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -27,6 +25,7 @@ static void in_forked_child(void)
 static void count_forks(void)
 {
     pthread_atfork(NULL, NULL, in_forked_child);
+    ext_leases_watch_forks();
 }
 
 unsigned ext_fork_generation(void)

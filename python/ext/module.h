@@ -19,6 +19,29 @@
 #error "weir needs Python 3.10 or newer"
 #endif
 
+/* ---- locks of the free-threaded build --------------------------------------------------- */
+
+/* Guards plain C state of an object: the GIL does it, or a mutex where there is none.  No Python
+ * code, and no wait, inside. */
+#ifdef Py_GIL_DISABLED
+typedef PyMutex ext_lock;
+#define EXT_LOCK(lock)   PyMutex_Lock(lock)
+#define EXT_UNLOCK(lock) PyMutex_Unlock(lock)
+#else
+typedef char ext_lock;
+#define EXT_LOCK(lock)   ((void)(lock))
+#define EXT_UNLOCK(lock) ((void)(lock))
+#endif
+
+/* Makes one call on an object at a time, where there is no GIL; Python code may run inside. */
+#ifdef Py_GIL_DISABLED
+#define EXT_BEGIN_CRITICAL_SECTION(object) Py_BEGIN_CRITICAL_SECTION(object)
+#define EXT_END_CRITICAL_SECTION()         Py_END_CRITICAL_SECTION()
+#else
+#define EXT_BEGIN_CRITICAL_SECTION(object) {
+#define EXT_END_CRITICAL_SECTION()         }
+#endif
+
 /* ---- state ------------------------------------------------------------------------------ */
 
 /* X(type, name): owned references, traversed and cleared with the module. */
@@ -27,6 +50,8 @@
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
+    X(PyTypeObject, lease_type)                                                                    \
+    X(PyTypeObject, shared_type)                                                                   \
     X(PyObject, full)       /* queue.Full */                                                       \
     X(PyObject, empty)      /* queue.Empty */                                                      \
     X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
@@ -38,6 +63,8 @@ typedef struct module_state {
 #define X(type, name) type *name;
     STATE_OBJECTS(X)
 #undef X
+    void *shared_buffers; /* of shared.c: those that live, no references */
+    ext_lock shared_lock; /* protects that list */
 } module_state;
 
 extern struct PyModuleDef ext_module_def;
@@ -50,6 +77,8 @@ int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
+int ext_buffer_types_add(PyObject *module, module_state *state);
+int ext_shared_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
@@ -108,6 +137,37 @@ int ext_parse_timeout(PyObject *timeout, const char *name, int64_t *ret_ns);
 /* When a wait of ns from now ends: WEIR_POLL for 0, WEIR_FOREVER for EXT_FOREVER_NS. */
 weir_time ext_deadline(int64_t ns);
 
+/* ---- buffers.c -------------------------------------------------------------------------- */
+
+/* What a Pool and a Worker do with a lease; both may be called without the GIL, and unshare in a
+ * fork handler. */
+typedef struct ext_lease_kind {
+    void (*release)(PyObject *owner, void *lease);
+    void (*unshare)(PyObject *owner, void *lease);
+} ext_lease_kind;
+
+/* A writable memoryview of leased data; the lease ends with the last view.  NULL: an exception is
+ * set, and the lease has been given back. */
+PyObject *ext_lease_view(module_state *state, PyObject *owner, const ext_lease_kind *kind,
+                         void *lease, void *data, Py_ssize_t size);
+
+/* Gives back what forked children had, and do not have any more. */
+void ext_leases_look(void);
+void ext_leases_watch_forks(void);
+
+/* A payload: one buffer, or a list of them. */
+typedef struct ext_parts {
+    size_t n;
+    Py_ssize_t size; /* in all */
+    weir_bytes *bytes;
+    Py_buffer *views;
+    weir_bytes one;
+    Py_buffer one_view;
+} ext_parts;
+
+int ext_parts_get(PyObject *data, ext_parts *parts); /* -1: an exception is set */
+void ext_parts_release(ext_parts *parts);
+
 /* ---- arguments -------------------------------------------------------------------------- */
 
 /* Sorts the arguments of a METH_FASTCALL | METH_KEYWORDS call into ret[], one per name, NULL for
@@ -115,28 +175,5 @@ weir_time ext_deadline(int64_t ns);
  * come.  names ends with NULL.  -1 with TypeError. */
 int ext_parse_args(const char *function, const char *const *names, int n_positional, int n_required,
                    PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames, PyObject **ret);
-
-/* ---- locks of the free-threaded build --------------------------------------------------- */
-
-/* Guards plain C state of an object: the GIL does it, or a mutex where there is none.  No Python
- * code, and no wait, inside. */
-#ifdef Py_GIL_DISABLED
-typedef PyMutex ext_lock;
-#define EXT_LOCK(lock)   PyMutex_Lock(lock)
-#define EXT_UNLOCK(lock) PyMutex_Unlock(lock)
-#else
-typedef char ext_lock;
-#define EXT_LOCK(lock)   ((void)(lock))
-#define EXT_UNLOCK(lock) ((void)(lock))
-#endif
-
-/* Makes one call on an object at a time, where there is no GIL; Python code may run inside. */
-#ifdef Py_GIL_DISABLED
-#define EXT_BEGIN_CRITICAL_SECTION(object) Py_BEGIN_CRITICAL_SECTION(object)
-#define EXT_END_CRITICAL_SECTION()         Py_END_CRITICAL_SECTION()
-#else
-#define EXT_BEGIN_CRITICAL_SECTION(object) {
-#define EXT_END_CRITICAL_SECTION()         }
-#endif
 
 #endif

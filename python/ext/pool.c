@@ -346,15 +346,14 @@ static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignor
 /* Payloads above this are copied without the GIL. */
 #define COPY_WITH_GIL (32 << 10)
 
-static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint64_t *ret_id)
+static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint64_t *ret_id)
 {
-    weir_bytes part = {data->buf, (size_t)data->len};
     int rc;
     Py_INCREF(tag); /* before: it may be collected at once */
-    if (data->len <= COPY_WITH_GIL) {
-        rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+    if (parts->size <= COPY_WITH_GIL) {
+        rc = weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
     } else {
-        Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, &part, 1, tag, ret_id);
+        Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
         Py_END_ALLOW_THREADS
     }
     if (rc < 0)
@@ -362,21 +361,23 @@ static int post(weir_pool *pool, PyObject *tag, const Py_buffer *data, uint64_t 
     return rc;
 }
 
-/* post(permit, tag, data) -> id; the permit is used unless it raises. */
+/* post(permit, tag, data) -> id; data is a buffer or a list of them; the permit is used unless it
+ * raises. */
 static PyObject *pool_post(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
     Permit *permit;
-    PyObject *tag;
-    Py_buffer data;
+    PyObject *tag, *data;
+    ext_parts parts;
     weir_pool *pool = pool_of(object);
     if (!pool ||
-        !PyArg_ParseTuple(args, "O!Oy*:post", self->state->pool_permit_type, &permit, &tag, &data))
+        !PyArg_ParseTuple(args, "O!OO:post", self->state->pool_permit_type, &permit, &tag, &data) ||
+        ext_parts_get(data, &parts) < 0)
         return NULL;
     uint64_t id = 0;
-    int rc = permit->pool == self ? post(pool, tag, &data, &id) : WEIR_EINVAL;
-    Py_ssize_t size = data.len;
-    PyBuffer_Release(&data);
+    int rc = permit->pool == self ? post(pool, tag, &parts, &id) : WEIR_EINVAL;
+    Py_ssize_t size = parts.size;
+    ext_parts_release(&parts);
     if (rc == WEIR_ENOSHM)
         return PyErr_Format(PyExc_MemoryError,
                             "there is not enough shared memory for the task's %zd bytes", size);
@@ -418,13 +419,37 @@ static PyObject *exit_tuple(const weir_exit *exit)
                          (unsigned long long)exit->peak_rss_bytes, exit->oom);
 }
 
-/* (tag, outcome, status, data, attempts, exit) */
-static PyObject *completion_tuple(const weir_completion *completion)
+static void release_lease(PyObject *owner, void *lease)
+{
+    Pool *self = (Pool *)owner;
+    if (!is_copy(self)) /* a child's copy of the lease has nothing to give back */
+        weir_pool_release(self->pool, lease);
+}
+
+static void unshare_lease(PyObject *owner, void *lease)
+{
+    weir_pool_unshare(((Pool *)owner)->pool, lease);
+}
+
+static const ext_lease_kind lease_kind = {release_lease, unshare_lease};
+
+/* A completion's data: leased where it can be kept, else readable until the next collect. */
+static PyObject *view_of(Pool *self, weir_completion *completion)
 {
     static const char nothing[1];
     const char *data = completion->data ? completion->data : nothing;
-    PyObject *view =
-        PyMemoryView_FromMemory((char *)data, (Py_ssize_t)completion->data_size, PyBUF_READ);
+    Py_ssize_t size = (Py_ssize_t)completion->data_size;
+    weir_pool_lease *lease;
+    void *kept;
+    if (completion->block && weir_pool_keep(self->pool, completion, &lease, &kept) == 0)
+        return ext_lease_view(self->state, (PyObject *)self, &lease_kind, lease, kept, size);
+    return PyMemoryView_FromMemory((char *)data, size, PyBUF_READ);
+}
+
+/* (tag, outcome, status, data, attempts, exit) */
+static PyObject *completion_tuple(Pool *self, weir_completion *completion)
+{
+    PyObject *view = view_of(self, completion);
     PyObject *exit = completion->exit.pid || completion->outcome == WEIR_OUTCOME_DIED ||
                              completion->outcome == WEIR_OUTCOME_NOT_STARTED
                          ? exit_tuple(&completion->exit)
@@ -453,7 +478,8 @@ static PyObject *pool_start_workers(PyObject *object, PyObject *n)
     Py_RETURN_NONE;
 }
 
-/* collect(): a list of completions, whose data is readable until the next call; None: the end. */
+/* collect(): a list of completions; None: the end.  Data is readable until the next call, or, if it
+ * is a view of a Lease, as long as somebody refers to it. */
 static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     Pool *self = (Pool *)object;
@@ -471,7 +497,7 @@ static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
         return ext_raise(self->state, (int)n);
     PyObject *list = PyList_New(0);
     for (int64_t i = 0; i < n; i++) {
-        PyObject *item = list ? completion_tuple(&completions[i]) : NULL;
+        PyObject *item = list ? completion_tuple(self, &completions[i]) : NULL;
         if (item && PyList_Append(list, item) == 0) {
             Py_DECREF((PyObject *)completions[i].tag);
         } else { /* no memory even for a tuple: the future is told, if that is possible */
@@ -543,6 +569,7 @@ static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
     weir_pool *pool = pool_of(object);
     if (!pool)
         return NULL;
+    ext_leases_look();
     weir_pool_snapshot s = WEIR_POOL_SNAPSHOT_INIT;
     weir_pool_get_snapshot(pool, &s);
     PyObject *dropped_by = PyDict_New();

@@ -4,6 +4,7 @@
 typedef struct {
     PyObject_HEAD weir_worker *worker;
     module_state *state;
+    weir_task task; /* taken last */
 } Worker;
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -53,47 +54,123 @@ static PyObject *worker_fail(PyObject *object, PyObject *message)
     Py_RETURN_NONE;
 }
 
-/* take(): the next task's bytes, readable until reply; None: leave. */
-static PyObject *worker_take(PyObject *object, PyObject *Py_UNUSED(ignored))
+static void release_lease(PyObject *owner, void *lease)
 {
-    Worker *self = (Worker *)object;
+    weir_worker_release(((Worker *)owner)->worker, lease);
+}
+
+static void unshare_lease(PyObject *owner, void *lease)
+{
+    weir_worker_unshare(((Worker *)owner)->worker, lease);
+}
+
+static const ext_lease_kind lease_kind = {release_lease, unshare_lease};
+
+/* The next task's bytes; None: leave.  They are readable until reply, or, if it is a view of a
+ * Lease, as long as somebody refers to them.  TimeoutError: none until the deadline. */
+static PyObject *take(Worker *self, weir_time deadline)
+{
     weir_task task;
+    self->task.size = 0;
     int rc = weir_worker_take(self->worker, &task, WEIR_POLL);
     while (rc == WEIR_EEMPTY || rc == WEIR_ENOSHM) { /* ENOSHM: that task has failed, the next */
         ext_wait wait;
         ext_wait_begin(&wait);
-        rc = weir_worker_take(self->worker, &task, WEIR_FOREVER);
+        rc = weir_worker_take(self->worker, &task, deadline);
         ext_wait_end(&wait);
     }
     if (rc == WEIR_ECLOSED)
         Py_RETURN_NONE;
     if (rc < 0)
         return ext_raise(self->state, rc);
+    self->task = task;
+    weir_lease *lease;
+    void *kept;
+    if (weir_worker_keep(self->worker, &lease, &kept) == 0)
+        return ext_lease_view(self->state, (PyObject *)self, &lease_kind, lease, kept,
+                              (Py_ssize_t)task.size);
     return PyMemoryView_FromMemory((char *)task.data, (Py_ssize_t)task.size, PyBUF_READ);
 }
 
-/* reply(status, data) */
+/* take() */
+static PyObject *worker_take(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    return take((Worker *)object, WEIR_FOREVER);
+}
+
+/* take_within(seconds) */
+static PyObject *worker_take_within(PyObject *object, PyObject *seconds)
+{
+    int64_t ns;
+    if (ext_parse_timeout(seconds, "seconds", &ns) < 0)
+        return NULL;
+    return take((Worker *)object, ext_deadline(ns));
+}
+
+/* positions(): how far the worker's replies are, and how far the parent has read them. */
+static PyObject *worker_positions(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    uint64_t replied, read;
+    weir_worker_get_positions(((Worker *)object)->worker, &replied, &read);
+    return Py_BuildValue("(KK)", (unsigned long long)replied, (unsigned long long)read);
+}
+
+/* reply(status, data): a buffer, or a list of them. */
 static PyObject *worker_reply(PyObject *object, PyObject *args)
 {
     Worker *self = (Worker *)object;
-    int status;
-    Py_buffer data;
-    if (!PyArg_ParseTuple(args, "iy*:reply", &status, &data))
+    int status, rc;
+    PyObject *data;
+    ext_parts parts;
+    if (!PyArg_ParseTuple(args, "iO:reply", &status, &data) || ext_parts_get(data, &parts) < 0)
         return NULL;
-    weir_bytes part = {data.buf, (size_t)data.len};
-    int rc;
-    Py_BEGIN_ALLOW_THREADS rc = weir_worker_reply(self->worker, status, &part, 1);
-    Py_END_ALLOW_THREADS PyBuffer_Release(&data);
+    Py_BEGIN_ALLOW_THREADS rc = weir_worker_reply(self->worker, status, parts.bytes, parts.n);
+    Py_END_ALLOW_THREADS ext_parts_release(&parts);
     if (rc < 0 && rc != WEIR_ENOSHM) /* ENOSHM: the parent knows */
         return ext_raise(self->state, rc);
     Py_RETURN_NONE;
 }
 
+/* reply_in_place(status, head): the reply is the task's own data, with `head` written over its
+ * beginning. */
+static PyObject *worker_reply_in_place(PyObject *object, PyObject *args)
+{
+    Worker *self = (Worker *)object;
+    int status, rc;
+    Py_buffer head;
+    if (!PyArg_ParseTuple(args, "iy*:reply_in_place", &status, &head))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS rc =
+        weir_worker_reply_in_place(self->worker, status, head.buf, (size_t)head.len);
+    Py_END_ALLOW_THREADS PyBuffer_Release(&head);
+    if (rc < 0 && rc != WEIR_ENOSHM)
+        return ext_raise(self->state, rc);
+    Py_RETURN_NONE;
+}
+
+/* offset_of(part): where the bytes of a buffer begin in the task's; -1: not inside. */
+static PyObject *worker_offset_of(PyObject *object, PyObject *part)
+{
+    Worker *self = (Worker *)object;
+    Py_buffer view;
+    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    uintptr_t begin = (uintptr_t)self->task.data, at = (uintptr_t)view.buf;
+    bool inside = at >= begin && at - begin <= self->task.size &&
+                  (size_t)view.len <= self->task.size - (at - begin);
+    PyBuffer_Release(&view);
+    return PyLong_FromSsize_t(inside ? (Py_ssize_t)(at - begin) : -1);
+}
+
 static PyMethodDef worker_methods[] = {
+    {"offset_of", worker_offset_of, METH_O, NULL},
     {"ready", worker_ready, METH_NOARGS, NULL},
     {"fail", worker_fail, METH_O, NULL},
     {"take", worker_take, METH_NOARGS, NULL},
+    {"take_within", worker_take_within, METH_O, NULL},
+    {"positions", worker_positions, METH_NOARGS, NULL},
     {"reply", worker_reply, METH_VARARGS, NULL},
+    {"reply_in_place", worker_reply_in_place, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -14,9 +14,10 @@ from weir._admission import OnFull
 from weir._bounded import BoundedExecutor, bounded
 from weir._errors import BacklogFull, Dropped, ShutDown, TooLarge
 from weir._map import MapIterator
+from weir._shared import shared_array
 from weir._stats import BoundedStats, ProcessPoolStats, QueueStats, ThreadPoolStats
 from weir._thread import ThreadPoolExecutor
-from weir._weir import Queue, __version__
+from weir._weir import Queue, SharedBuffer, __version__
 
 if TYPE_CHECKING:
     from weir._died import RemoteError, WorkerDied, WorkerNotStarted
@@ -40,6 +41,7 @@ __all__ = [
     "Queue",
     "QueueStats",
     "RemoteError",
+    "SharedBuffer",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
@@ -48,6 +50,7 @@ __all__ = [
     "WorkerNotStarted",
     "__version__",
     "bounded",
+    "shared_array",
 ]
 
 # These load all of multiprocessing: only for those who ask.

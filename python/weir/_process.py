@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -20,10 +19,9 @@ from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal, TypeVar
 
-from weir import _weir, _worker
+from weir import _transfer, _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
 from weir._died import WorkerDied, WorkerNotStarted
 from weir._errors import BacklogFull, Dropped, Timeout
@@ -43,6 +41,7 @@ class _TaskFuture(LazyFuture[T]):
     """A future that asks the pool whether its task has started."""
 
     _pool: _weir.Pool | None = None  # None: not in the pool
+    _shared: tuple[_weir.SharedBuffer, ...] = ()  # named in the task; kept until it is done
     _id = 0
 
     def cancel(self) -> bool:
@@ -57,10 +56,6 @@ class _TaskFuture(LazyFuture[T]):
         if pool is not None and not self.done():
             return pool.is_running(self._id)
         return super().running()
-
-
-def _dump(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return ForkingPickler.dumps((fn, args, kwargs), _worker.PICKLE_PROTOCOL)
 
 
 def _failed(error: Exception) -> Future[Any]:
@@ -90,6 +85,7 @@ def _let_go(future: Future[Any], reason: str) -> None:
         future.set_exception(Dropped(reason))
     if isinstance(future, _TaskFuture):
         future._pool = None
+        future._shared = ()
 
 
 class _Workers:
@@ -183,7 +179,9 @@ def _complete(
     """Gives a future its result or exception."""
     if outcome == _REPLIED:
         try:
-            value = pickle.loads(data)
+            value = _transfer.load(data)
+        except _transfer.SharedMemoryGone as error:
+            future.set_exception(WorkerDied(error.pid))
         except BaseException as error:
             error.__cause__ = None
             future.set_exception(error)
@@ -224,6 +222,8 @@ def _collect(
                 with data:
                     _complete(future, outcome, status, data, exit, workers)
                 future._pool = None  # not before: until it is done, cancel() has to ask the pool
+                if future._shared:
+                    future._shared = ()
             except BaseException:  # SystemExit of a callback; a state set by the user
                 _LOGGER.exception("exception while completing %r", future)
             if followed:
@@ -287,6 +287,14 @@ class ProcessPoolExecutor(MappingExecutor):
     submit_timeout       seconds that "block" waits before it raises TimeoutError; None: for ever
     retries              how often a task is run again after the worker that ran it has died
     name                 shown in `repr` and `stats`
+
+    Large data travels through shared memory, not through a pipe: NumPy arrays, bytes, bytearray,
+    memoryview and whatever else gives pickle 5 buffers, from 64 KiB on.  An array is copied once on
+    the way to a worker and once on the way back, or not at all when the task returns its argument.
+    As in the standard library what arrives is writable if what was sent was, and writes stay on
+    their side.  A received array keeps its memory until the last view of it is gone; what results
+    the program holds is not bounded here.  Data that is born in a `SharedBuffer` or `shared_array`
+    is not copied, and both sides see what each writes.
 
     A dead worker fails (or retries) the one task it was running and is replaced; the pool never
     breaks.  A task may be cancelled until a worker starts it.  All methods are thread-safe.
@@ -382,7 +390,7 @@ class ProcessPoolExecutor(MappingExecutor):
                 "the task was not accepted"
             ) from None
         if permit:
-            return self._post(permit, lambda: _dump(fn, args, kwargs))
+            return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs))
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
@@ -394,7 +402,7 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[T]:
         """Nothing is dropped for a task that cannot be sent: it is pickled first."""
         try:
-            data = _dump(fn, args, kwargs)
+            data = _transfer.dump_call(fn, args, kwargs)
         except Exception as error:
             return _failed(error)
         permit = self._pool.try_admit()
@@ -409,7 +417,7 @@ class ProcessPoolExecutor(MappingExecutor):
         """
         self._ensure_collector()
         permit = self._pool.try_admit_wait()
-        return self._post(permit, lambda: _dump(fn, args, kwargs)) if permit else None
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs)) if permit else None
 
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
@@ -425,7 +433,7 @@ class ProcessPoolExecutor(MappingExecutor):
         except TimeoutError:
             raise Timeout(f"no room in the backlog within {timeout} s") from None
         assert permit
-        return self._post(permit, lambda: _dump(fn, args, {}))
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}))
 
     def _warn_once_in_event_loop(self, stacklevel: int) -> None:
         if not self._has_warned:
@@ -443,6 +451,8 @@ class ProcessPoolExecutor(MappingExecutor):
             raise
         future: _TaskFuture[Any] = _TaskFuture()
         future._pool = self._pool
+        if isinstance(data, _transfer.Parts):
+            future._shared = data.shared
         try:
             future._id = self._pool.post(permit, future, data)
         except MemoryError as error:

@@ -14,7 +14,7 @@ from multiprocessing import context, reduction, util
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from weir import _weir
+from weir import _transfer, _weir
 from weir._died import RemoteError
 
 PICKLE_PROTOCOL = 5
@@ -77,22 +77,23 @@ def serve(
             worker.fail(text[-4096:])
             return
     worker.ready()
+    replies = _transfer.Replies(worker)
     while True:
-        task = worker.take()
+        task = replies.take()
         if task is None:
             return
-        status, reply = run(task)
-        worker.reply(status, reply)
+        status, reply = run(worker, task)
+        replies.send(status, reply)
         del task, reply  # nothing of a task outlives it here
 
 
-def run(task: memoryview) -> tuple[int, Any]:
+def run(worker: _weir.Worker, task: memoryview) -> tuple[int, Any]:
     """Calls a pickled task; the status, and the pickled result or exception."""
     try:
+        room, size = _transfer.room_of(task), len(task)
         with task:
-            fn, args, kwargs = pickle.loads(task)
-        result = fn(*args, **kwargs)
-        return RESULT, ForkingPickler.dumps(result, PICKLE_PROTOCOL)
+            fn, args, kwargs = _transfer.load(task)
+        return RESULT, _transfer.dump_result(fn(*args, **kwargs), worker, room, size)
     except BaseException as error:
         return EXCEPTION, dump_exception(error)
 
