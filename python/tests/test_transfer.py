@@ -521,7 +521,7 @@ def test_memory_that_a_child_had_comes_back_when_it_is_gone(pool: ProcessPoolExe
     held = pool.stats().shm_bytes
     assert held > 60 * MIB
     del array
-    time.sleep(1.5)
+    time.sleep(2.5)
     assert pool.stats().shm_bytes == held
     del later
     wait_until(lambda: pool.stats().shm_bytes < 50 * MIB)

@@ -11,7 +11,7 @@
 #define SMALLEST     UINT64_C(512)
 #define KEEP_ALWAYS  (UINT64_C(16) << 20) /* of freed large memory, for the next */
 #define KEEP_AT_MOST (UINT64_C(256) << 20)
-#define KEEP_FOR     WEIR_SECOND          /* what is more than KEEP_ALWAYS */
+#define KEEP_FOR     (2 * WEIR_SECOND)    /* what is more than KEEP_ALWAYS */
 #define HUGE_BLOCK   (UINT64_C(16) << 20) /* worth asking first how much memory there is */
 
 /* What is known of a block, in use or free; private memory, never in the shared block itself. */
@@ -260,17 +260,18 @@ static struct weir__arena_range *take_first_freed(weir__arena *arena, weir_time 
     return range;
 }
 
-weir_time weir__arena_trim(weir__arena *arena, weir_time now)
+/* Gives back what is kept and was freed before `before`, as long as it is more than `keep` bytes.
+ * Returns when the first of the rest was freed; WEIR_FOREVER: it is no more than that. */
+static weir_time trim(weir__arena *arena, weir_time before, uint64_t keep)
 {
     for (;;) {
         weir_time next = WEIR_FOREVER;
         weir__lock(&arena->mutex);
-        bool spare = arena->kept_bytes > (arena->keeps_nothing ? 0 : KEEP_ALWAYS);
-        weir_time before = arena->keeps_nothing ? INT64_MAX : now - KEEP_FOR;
-        struct weir__arena_range *range = spare ? take_first_freed(arena, before, &next) : NULL;
+        struct weir__arena_range *range =
+            arena->kept_bytes > keep ? take_first_freed(arena, before, &next) : NULL;
         weir__unlock(&arena->mutex);
         if (!range)
-            return next == WEIR_FOREVER ? WEIR_FOREVER : next + KEEP_FOR + 1;
+            return next;
         empty_range(arena, range);
         weir__lock(&arena->mutex);
         range->block.next = arena->free_ranges;
@@ -279,18 +280,34 @@ weir_time weir__arena_trim(weir__arena *arena, weir_time now)
     }
 }
 
+weir_time weir__arena_trim(weir__arena *arena, weir_time now)
+{
+    weir_time next = trim(arena, now - KEEP_FOR, KEEP_ALWAYS);
+    return next == WEIR_FOREVER ? WEIR_FOREVER : next + KEEP_FOR + 1;
+}
+
 void weir__arena_keep_nothing(weir__arena *arena)
 {
     weir__lock(&arena->mutex);
     arena->keeps_nothing = true;
     weir__unlock(&arena->mutex);
-    weir__arena_trim(arena, weir_now());
+    trim(arena, INT64_MAX, 0);
+}
+
+/* Reserving takes page after page: what is not there would take the machine down first. */
+static bool is_there(weir__arena *arena, uint64_t size)
+{
+    if (size > INT64_MAX / 4)
+        return false;
+    if (size < HUGE_BLOCK || size <= weir__memory_available())
+        return true;
+    trim(arena, INT64_MAX, 0); /* what is kept counts as taken */
+    return size <= weir__memory_available();
 }
 
 static int alloc_large(weir__arena *arena, uint64_t size, bool fill, weir__block *ret)
 {
-    /* Reserving takes page after page: what is not there would take the machine down first. */
-    if (size > INT64_MAX / 4 || (size >= HUGE_BLOCK && size > weir__memory_available()))
+    if (!is_there(arena, size))
         return WEIR_ENOSHM;
     size = (size + PAGE - 1) / PAGE * PAGE;
     weir__lock(&arena->mutex);

@@ -3,7 +3,7 @@
  * Only the parent allocates, and all that it knows about blocks is in its own memory: a worker
  * that dies, or goes mad, cannot damage it.  Small blocks (up to SMALL_MAX) come in power-of-two
  * sizes cut from shared units; large ones have units of their own, whose memory goes back to the
- * system when they are freed.  A little is kept for the next, and more for a second, mapped as it
+ * system when they are freed.  A little is kept for the next, and more for two seconds, mapped as it
  * is: memory fresh from the system costs several times a copy.
  *
  * A large block may be had unfilled: its size counts as taken and the file is long enough, but
@@ -68,7 +68,7 @@ int weir__arena_alloc_unfilled(weir__arena *arena, uint64_t size, weir__block *r
 int weir__arena_write(weir__arena *arena, weir__block *block, const weir_bytes *parts,
                       size_t n_parts);
 
-/* Gives back what was kept for a second.  Returns when to come again; WEIR_FOREVER: when something
+/* Gives back what was kept for two seconds.  Returns when to come again; WEIR_FOREVER: when something
  * has been freed. */
 weir_time weir__arena_trim(weir__arena *arena, weir_time now);
 

@@ -705,7 +705,7 @@ static void large_payloads_are_given_back_to_the_system(void **state)
         assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL), WEIR_KEPT);
         assert_true(look_at(pool).shm_bytes >= size);
         assert_int_equal(one(pool).data_size, size);
-        until(pool, look_at(pool).shm_bytes < 20u << 20); /* kept for a second */
+        until(pool, look_at(pool).shm_bytes < 20u << 20); /* kept for two seconds */
     }
     free(bytes);
     end(pool);
@@ -1137,7 +1137,7 @@ static void a_cancelled_large_payload_is_freed(void **state)
         assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, &id), WEIR_KEPT);
         assert_true(look_at(pool).shm_bytes >= sizeof bytes);
         assert_int_equal(weir_pool_cancel(pool, id), 0);
-        until(pool, look_at(pool).shm_bytes < sizeof bytes); /* kept for a second */
+        until(pool, look_at(pool).shm_bytes < sizeof bytes); /* kept for two seconds */
     }
     end(pool);
 }
