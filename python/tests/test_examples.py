@@ -387,6 +387,13 @@ def test_short_tasks_gives_every_result_with_every_chunk_size() -> None:
     assert "weir, auto" in rows(finished)
 
 
+def test_large_objects_gives_every_array_back() -> None:
+    finished = scenario("large_objects.py", "--largest", "1", "--rounds", "2")
+    assert "law: 20 checks = 20 right: holds" in finished.stdout
+    assert "64 KiB" in finished.stdout
+    assert "1 MiB" in finished.stdout
+
+
 def test_slow_consumer_holds_the_producer_to_ten_items() -> None:
     table = rows(scenario("slow_consumer.py", "--speed", "50"))
     assert int(table["weir.Queue(10)"][1]) <= 10
