@@ -32,8 +32,9 @@ sanitize: ## run the C tests under ASan+UBSan and under TSan
 	@$(ROOT)/scripts/setup check
 	@$(ROOT)/scripts/check asan tsan
 
-bench: ## measure against the peers
-	@echo "weir: there are no benchmarks yet; they will live in bench/, one file per question."
+bench: ## measure beside the peers, write docs/benchmarks.md; BENCH="c_queue" runs some
+	@$(ROOT)/scripts/setup plot bench
+	@$(BIN)/python $(ROOT)/bench/run_all.py $(BENCH)
 
 docs: ## render the manual pages to build/docs
 	@$(ROOT)/scripts/setup check
@@ -49,4 +50,4 @@ format: ## rewrite C and Python in the project's format
 
 clean: ## remove what was built, not .venv
 	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
-		$(ROOT)/python/weir/*.so $(ROOT)/out
+		$(ROOT)/build-bench $(ROOT)/python/weir/*.so $(ROOT)/out

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, executor: str) -> Run:
         "--limit": args.limit,
         "--producers": args.producers,
         "--workers": args.workers,
-        "--backlog": {True: "auto", None: "none"}.get(args.backlog, args.backlog),
+        "--backlog": {True: "2x", None: "none"}.get(args.backlog, args.backlog),
         "--large": args.large,
         "--seconds": args.seconds,
         "--max-file-size": args.max_file_size,

@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import show
 import weir
@@ -477,13 +477,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def backlog_option(text: str) -> int | bool | None:
-    if text in ("auto", "none"):
-        return True if text == "auto" else None
+def backlog_option(text: str) -> int | bool | Literal["auto"] | None:
+    if text == "none":
+        return None
+    if text == "auto":
+        return "auto"
+    if text == "2x":
+        return True
     try:
         return int(show.positive(int)(text))
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f'{error}, "auto" or "none"') from None
+        raise argparse.ArgumentTypeError(f'{error}, "2x", "auto" or "none"') from None
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -504,7 +508,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         type=backlog_option,
         default=True,
         metavar="N",
-        help='tasks that may wait for a worker; "auto": 2 x workers (default); "none": no bound',
+        help='tasks that may wait for a worker; "2x": twice the workers (default); "auto": as many '
+        'as keep them busy; "none": no bound',
     )
     add(
         "--large",

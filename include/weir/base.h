@@ -38,6 +38,7 @@ typedef int64_t weir_time; /* nanoseconds on CLOCK_MONOTONIC */
 #define WEIR_POLL    ((weir_time)0)         /* do not wait */
 #define WEIR_FOREVER ((weir_time)INT64_MAX) /* wait without a deadline */
 
+#define WEIR_MICROSECOND INT64_C(1000)
 #define WEIR_MILLISECOND INT64_C(1000000)
 #define WEIR_SECOND      INT64_C(1000000000)
 

@@ -7,7 +7,8 @@
  *             by admit, given back exactly once.
  * Law:        accepted == completed + dropped (by reason) + cancelled + inside, at every snapshot.
  * Ownership:  post copies the payload; the tag stays a pointer of the caller's, handed back exactly
- *             once: in a completion, to on_drop, or by a successful weir_pool_cancel.
+ *             once: in a completion (of a batch: the last), to on_drop, or by a successful
+ *             weir_pool_cancel.
  * Crash:      a worker may die at any instruction.  The task it was running is run again (retries)
  *             or completes as DIED; those it had not started go to others; it is replaced.  When
  *             the parent dies, the workers die within a second; nothing has a name, so nothing
@@ -47,13 +48,19 @@ typedef void weir_pool_reap_fn(void *ctx, unsigned seat, weir_exit *exit);
 
 typedef void weir_pool_drop_fn(void *tag, weir_drop_reason reason, void *ctx);
 
+/* A backlog that finds its own size: twice the workers at first, doubled when a worker runs dry
+ * while producers wait for room, up to 20 ms of work for each worker or 64 MiB of payloads; what is
+ * not needed goes again. */
+#define WEIR_AUTO (SIZE_MAX - 1)
+
 typedef struct weir_pool_opts {
-    size_t size;               /* set by WEIR_POOL_OPTS_INIT */
-    unsigned workers;          /* at most 4096; 0: as many as CPUs this process may use */
-    size_t backlog;            /* tasks accepted and not started, > 0 or WEIR_UNBOUNDED; required */
-    weir_overflow overflow;    /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
-    unsigned retries;          /* how often a task is run again after its worker died */
-    uint64_t tasks_per_worker; /* a worker is replaced after so many tasks; 0: never */
+    size_t size;                /* set by WEIR_POOL_OPTS_INIT */
+    unsigned workers;           /* at most 4096; 0: as many as CPUs this process may use */
+    size_t backlog;             /* tasks accepted and not started, > 0, WEIR_AUTO or WEIR_UNBOUNDED;
+                                  required */
+    weir_overflow overflow;     /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
+    unsigned retries;           /* how often a task is run again after its worker died */
+    uint64_t tasks_per_worker;  /* a worker is replaced after so many tasks; 0: never */
     weir_pool_drop_fn *on_drop; /* required */
     void *drop_ctx;
     weir_handler_fn *handler; /* run in workers that the pool forks itself; or: */
@@ -98,7 +105,17 @@ WEIR_API int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_p
 WEIR_API int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
                               weir_time deadline, uint64_t *ret_id);
 
-/* Takes a task back that no worker has started: 0, and the tag is the caller's; WEIR_ENOTASK. */
+/* Posts a batch: a task of `items` (> 0) items, numbered from 0, whose worker claims and replies to
+ * one by one (weir_worker_next_item).  When workers idle, those that have not begun are shared out.
+ * A worker that dies loses the one item that it ran: the replies before it are kept, the others go
+ * to another worker.  So a batch completes in one or more parts, of which the last says so.  Each
+ * part counts as a task and has a permit.  Errors as of weir_pool_post; WEIR_EINVAL: no items. */
+WEIR_API int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts,
+                                  uint32_t items, void *tag, uint64_t *ret_id);
+
+/* Takes a task back that no worker has started: 0, and the tag is the caller's; WEIR_ENOTASK.  Of a
+ * batch that has begun, the items that have not are taken back all the same; nothing is said of
+ * them, and the tag comes with the last completion. */
 WEIR_API int weir_pool_cancel(weir_pool *pool, uint64_t id);
 
 /* 1: a worker runs it; 0: it waits; WEIR_ENOTASK: completed, dropped or cancelled. */
@@ -117,6 +134,11 @@ typedef struct weir_completion {
     void *tag;
     uint64_t id;
     weir_outcome outcome;
+    bool is_batch;
+    bool last;         /* the tag is the caller's again; else more of its batch will come */
+    uint32_t first;    /* of a batch: the replies are those of `items` items from this one on; */
+    uint32_t items;    /* with DIED, the one behind them killed its worker; with NO_MEMORY there
+                          are no replies to them; with NOT_STARTED they never began */
     int32_t status;    /* of weir_worker_reply */
     unsigned attempts; /* workers that began it */
     const void *data;  /* valid until the next collect, unless it is kept */
@@ -178,10 +200,11 @@ WEIR_API void weir_pool_kill(weir_pool *pool);
 typedef struct weir_pool_snapshot {
     size_t size; /* set by WEIR_POOL_SNAPSHOT_INIT */
     unsigned workers, workers_alive;
-    size_t backlog; /* the bound */
-    size_t waiting; /* accepted, not started */
-    size_t running; /* started, not completed */
-    size_t replied; /* of the running: replied, and not collected yet */
+    size_t backlog;          /* the bound now */
+    const char *backlog_why; /* of WEIR_AUTO: what made it so large, in words; else NULL */
+    size_t waiting;          /* accepted, not started */
+    size_t running;          /* started, not completed */
+    size_t replied;          /* of the running: replied, and not collected yet */
     uint64_t accepted, completed, cancelled;
     uint64_t dropped[WEIR_DROP_REASONS];
     uint64_t refused;       /* admits that ended EFULL by FAIL, ETIMEDOUT or EDEADLK */

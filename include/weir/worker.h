@@ -36,6 +36,7 @@ typedef struct weir_task {
     uint64_t id;
     const void *data;
     size_t size;
+    bool is_batch; /* of items: see below */
 } weir_task;
 
 /* Sits down.  The worker owns the descriptors from then on.  WEIR_EINVAL (not a weir channel, or
@@ -66,14 +67,15 @@ WEIR_API int weir_worker_reply(weir_worker *worker, int32_t status, const weir_b
 
 /* The same, with the task's own data, which may have been written, and `head` over its beginning.
  * Nothing is copied if the data came in a block (more than 192 bytes), is not kept any more, and
- * the pool has no retries, which need it as it was.  WEIR_EINVAL: the head is longer than the data. */
+ * the pool has no retries, which need it as it was.  WEIR_EINVAL: as above, or the head
+ * is longer than the data. */
 WEIR_API int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *head,
                                         size_t head_size);
 
 /* Keeps the data of the task taken last, 64 KiB or more, past the reply: at *ret_data it is
  * readable and writable by this process until the lease is released.  Once for a task.  What is
  * written is seen by nobody else; if the task is run again, it has the data as it was sent.
- * WEIR_EINVAL: no task, smaller data, or kept already; WEIR_ENOMEM. */
+ * WEIR_EINVAL: no task, a batch, smaller data, or kept already; WEIR_ENOMEM. */
 WEIR_API int weir_worker_keep(weir_worker *worker, weir_lease **ret_lease, void **ret_data);
 
 /* From now on the data is as ordinary memory is for a process that forks: what this process writes
@@ -89,8 +91,26 @@ WEIR_API void weir_worker_release(weir_worker *worker, weir_lease *lease);
 WEIR_API void weir_worker_get_positions(const weir_worker *worker, uint64_t *ret_replied,
                                         uint64_t *ret_read);
 
-/* The handler of workers that the pool forks itself: calls weir_worker_reply once.  A worker whose
- * handler returns without a reply is ended with exit code 1, and the task completes as DIED. */
+/* ---- a batch of items ------------------------------------------------------------------- */
+
+/* Claims the next item of the batch taken last: 0, and from here on the item counts as started.
+ * < 0: WEIR_ECLOSED: no item is left, others take those that are, or there is no more room for
+ * replies here: end the batch.  WEIR_EINVAL: not a batch, or the item before has had no reply. */
+WEIR_API int weir_worker_next_item(weir_worker *worker, uint32_t *ret_item);
+
+/* Replies to the item claimed last with the bytes of `parts` in order.  They follow those of the item
+ * before: how to tell them apart is the caller's business.  They are safe from here on, even if the
+ * worker dies.  May wait for the parent.  < 0: WEIR_ENOSHM: there is no room, and the item has had no
+ * reply; one of up to 4 KiB finds room in any case.  WEIR_EINVAL: no item is claimed. */
+WEIR_API int weir_worker_reply_item(weir_worker *worker, const weir_bytes *parts, size_t n_parts);
+
+/* Ends the batch, instead of weir_worker_reply.  WEIR_EINVAL: not a batch, or the item claimed last
+ * has had no reply. */
+WEIR_API int weir_worker_end_batch(weir_worker *worker);
+
+/* The handler of workers that the pool forks itself: calls weir_worker_reply once; of a batch
+ * next_item and reply_item in turn, then end_batch.  A worker whose handler returns without that is
+ * ended with exit code 1, and the task completes as DIED. */
 typedef void weir_handler_fn(weir_worker *worker, const weir_task *task, void *ctx);
 
 #ifdef __cplusplus

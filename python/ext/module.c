@@ -9,8 +9,8 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,  ext_permits_types_add, ext_buffer_types_add,
-    ext_shared_types_add, ext_pool_types_add,    ext_worker_types_add,
+    ext_queue_types_add, ext_permits_types_add, ext_buffer_types_add, ext_shared_types_add,
+    ext_pool_types_add,  ext_worker_types_add,  ext_items_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -110,13 +110,17 @@ int ext_parse_args(const char *function, const char *const *names, int n_positio
 
 /* ---- the module ------------------------------------------------------------------------- */
 
-static int import_into(PyObject **ret, const char *module_name, const char *name)
+PyObject *ext_import(const char *module_name, const char *name)
 {
     PyObject *module = PyImport_ImportModule(module_name);
-    if (!module)
-        return -1;
-    *ret = PyObject_GetAttrString(module, name);
-    Py_DECREF(module);
+    PyObject *object = module ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return object;
+}
+
+static int import_into(PyObject **ret, const char *module_name, const char *name)
+{
+    *ret = ext_import(module_name, name);
     return *ret ? 0 : -1;
 }
 
@@ -130,8 +134,7 @@ static int module_exec(PyObject *module)
         import_into(&state->empty, "queue", "Empty") < 0 ||
         import_into(&state->getsizeof, "sys", "getsizeof") < 0 ||
         import_into(&state->shut_down, "weir._errors", "ShutDown") < 0 ||
-        import_into(&state->too_large, "weir._errors", "TooLarge") < 0 ||
-        import_into(&state->stats_type, "weir._stats", "QueueStats") < 0)
+        import_into(&state->too_large, "weir._errors", "TooLarge") < 0)
         return -1;
     for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
         if (types_add[i] && types_add[i](module, state) < 0)

@@ -52,12 +52,12 @@ typedef char ext_lock;
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, lease_type)                                                                    \
     X(PyTypeObject, shared_type)                                                                   \
-    X(PyObject, full)       /* queue.Full */                                                       \
-    X(PyObject, empty)      /* queue.Empty */                                                      \
-    X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
-    X(PyObject, too_large)  /* weir.TooLarge */                                                    \
-    X(PyObject, stats_type) /* weir._stats.QueueStats */                                           \
-    X(PyObject, getsizeof)  /* sys.getsizeof */
+    X(PyTypeObject, failure_type)                                                                  \
+    X(PyObject, full)      /* queue.Full */                                                        \
+    X(PyObject, empty)     /* queue.Empty */                                                       \
+    X(PyObject, shut_down) /* weir.ShutDown */                                                     \
+    X(PyObject, too_large) /* weir.TooLarge */                                                     \
+    X(PyObject, getsizeof) /* sys.getsizeof */
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -72,6 +72,9 @@ extern struct PyModuleDef ext_module_def;
 /* The state of the module that `type` (ours, or a subclass) comes from; NULL with TypeError. */
 module_state *ext_state_of(PyTypeObject *type);
 
+/* A new reference to what the module calls so; NULL with an exception. */
+PyObject *ext_import(const char *module_name, const char *name);
+
 /* Makes a heap type, adds it to the module under its short name; a new reference in *ret_type. */
 int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
@@ -82,6 +85,13 @@ int ext_shared_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
 __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
+
+__attribute__((weak)) int ext_items_add(PyObject *module, module_state *state);
+
+/* Runs the items of the batch that the worker has taken, and replies to each: items.c.  load(view)
+ * unpickles, dump(value) and dump_error(exception) pickle.  -1: an exception that ends the worker. */
+int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObject *load,
+                  PyObject *dump, PyObject *dump_error);
 
 /* How often this process image has been forked from another; an object made in generation n is
  * unusable in every other. */

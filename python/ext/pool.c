@@ -117,7 +117,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"workers", "backlog", "overflow", "retries", "tasks_per_worker",
                             "start",   "reap",    "on_drop",  NULL};
     unsigned workers, retries;
-    Py_ssize_t backlog; /* -1: unbounded */
+    Py_ssize_t backlog; /* -1: unbounded; -2: auto */
     const char *overflow;
     unsigned long long tasks_per_worker;
     PyObject *start, *reap, *on_drop;
@@ -139,7 +139,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->reap = Py_NewRef(reap);
     self->on_drop = Py_NewRef(on_drop);
     opts.workers = workers;
-    opts.backlog = backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
+    opts.backlog = backlog == -2 ? WEIR_AUTO : backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
     opts.retries = retries;
     opts.tasks_per_worker = tasks_per_worker;
     opts.on_drop = dropped;
@@ -346,14 +346,22 @@ static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignor
 /* Payloads above this are copied without the GIL. */
 #define COPY_WITH_GIL (32 << 10)
 
-static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint64_t *ret_id)
+static int post_parts(weir_pool *pool, const ext_parts *parts, uint32_t items, PyObject *tag,
+                      uint64_t *ret_id)
+{
+    return items > 0 ? weir_pool_post_batch(pool, parts->bytes, parts->n, items, tag, ret_id)
+                     : weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
+}
+
+static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint32_t items,
+                uint64_t *ret_id)
 {
     int rc;
     Py_INCREF(tag); /* before: it may be collected at once */
     if (parts->size <= COPY_WITH_GIL) {
-        rc = weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
+        rc = post_parts(pool, parts, items, tag, ret_id);
     } else {
-        Py_BEGIN_ALLOW_THREADS rc = weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
+        Py_BEGIN_ALLOW_THREADS rc = post_parts(pool, parts, items, tag, ret_id);
         Py_END_ALLOW_THREADS
     }
     if (rc < 0)
@@ -361,21 +369,23 @@ static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint64_t
     return rc;
 }
 
-/* post(permit, tag, data) -> id; data is a buffer or a list of them; the permit is used unless it
- * raises. */
+/* post(permit, tag, data, items=0) -> id; data is a buffer or a list of them; items > 0: a batch of
+ * so many, from dump_calls.  The permit is used unless it raises. */
 static PyObject *pool_post(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
     Permit *permit;
     PyObject *tag, *data;
     ext_parts parts;
+    unsigned items = 0;
     weir_pool *pool = pool_of(object);
     if (!pool ||
-        !PyArg_ParseTuple(args, "O!OO:post", self->state->pool_permit_type, &permit, &tag, &data) ||
+        !PyArg_ParseTuple(args, "O!OO|I:post", self->state->pool_permit_type, &permit, &tag, &data,
+                          &items) ||
         ext_parts_get(data, &parts) < 0)
         return NULL;
     uint64_t id = 0;
-    int rc = permit->pool == self ? post(pool, tag, &parts, &id) : WEIR_EINVAL;
+    int rc = permit->pool == self ? post(pool, tag, &parts, items, &id) : WEIR_EINVAL;
     Py_ssize_t size = parts.size;
     ext_parts_release(&parts);
     if (rc == WEIR_ENOSHM)
@@ -419,6 +429,15 @@ static PyObject *exit_tuple(const weir_exit *exit)
                          (unsigned long long)exit->peak_rss_bytes, exit->oom);
 }
 
+/* Of a batch: (first, items, last). */
+static PyObject *part_tuple(const weir_completion *completion)
+{
+    if (!completion->is_batch)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(IIO)", completion->first, completion->items,
+                         completion->last ? Py_True : Py_False);
+}
+
 static void release_lease(PyObject *owner, void *lease)
 {
     Pool *self = (Pool *)owner;
@@ -446,7 +465,7 @@ static PyObject *view_of(Pool *self, weir_completion *completion)
     return PyMemoryView_FromMemory((char *)data, size, PyBUF_READ);
 }
 
-/* (tag, outcome, status, data, attempts, exit) */
+/* (tag, outcome, status, data, service seconds, exit, part) */
 static PyObject *completion_tuple(Pool *self, weir_completion *completion)
 {
     PyObject *view = view_of(self, completion);
@@ -454,13 +473,16 @@ static PyObject *completion_tuple(Pool *self, weir_completion *completion)
                              completion->outcome == WEIR_OUTCOME_NOT_STARTED
                          ? exit_tuple(&completion->exit)
                          : Py_NewRef(Py_None);
-    if (!view || !exit) {
+    PyObject *part = part_tuple(completion);
+    if (!view || !exit || !part) {
         Py_XDECREF(view);
         Py_XDECREF(exit);
+        Py_XDECREF(part);
         return NULL;
     }
-    return Py_BuildValue("(OiiNIN)", (PyObject *)completion->tag, (int)completion->outcome,
-                         (int)completion->status, view, completion->attempts, exit);
+    return Py_BuildValue("(OiiNdNN)", (PyObject *)completion->tag, (int)completion->outcome,
+                         (int)completion->status, view, (double)completion->service_ns / 1e9, exit,
+                         part);
 }
 
 #define BATCH 64
@@ -499,8 +521,11 @@ static PyObject *pool_collect(PyObject *object, PyObject *Py_UNUSED(ignored))
     for (int64_t i = 0; i < n; i++) {
         PyObject *item = list ? completion_tuple(self, &completions[i]) : NULL;
         if (item && PyList_Append(list, item) == 0) {
-            Py_DECREF((PyObject *)completions[i].tag);
-        } else { /* no memory even for a tuple: the future is told, if that is possible */
+            if (completions[i].last)
+                Py_DECREF((PyObject *)completions[i].tag);
+        } else if (!completions[i].last) {
+            PyErr_Clear(); /* no memory: these items count as never done */
+        } else {           /* no memory even for a tuple: the future is told, if that is possible */
             PyErr_Clear();
             let_go(self, completions[i].tag, "lost for lack of memory");
         }
@@ -583,10 +608,11 @@ static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
         return NULL;
 #define U(n) (unsigned long long)(n)
     return Py_BuildValue(
-        "{sI sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
-        "waiting", U(s.waiting), "running", U(s.running - s.replied), "accepted", U(s.accepted),
-        "completed", U(s.completed + s.replied), "cancelled", U(s.cancelled), "dropped", dropped_by,
-        "refused", U(s.refused), "retried", U(s.retried), "died", U(s.died), "workers_started",
+        "{sI sK sz sK sK sK sK sK sN sK sK sK sK sK sK sd sd sK sK sO}", "workers", s.workers_alive,
+        "max_submit_backlog", U(s.backlog), "backlog_why", s.backlog_why, "waiting", U(s.waiting),
+        "running", U(s.running - s.replied), "accepted", U(s.accepted), "completed",
+        U(s.completed + s.replied), "cancelled", U(s.cancelled), "dropped", dropped_by, "refused",
+        U(s.refused), "retried", U(s.retried), "died", U(s.died), "workers_started",
         U(s.workers_started), "workers_died", U(s.workers_died), "workers_recycled",
         U(s.workers_recycled), "submit_blocked", (double)s.submit_blocked_ns / 1e9, "service",
         (double)s.service_ns / 1e9, "shm_bytes", U(s.shm_bytes), "submitters_waiting",

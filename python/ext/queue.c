@@ -883,7 +883,9 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
         (Py_ssize_t)now.peak_depth, "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
         now.above_high ? Py_True : Py_False, "is_shutdown", now.closed ? Py_True : Py_False);
     PyObject *none = fields ? PyTuple_New(0) : NULL;
-    PyObject *stats = none ? PyObject_Call(self->state->stats_type, none, fields) : NULL;
+    PyObject *type = none ? ext_import("weir._stats", "QueueStats") : NULL;
+    PyObject *stats = type ? PyObject_Call(type, none, fields) : NULL;
+    Py_XDECREF(type);
     Py_XDECREF(none);
     Py_XDECREF(fields);
     return stats;

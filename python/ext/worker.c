@@ -66,30 +66,32 @@ static void unshare_lease(PyObject *owner, void *lease)
 
 static const ext_lease_kind lease_kind = {release_lease, unshare_lease};
 
-/* The next task's bytes; None: leave.  They are readable until reply, or, if it is a view of a
- * Lease, as long as somebody refers to them.  TimeoutError: none until the deadline. */
+/* The next task's bytes; True: run_batch is to run it; None: leave.  They are readable until reply,
+ * or, if it is a view of a Lease, as long as somebody refers to them.  TimeoutError: none until the
+ * deadline. */
 static PyObject *take(Worker *self, weir_time deadline)
 {
-    weir_task task;
-    self->task.size = 0;
-    int rc = weir_worker_take(self->worker, &task, WEIR_POLL);
+    weir_task *task = &self->task;
+    task->size = 0;
+    int rc = weir_worker_take(self->worker, task, WEIR_POLL);
     while (rc == WEIR_EEMPTY || rc == WEIR_ENOSHM) { /* ENOSHM: that task has failed, the next */
         ext_wait wait;
         ext_wait_begin(&wait);
-        rc = weir_worker_take(self->worker, &task, deadline);
+        rc = weir_worker_take(self->worker, task, deadline);
         ext_wait_end(&wait);
     }
     if (rc == WEIR_ECLOSED)
         Py_RETURN_NONE;
     if (rc < 0)
         return ext_raise(self->state, rc);
-    self->task = task;
+    if (task->is_batch)
+        Py_RETURN_TRUE;
     weir_lease *lease;
     void *kept;
     if (weir_worker_keep(self->worker, &lease, &kept) == 0)
         return ext_lease_view(self->state, (PyObject *)self, &lease_kind, lease, kept,
-                              (Py_ssize_t)task.size);
-    return PyMemoryView_FromMemory((char *)task.data, (Py_ssize_t)task.size, PyBUF_READ);
+                              (Py_ssize_t)task->size);
+    return PyMemoryView_FromMemory((char *)task->data, (Py_ssize_t)task->size, PyBUF_READ);
 }
 
 /* take() */
@@ -113,6 +115,21 @@ static PyObject *worker_positions(PyObject *object, PyObject *Py_UNUSED(ignored)
     uint64_t replied, read;
     weir_worker_get_positions(((Worker *)object)->worker, &replied, &read);
     return Py_BuildValue("(KK)", (unsigned long long)replied, (unsigned long long)read);
+}
+
+/* run_batch(load, dump, dump_error): each item of the batch taken last, with a reply to each. */
+static PyObject *worker_run_batch(PyObject *object, PyObject *args)
+{
+    Worker *self = (Worker *)object;
+    PyObject *load, *dump, *dump_error;
+    if (!PyArg_ParseTuple(args, "OOO:run_batch", &load, &dump, &dump_error))
+        return NULL;
+    if (ext_run_batch(self->worker, self->task.data, self->task.size, load, dump, dump_error) < 0)
+        return NULL;
+    int rc = weir_worker_end_batch(self->worker);
+    if (rc < 0)
+        return ext_raise(self->state, rc);
+    Py_RETURN_NONE;
 }
 
 /* reply(status, data): a buffer, or a list of them. */
@@ -171,6 +188,7 @@ static PyMethodDef worker_methods[] = {
     {"positions", worker_positions, METH_NOARGS, NULL},
     {"reply", worker_reply, METH_VARARGS, NULL},
     {"reply_in_place", worker_reply_in_place, METH_VARARGS, NULL},
+    {"run_batch", worker_run_batch, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -196,7 +196,7 @@ def test_digest_tree_stops_at_its_limit_in_a_stable_order(tree: Path) -> None:
     assert digested() == digested()
 
 
-@pytest.mark.parametrize("backlog", ["1", "7", "auto", "none"])
+@pytest.mark.parametrize("backlog", ["1", "7", "2x", "auto", "none"])
 def test_digest_tree_takes_every_kind_of_backlog(tree: Path, backlog: str) -> None:
     finished = run("digest_tree.py", tree, "--backlog", backlog, cwd=tree.parent)
     assert finished.returncode == 0, finished.stderr

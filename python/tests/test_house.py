@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -69,6 +70,8 @@ PLANTED_INCLUDES = [
     ("python/ext/module.c", '#include "flow/queue.h"', "as a stranger would"),
     ("cli/main.c", "#include <flow/queue.h>", "as a stranger would"),
     ("bench/queue.c", '#include "../src/model/ring.h"', "as a stranger would"),
+    ("bench/c/queue.cpp", "#include <model/ring.h>", "as a stranger would"),
+    ("bench/c/load.h", '#include "flow/queue.h"', "as a stranger would"),
     ("examples/c/a.c", '#include "model/ring.h"', "as a stranger would"),
     ("tests/contract/queue.c", '#include "base/park.h"', "as a stranger would"),
     ("tests/unit/ring.c", '#include "../../src/model/ring.h"', "not written relative"),
@@ -312,8 +315,14 @@ def test_the_manual_checker_catches_a_planted_fault(
 def test_every_source_is_listed_in_a_meson_build() -> None:
     listed = {
         str((file.parent / name).resolve().relative_to(ROOT))
-        for file in (ROOT / "meson.build", *ROOT.glob("[!.b]*/**/meson.build"))
-        for name in re.findall(r"'([\w./-]+\.(?:c|cpp|h|py|pyi|typed|[1357]))'", file.read_text())
+        for file in (
+            ROOT / "meson.build",
+            *ROOT.glob("[!.b]*/**/meson.build"),
+            *ROOT.glob("bench/**/meson.build"),
+        )
+        for name in re.findall(
+            r"'([\w./-]+\.(?:c|cpp|go|h|py|pyi|typed|[1357]))'", file.read_text()
+        )
     }
     tests = {
         f"tests/{suite}/{name}.c"
@@ -331,8 +340,8 @@ def test_every_source_is_listed_in_a_meson_build() -> None:
         for pattern in (
             "include/weir/*.h", "src/**/*.c", "python/ext/*.c", "python/weir/**/*.py",
             "python/weir/**/*.pyi", "python/weir/py.typed", "docs/man/*.[1357]",
-            "examples/c/*.c", "tests/*/*.c",
-            "tests/*/*.cpp",
+            "examples/c/*.c", "tests/*/*.c", "tests/*/*.cpp", "bench/c/*.c", "bench/c/*.cpp",
+            "bench/c/*.go",
         )
         for path in ROOT.glob(pattern)
     }  # fmt: skip
@@ -373,3 +382,29 @@ def test_setup_says_one_sentence_for_each_package_it_cannot_install(tmp_path: Pa
     assert len(named) == len(said) == len(set(named))
     assert {"build-essential", "mandoc", "pkg-config"} <= set(named)
     assert not (tmp_path / ".venv").exists()
+
+
+def test_setup_names_the_peers_it_cannot_install_and_goes_on(tmp_path: Path) -> None:
+    write(tmp_path / "scripts/setup", (ROOT / "scripts/setup").read_text())
+    write(tmp_path / "scripts/requirements-build.txt", "# nothing\n")
+    write(tmp_path / "scripts/requirements-bench.txt", "no-such-peer==1.0\nnor-this==2.0\n")
+    commands = tmp_path / "bin"
+    write(commands / "apt-get", "#!/bin/sh\necho 'E: there is no network' >&2\nexit 100\n")
+    for name in ("sudo", "pkg-config"):  # without pkg-config nothing finds GLib
+        write(commands / name, "#!/bin/sh\nexit 1\n")
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHON": os.path.realpath(sys.executable),
+        "PIP_NO_INDEX": "1",
+    }
+    done = subprocess.run(
+        ["/bin/sh", str(tmp_path / "scripts/setup"), "bench"],
+        env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "is missing" in line]
+    for peer in ("libglib2.0-dev", "no-such-peer==1.0", "nor-this==2.0"):
+        assert len([line for line in said if f"package {peer} is missing" in line]) == 1, said
+    assert not (tmp_path / ".venv/weir-bench.stamp").exists()  # so the next time it tries again

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gc
 import itertools
+import os
 import pickle
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -386,32 +389,24 @@ def test_a_report_about_another_size_is_not_counted() -> None:
 
 
 class Remote(MappingExecutor):
-    """Runs tasks here, but pickles them there and back as a process pool does."""
+    """Somebody else's executor: it pickles tasks there and back, and knows nothing of batches."""
 
     _map_in_batches = True
-    _map_seals = True
     _map_window = 4
 
     def __init__(self) -> None:
         self.tasks = 0
-        self.most_bytes = 0
-        self.buffers = 0
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         self.tasks += 1
         future: Future[T] = Future()
-        buffers: list[pickle.PickleBuffer] = []
         try:
-            data = pickle.dumps((fn, args, kwargs), 5, buffer_callback=buffers.append)
-            fn, args, kwargs = pickle.loads(data, buffers=buffers)
-            result = fn(*args, **kwargs)
-            result = pickle.loads(pickle.dumps(result, 5))
+            fn, args, kwargs = pickle.loads(pickle.dumps((fn, args, kwargs), 5))
+            result = pickle.loads(pickle.dumps(fn(*args, **kwargs), 5))
         except Exception as error:
             future.set_exception(error)
         else:
             future.set_result(result)
-        self.most_bytes = max(self.most_bytes, len(data))
-        self.buffers += len(buffers)
         return future
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
@@ -421,6 +416,54 @@ class Remote(MappingExecutor):
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
     ) -> Future[T]:
         return self.submit(fn, *args)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[weir.ProcessPoolExecutor]:
+    with weir.ProcessPoolExecutor(2) as pool:
+        yield pool
+
+
+def echo(x: T) -> T:
+    return x
+
+
+def pair(a: Any, b: Any) -> tuple[Any, Any]:
+    return a, b
+
+
+def is_same(a: object, b: object) -> bool:
+    return a is b
+
+
+def die_at_77(x: int) -> int:
+    if x == 77:
+        os._exit(3)
+    return x
+
+
+def log(x: int, folder: str) -> None:
+    with open(f"{folder}/runs", "a") as file:
+        file.write(f"{x} ")
+
+
+def log_and_die_once(x: int, folder: str) -> int:
+    log(x, folder)
+    if x == 77 and not os.path.exists(f"{folder}/died"):
+        open(f"{folder}/died", "w").close()
+        os._exit(3)
+    return x
+
+
+def log_and_sleep(x: int, folder: str) -> int:
+    log(x, folder)
+    time.sleep(0.002)
+    return x
+
+
+def long_at_0(x: int) -> int:
+    time.sleep(0.2 if x == 0 else 0.001)
+    return os.getpid()
 
 
 class CannotArrive(Exception):
@@ -448,9 +491,11 @@ def whims(x: Any) -> Any:
 
 
 @pytest.mark.parametrize("chunksize", [1, 4, 100])
-def test_an_error_in_a_batch_hits_only_its_own_item(chunksize: int) -> None:
+def test_an_error_in_a_batch_hits_only_its_own_item(
+    chunksize: int, processes: weir.ProcessPoolExecutor
+) -> None:
     items: list[Any] = [0, 1, CannotLeave(), 3, 4, 5, 6, 7, lambda: 1, 9, 10]
-    results = Remote().map(whims, items, chunksize=chunksize)
+    results = processes.map(whims, items, chunksize=chunksize)
     seen: list[Any] = []
     while True:
         try:
@@ -470,14 +515,21 @@ def test_an_error_in_a_batch_hits_only_its_own_item(chunksize: int) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("chunksize", ["auto", 1, 3, 1000])
 @pytest.mark.parametrize("buffersize", [True, None, 1, 10])
-def test_batches_give_the_same_results(chunksize: Any, buffersize: Any, ordered: bool) -> None:
-    executor = Remote()
+@pytest.mark.parametrize("ours", [True, False])
+def test_batches_give_the_same_results(
+    chunksize: Any,
+    buffersize: Any,
+    ordered: bool,
+    ours: bool,
+    processes: weir.ProcessPoolExecutor,
+) -> None:
+    executor = processes if ours else Remote()
     results = executor.map(
         double, range(500), chunksize=chunksize, buffersize=buffersize, ordered=ordered
     )
     got = list(results)
     assert (got if ordered else sorted(got)) == [2 * i for i in range(500)]
-    if chunksize == "auto" and buffersize is True:
+    if chunksize == "auto" and buffersize is True and isinstance(executor, Remote):
         assert executor.tasks < 30
 
 
@@ -505,12 +557,163 @@ def test_a_slow_iterable_does_not_hold_up_a_batch() -> None:
     assert 0 < time.monotonic() - start < 5
 
 
-def test_large_buffers_in_a_batch_travel_out_of_band() -> None:
-    executor = Remote()
-    blobs = [pickle.PickleBuffer(bytearray(100_000)) for _ in range(5)]
-    assert list(executor.map(len, [bytes(b) for b in blobs], chunksize=5)) == [100_000] * 5
-    executor = Remote()
-    assert list(executor.map(sum, [bytearray(100_000)] * 3, chunksize=3)) == [0] * 3
+def test_an_error_in_a_foreign_batch_hits_only_its_own_item() -> None:
+    results = Remote().map(whims, [8, 9, 10], chunksize=3)
+    assert next(results) == 8
+    with pytest.raises(LookupError, match="9"):
+        next(results)
+    assert next(results) == 10
+
+
+def test_large_arguments_and_results_in_a_batch_arrive_whole(
+    processes: weir.ProcessPoolExecutor,
+) -> None:
+    blobs = [bytes([i]) * (100_000 * i) for i in range(9)]
+    assert list(processes.map(echo, blobs, chunksize=5)) == blobs
+    assert list(processes.map(len, blobs, chunksize=9)) == [100_000 * i for i in range(9)]
+    assert list(processes.map(bytes, [300_000, 0, 5_000_000, 1], chunksize=4)) == [
+        bytes(300_000),
+        b"",
+        bytes(5_000_000),
+        b"\0",
+    ]
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 7, 1000, "auto"])
+def test_every_kind_of_value_arrives_equal_and_of_its_type(
+    chunksize: Any, processes: weir.ProcessPoolExecutor
+) -> None:
+    values: list[Any] = [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**63 - 1,
+        -(2**63),
+        2**63,
+        -(2**200),
+        1.5,
+        float("inf"),
+        -0.0,
+        "",
+        "plain",
+        "umlaut \xfc",
+        "\U0001f600",
+        "\ud800",
+        "a\0b",
+        b"",
+        b"\0\xff",
+        (1, "two"),
+        [None, {}],
+        {"k": {1, 2}},
+        1j,
+        bytearray(b"x"),
+        LookupError("as a value"),
+    ]
+    got = list(processes.map(echo, values, chunksize=chunksize))
+    assert [type(v) for v in got] == [type(v) for v in values]
+    assert got[:-1] == values[:-1]
+    assert str(got[-1]) == "as a value"
+    assert [str(v) for v in got] == [str(v) for v in values]
+    pairs = list(processes.map(pair, values, reversed(values), chunksize=chunksize))
+    assert [a for a, b in pairs][:-1] == values[:-1]
+    assert [b for a, b in pairs][1:] == values[::-1][1:]
+
+
+def test_what_the_arguments_of_one_item_share_stays_shared(
+    processes: weir.ProcessPoolExecutor,
+) -> None:
+    items = [[i] for i in range(10)]
+    assert list(processes.map(is_same, items, items, chunksize=5)) == [True] * 10
+
+
+def test_a_function_that_cannot_be_pickled_is_the_error_of_each_item(
+    processes: weir.ProcessPoolExecutor,
+) -> None:
+    results = processes.map(lambda x: x, [1, 2, 3], chunksize=3)
+    for _ in range(3):
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_an_exception_in_a_batch_has_the_traceback_of_its_worker(
+    processes: weir.ProcessPoolExecutor,
+) -> None:
+    results = processes.map(whims, [8, 9], chunksize=2)
+    assert next(results) == 8
+    with pytest.raises(LookupError) as caught:
+        next(results)
+    assert "in whims" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("chunksize", ["auto", 50])
+def test_a_dead_worker_loses_only_its_item(chunksize: Any, ordered: bool) -> None:
+    with weir.ProcessPoolExecutor(2) as pool:
+        results = pool.map(die_at_77, range(300), chunksize=chunksize, ordered=ordered)
+        got, died = [], 0
+        while True:
+            try:
+                got.append(next(results))
+            except weir.WorkerDied:
+                died += 1
+            except StopIteration:
+                break
+        assert died == 1
+        assert sorted(got) == [i for i in range(300) if i != 77]
+
+
+def test_only_the_item_of_a_dead_worker_is_run_again(tmp_path: Path) -> None:
+    with weir.ProcessPoolExecutor(2, retries=1) as pool:
+        results = pool.map(
+            log_and_die_once, range(200), itertools.repeat(str(tmp_path)), chunksize=100
+        )
+        assert list(results) == list(range(200))
+    runs = (tmp_path / "runs").read_text().split()
+    assert sorted(map(int, runs)) == sorted([*range(200), 77])
+
+
+def test_items_that_wait_behind_a_long_one_go_to_an_idle_worker() -> None:
+    with weir.ProcessPoolExecutor(2) as pool:
+        list(pool.map(echo, range(10)))  # both are there
+        results = pool.map(long_at_0, range(100), chunksize=100, ordered=True)
+        pids = list(results)
+        assert len(set(pids)) == 2
+        assert pids.count(pids[0]) < 60
+
+
+def test_closing_a_map_stops_a_batch_that_runs(tmp_path: Path) -> None:
+    with weir.ProcessPoolExecutor(1) as pool:
+        results = pool.map(
+            log_and_sleep, range(1000), itertools.repeat(str(tmp_path)), chunksize=1000
+        )
+        log = tmp_path / "runs"
+        wait_until(lambda: log.exists() and len(log.read_text().split()) > 3)
+        next_items = pool.stats().accepted
+        results.close()
+        pool.submit(echo, 1).result(10)
+        assert len(log.read_text().split()) < 500
+        assert pool.stats().accepted == next_items + 1
+
+
+def test_a_map_of_a_killed_pool_ends() -> None:
+    pool = weir.ProcessPoolExecutor(2)
+    results = pool.map(long_at_0, range(100), chunksize=100)
+    wait_until(lambda: pool.stats().running > 0)
+    pool.kill_workers()
+    seen = 0
+    with contextlib.suppress(StopIteration):
+        while True:
+            with contextlib.suppress(weir.WorkerDied, CancelledError, RuntimeError):
+                next(results)
+            seen += 1
+    assert seen in (100, 1)
+    pool.shutdown()
+    s = pool.stats()
+    assert s.accepted == s.completed + s.cancelled + sum(s.dropped.values()) + s.waiting + s.running
 
 
 def test_the_arguments_of_a_batch_that_is_refused_are_not_lost() -> None:

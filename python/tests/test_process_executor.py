@@ -654,6 +654,38 @@ def test_tasks_that_wait_behind_a_dying_worker_are_not_harmed() -> None:
         assert [f.result(30) for f in good] == [i * i for i in range(50)]
 
 
+def test_an_auto_backlog_grows_until_short_tasks_keep_the_workers_busy() -> None:
+    with ProcessPoolExecutor(2, max_submit_backlog="auto") as pool:
+        assert pool.stats().max_submit_backlog == 4
+        assert "twice the workers" in str(pool.stats().backlog_why)
+        for _ in range(40):
+            for future in [pool.submit(abs, -i) for i in range(2000)]:
+                future.result()
+            stats = pool.stats()
+            backlog = stats.max_submit_backlog or 0
+            if backlog > 100:
+                break
+        assert backlog > 100
+        assert stats.backlog_why in (
+            "workers ran dry while producers waited for room",
+            "20 ms of work for each worker, or twice the workers",
+        )
+        assert stats.waiting + stats.running <= backlog + 2
+
+
+def test_an_auto_backlog_of_long_tasks_is_twice_the_workers() -> None:
+    with ProcessPoolExecutor(2, max_submit_backlog="auto") as pool:
+        for future in [pool.submit(time.sleep, 0.02) for _ in range(40)]:
+            future.result()
+        assert pool.stats().max_submit_backlog == 4
+
+
+def test_only_auto_gives_reasons() -> None:
+    with ProcessPoolExecutor(1, max_submit_backlog=3) as pool:
+        assert pool.stats().max_submit_backlog == 3
+        assert pool.stats().backlog_why is None
+
+
 @pytest.mark.parametrize("retries", [3, 0])
 def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> None:
     count, stop, kills = 20_000, threading.Event(), 0

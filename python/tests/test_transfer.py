@@ -485,6 +485,16 @@ def test_map_sends_arrays(pool: ProcessPoolExecutor) -> None:
         assert (got == i + 1).all()
 
 
+def test_map_sends_shared_memory_by_reference(pool: ProcessPoolExecutor) -> None:
+    array = shared_array((200, 50))
+    for i, row in enumerate(pool.map(increment, list(array), chunksize=20)):
+        assert np.shares_memory(row, array[i])
+    assert (array == 1).all()
+    assert [born.sum() for born in pool.map(new_shared, [10] * 50, range(50), chunksize=10)] == [
+        10 * i for i in range(50)
+    ]
+
+
 # ---- fork ---------------------------------------------------------------------------------------
 
 

@@ -7,29 +7,27 @@ What an executor provides (see `MappingExecutor`):
     _try_submit(fn, *args)           the same, without counting a refusal; default: try_submit
     _map_window                      tasks it can have inside: backlog + workers
     _map_in_batches                  a task costs it so much that small calls should travel together
-    _map_seals                       its tasks are pickled with pickle: see below
+    _submit_batch(...)               submits a batch as the executor knows how; default: as one task
+    _map_reports                     and tells how long it took at once, not when its turn comes
 
 Rules:
 
     bound:   submitted and not yet yielded <= buffersize
     start:   the call submits what there is room for, at least one task
-    refill:  each next() refills first: as far as there is room while a result is ready, and waiting
-             for room as long as none is
+    refill:  when no result is left at hand, next() refills first: as far as there is room while
+             one is ready, and waiting for room as long as none is
     errors:  an exception appears at its own item, and iteration can go on behind it; one of the
              iterable, or of submit, appears behind the results of what came before it
     end:     close(), or the garbage collector, cancels what has not started; but an iterator that
              was never used leaves its tasks alone, as the standard one does, and warns if there
              were more
 
-A batch is one task.  Where the executor seals, each argument and result in a batch is pickled on
-its own: one that cannot be is the error of its own item, and large buffers still travel out of
-band.
+A batch is one task.  weir's process pool takes it apart again: see _process.py.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import time
 import warnings
@@ -42,9 +40,9 @@ from queue import Empty
 from typing import Any, Generic, Literal, TypeVar
 
 from weir._errors import Timeout
-from weir._weir import Queue
+from weir._weir import Failure, Queue, Results, take_items
 
-__all__ = ["BatchSize", "MapIterator", "MappingExecutor"]
+__all__ = ["BatchFuture", "BatchSize", "MapIterator", "MappingExecutor"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,12 +87,18 @@ class BatchSize:
 
 # ---- batches --------------------------------------------------------------------------------
 
-# What pickles always, cheaply, and to an equal object.
-_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+class BatchFuture:
+    """Mixed into the future of a batch whose result is a list, with a Failure for each exception.
+
+    report is called before it is done, with the seconds that its items ran, all together.
+    """
+
+    report: Callable[[float], object] | None = None
 
 
-class _Unpicklable:
-    """Stands for a value that could not be pickled, or could not be unpickled again."""
+class _Raised:
+    """An exception among the results of a batch that ran somewhere else."""
 
     __slots__ = ("error",)
 
@@ -102,97 +106,16 @@ class _Unpicklable:
         self.error = error
 
 
-class _Sealed:
-    """A value that is pickled on its own inside of what it travels in."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        buffers: list[pickle.PickleBuffer] = []
-        collect = buffers.append if protocol >= 5 else None
-        try:
-            data = pickle.dumps(self.value, protocol, buffer_callback=collect)
-        except Exception as error:
-            return _unpicklable, (_portable(error),)
-        return _unseal, (data, buffers)
-
-
-def _unseal(data: bytes, buffers: list[Any]) -> _Sealed | _Unpicklable:
-    try:
-        return _Sealed(pickle.loads(data, buffers=buffers))
-    except Exception as error:
-        return _Unpicklable(error)
-
-
-def _unpicklable(error: BaseException) -> _Unpicklable:
-    return _Unpicklable(error)
-
-
-def _portable(error: Exception) -> Exception:
-    """An exception of the same kind that can certainly be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return pickle.PicklingError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _seal(value: Any) -> Any:
-    return value if type(value) in _PLAIN else _Sealed(value)
-
-
-def _open(value: Any) -> Any:
-    """What was sealed; raises what kept it from travelling."""
-    if type(value) is _Sealed:
-        return value.value
-    if type(value) is _Unpicklable:
-        raise value.error
-    return value
-
-
-def _seal_call(args: tuple[Any, ...]) -> Any:
-    """One item's arguments."""
-    return args if all(type(arg) in _PLAIN for arg in args) else _Sealed(args)
-
-
-class _Outcome:
-    """What became of a batch: for each item (True, value) or (False, exception)."""
-
-    __slots__ = ("items", "seals", "seconds")
-
-    def __init__(self, items: list[tuple[bool, Any]], seconds: float, seals: bool) -> None:
-        self.items = items
-        self.seconds = seconds
-        self.seals = seals
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        items = self.items
-        if self.seals:
-            items = [(ok, _seal(value)) for ok, value in items]
-        return _Outcome, (items, self.seconds, self.seals)
-
-
-def _with_traceback(error: BaseException) -> Any:
-    """What becomes, in the parent, the exception with the worker's traceback as its cause."""
-    from concurrent.futures.process import _ExceptionWithTraceback
-
-    assert error.__traceback__ is not None
-    return _ExceptionWithTraceback(error, error.__traceback__)
-
-
-def _run_batch(fn: Callable[..., Any], calls: list[Any], seals: bool) -> _Outcome:
-    """In the worker."""
-    items: list[tuple[bool, Any]] = []
+def _run_batch(fn: Callable[..., Any], calls: list[tuple[Any, ...]]) -> tuple[list[Any], float]:
+    """In the worker of an executor that knows nothing of batches."""
+    results: list[Any] = []
     start = time.perf_counter()
     for call in calls:
         try:
-            items.append((True, fn(*_open(call))))
+            results.append(fn(*call))
         except BaseException as error:  # as for a task: SystemExit is the item's, not the batch's
-            items.append((False, _with_traceback(error) if seals else error))
-    return _Outcome(items, time.perf_counter() - start, seals)
+            results.append(_Raised(error))
+    return results, time.perf_counter() - start
 
 
 # ---- the iterator ---------------------------------------------------------------------------
@@ -208,15 +131,16 @@ class _InFlight:
         self.items = items
 
 
-class MapIterator(Iterator[R], Generic[R]):
+class MapIterator(Results[R], Iterator[R], Generic[R]):
     """The results of `map()`.  close() cancels what has not started."""
 
     def __init__(
         self,
         executor: MappingExecutor,
         fn: Callable[..., R],
-        calls: Iterator[tuple[Any, ...]],
+        calls: Iterator[Any],
         *,
+        n_args: int,
         deadline: float | None,
         batch_size: int | BatchSize | None,
         window: int,
@@ -226,19 +150,19 @@ class MapIterator(Iterator[R], Generic[R]):
     ) -> None:
         self._executor: MappingExecutor | None = executor  # None: nothing is left to submit
         self._fn = fn
-        self._calls: Iterator[tuple[Any, ...]] | None = calls  # None: at its end
+        self._calls: Iterator[Any] | None = calls  # None: at its end
+        self._n_args = n_args  # 1: a call is the argument; else the tuple of them
         self._deadline = deadline  # on time.monotonic()
         self._batch_size = batch_size  # None: no batches
         self._window = window  # tasks
         self._max_items = max_items  # None: any number, as long as the window is kept
         self._rest = total  # items that are still in calls; None: not known
-        self._waiting: list[tuple[Any, ...]] = []  # taken from calls, not submitted yet
+        self._waiting: list[Any] = []  # taken from calls, not submitted yet
         self._in_flight: deque[_InFlight] = deque()  # ordered: not yielded, oldest first
         self._unordered: dict[Future[Any], _InFlight] = {}
         # Never full: it holds at most what is in flight.
         self._completed: Queue[Future[Any]] | None = None if ordered else Queue(None)
-        self._items = 0  # submitted and not yielded, without those in _ready
-        self._ready: deque[tuple[bool, Any]] = deque()  # the rest of a batch
+        self._items = 0  # submitted and not yielded, without those that are ready
         self._failure: BaseException | None = None  # of calls or submit; behind all results
         self._begun = False
         self._lock = threading.RLock()  # threads may share the iterator
@@ -247,40 +171,22 @@ class MapIterator(Iterator[R], Generic[R]):
 
     # -- iterating
 
-    def __iter__(self) -> MapIterator[R]:
-        return self
-
-    def __next__(self) -> R:
+    def _advance(self) -> None:
+        """Called when no result is ready: loads some, or raises StopIteration."""
         with self._lock:
-            return self._next()
-
-    def _next(self) -> R:
-        self._begun = True
-        if self._closed:
-            raise StopIteration
-        if not self._ready:
+            if self._count():
+                return  # another thread was quicker
+            self._begun = True
+            if self._closed:
+                raise StopIteration
             self._refill()
             self._wait_for_results()
-        else:
-            self._refill()
-        if not self._ready:
-            failure = self._failure
-            self.close()
-            if failure is not None:
-                raise failure
-            raise StopIteration
-        ok, value = self._ready.popleft()
-        if ok:
-            result: R = _open(value)
-            return result
-        error = _open(value)
-        del value
-        try:
-            if isinstance(error, StopIteration):  # must not look like the end
-                raise RuntimeError("the function raised StopIteration") from error
-            raise error
-        finally:
-            del error  # its traceback refers to this frame
+            if not self._count():
+                failure = self._failure
+                self.close()
+                if failure is not None:
+                    raise failure
+                raise StopIteration
 
     def close(self) -> None:
         """Cancel what has not started; there will be no more results."""
@@ -289,7 +195,7 @@ class MapIterator(Iterator[R], Generic[R]):
         self._closed = True
         self._calls = self._executor = None
         self._waiting.clear()
-        self._ready.clear()
+        self._load(())
         while self._in_flight:
             self._in_flight.pop().future.cancel()
         while self._unordered:
@@ -338,18 +244,16 @@ class MapIterator(Iterator[R], Generic[R]):
 
     def _held(self) -> int:
         """Items that were submitted and not yielded."""
-        return self._items + len(self._ready)
+        return self._items + self._count()
 
     def _may_submit(self) -> bool:
         if self._calls is None and not self._waiting:
             return False
-        if self._tasks() + bool(self._ready) >= self._window:
+        if self._tasks() >= self._window:
             return False
         return self._max_items is None or self._held() < self._max_items
 
     def _has_results(self) -> bool:
-        if self._ready:
-            return True
         if self._completed is not None:
             return not self._completed.empty()
         return bool(self._in_flight) and self._in_flight[0].future.done()
@@ -361,26 +265,23 @@ class MapIterator(Iterator[R], Generic[R]):
 
     def _fill_batch(self) -> bool:
         """Takes calls for one task; False: there are none."""
-        size, patience = 1, 0.0
+        size, patience = 1, -1.0
         if isinstance(self._batch_size, int):
             size = self._batch_size
         elif self._batch_size is not None:
             size, patience = self._batch_size.size, self._batch_size.PATIENCE
         if self._max_items is not None:
             size = min(size, self._max_items - self._held())
-        latest = time.monotonic() + patience if patience and size > 1 else None
-        while self._calls is not None and len(self._waiting) < size:
+        had = len(self._waiting)
+        if self._calls is not None and had < size:
             try:
-                self._waiting.append(next(self._calls))
-                if self._rest is not None:
-                    self._rest -= 1
-            except StopIteration:
-                self._calls = None
+                if not take_items(self._calls, self._waiting, size, patience):
+                    self._calls = None
             except Exception as error:
                 self._calls = None
                 self._failure = error
-            if latest is not None and time.monotonic() > latest:
-                break
+            if self._rest is not None:
+                self._rest -= len(self._waiting) - had
         if not self._waiting:
             self._executor = None
         return bool(self._waiting)
@@ -389,18 +290,21 @@ class MapIterator(Iterator[R], Generic[R]):
         """Submits what is waiting as one task; False: there is no room, or never will be."""
         assert self._executor is not None
         calls = self._waiting
-        fn: Callable[..., Any] = self._fn
-        args = calls[0]
-        if self._batch_size is not None:
-            seals = self._executor._map_seals
-            args = (fn, [_seal_call(call) for call in calls] if seals else calls, seals)
-            fn = _run_batch
+        taken = 1
         try:
             future: Future[Any] | None
-            if wait:
-                future = self._executor._submit_wait(fn, args, self._remaining())
+            timeout = self._remaining() if wait else None
+            if self._batch_size is not None:
+                report = None
+                if isinstance(self._batch_size, BatchSize):
+                    report = self._batch_size.report
+                future, taken = self._executor._submit_batch(
+                    self._fn, calls, self._n_args, wait, timeout, report
+                )
+            elif wait:
+                future = self._executor._submit_wait(self._fn, self._args_of(calls[0]), timeout)
             else:
-                future = self._executor._try_submit(fn, *args)
+                future = self._executor._try_submit(self._fn, *self._args_of(calls[0]))
         except TimeoutError:
             raise
         except Exception as error:
@@ -416,13 +320,13 @@ class MapIterator(Iterator[R], Generic[R]):
             return False
         if future is None:
             return False
-        self._waiting = []
+        self._waiting = calls[taken:]
         if self._rest == 0:
             self._calls = None
-        if self._calls is None:
+        if self._calls is None and not self._waiting:
             self._executor = None  # who holds the results only does not hold the executor
-        task = _InFlight(future, len(calls))
-        self._items += task.items
+        task = _InFlight(future, taken)
+        self._items += taken
         if self._completed is None:
             self._in_flight.append(task)
         else:
@@ -430,13 +334,16 @@ class MapIterator(Iterator[R], Generic[R]):
             future.add_done_callback(self._completed.put)
         return True
 
+    def _args_of(self, call: Any) -> tuple[Any, ...]:
+        return (call,) if self._n_args == 1 else call
+
     # -- collecting
 
     def _remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _wait_for_results(self) -> None:
-        """Puts the results of the next task into _ready, if there is one."""
+        """Makes the results of the next task ready, if there is one."""
         if not self._tasks():
             return
         if self._completed is None:
@@ -449,14 +356,22 @@ class MapIterator(Iterator[R], Generic[R]):
             error = _exception_of(task.future, 0)
         self._items -= task.items
         if error is not None:
-            self._ready.extend([(False, error)] * task.items)
+            self._load([Failure(error)] * task.items)
         elif self._batch_size is None:
-            self._ready.append((True, task.future.result()))
+            self._load([task.future.result()])
         else:
-            outcome: _Outcome = task.future.result()
-            if isinstance(self._batch_size, BatchSize):
-                self._batch_size.report(task.items, outcome.seconds)
-            self._ready.extend(outcome.items)
+            self._load(self._results_of(task))
+
+    def _results_of(self, task: _InFlight) -> list[Any]:
+        """Of a batch, however it was submitted."""
+        results: list[Any]
+        if isinstance(task.future, BatchFuture):
+            results = task.future.result()
+            return results
+        results, seconds = task.future.result()
+        if isinstance(self._batch_size, BatchSize):
+            self._batch_size.report(task.items, seconds)
+        return [Failure(r.error) if type(r) is _Raised else r for r in results]
 
     def _next_completed(self, completed: Queue[Future[Any]]) -> Future[Any]:
         try:
@@ -481,7 +396,7 @@ class MappingExecutor(Executor):
     """An executor whose map() is lazy."""
 
     _map_in_batches: bool
-    _map_seals: bool = False
+    _map_reports = False
 
     @abstractmethod
     def _submit_wait(
@@ -495,6 +410,26 @@ class MappingExecutor(Executor):
 
     def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
         return self.try_submit(fn, *args)
+
+    def _submit_batch(
+        self,
+        fn: Callable[..., Any],
+        calls: list[Any],
+        n_args: int,
+        wait: bool,
+        timeout: float | None,
+        report: Callable[[int, float], object] | None,
+    ) -> tuple[Future[Any] | None, int]:
+        """Submits the first of the calls, at least one, as one task: (future, how many).
+
+        wait: for room, up to `timeout` seconds, then TimeoutError; else the future may be None:
+        there is no room.  The future is a BatchFuture, which reports how many items took how many
+        seconds; or its result is that of _run_batch.
+        """
+        args = (fn, [(call,) for call in calls] if n_args == 1 else list(calls))
+        if wait:
+            return self._submit_wait(_run_batch, args, timeout), len(calls)
+        return self._try_submit(_run_batch, *args), len(calls)
 
     @property
     @abstractmethod
@@ -517,8 +452,9 @@ class MappingExecutor(Executor):
                     a task takes 50 to 500 ms (never more than 1,024 items), or an int > 0; threads
                     get one item per task
         buffersize  items that are submitted and not yet yielded, at most: an int > 0; True: as many
-                    tasks as the executor holds (backlog + workers; each of up to chunksize items);
-                    None: everything is submitted by this call, as the standard library does
+                    tasks as the executor holds (backlog + workers; each of up to chunksize items),
+                    a ProcessPoolExecutor with chunksize="auto" twice as many; None: everything is
+                    submitted by this call, as the standard library does
         ordered     False: yield results as they come
 
         Waits for room whatever `on_full` says.  An exception is raised where its item's result
@@ -534,13 +470,17 @@ class MappingExecutor(Executor):
                 f"(everything at once), not {buffersize!r}"
             )
         eagerly = buffersize is None
+        window = self._map_window
+        if isinstance(batch_size, BatchSize) and self._map_reports:
+            window *= 2  # others go on, in ever larger batches, while the first result takes long
         results: MapIterator[R] = MapIterator(
             self,
             fn,
-            zip(*iterables, strict=False),
+            iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=False),
+            n_args=len(iterables),
             deadline=None if timeout is None else time.monotonic() + timeout,
             batch_size=batch_size if self._map_in_batches else None,
-            window=self._map_window if buffersize is True else 2**63,
+            window=window if buffersize is True else 2**63,
             max_items=buffersize if type(buffersize) is int else None,
             ordered=ordered,
             total=_least_len(iterables),

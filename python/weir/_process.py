@@ -15,8 +15,9 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
-from multiprocessing import resource_tracker
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
@@ -26,7 +27,7 @@ from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_e
 from weir._died import WorkerDied, WorkerNotStarted
 from weir._errors import BacklogFull, Dropped, Timeout
 from weir._future import LazyFuture
-from weir._map import MappingExecutor
+from weir._map import BatchFuture, MappingExecutor
 from weir._stats import ProcessPoolStats
 
 T = TypeVar("T")
@@ -58,6 +59,62 @@ class _TaskFuture(LazyFuture[T]):
         return super().running()
 
 
+class _BatchOfOne(_TaskFuture[T], BatchFuture):
+    """A batch that is a plain task: its result is the only one of the list."""
+
+    def set_result(self, result: Any) -> None:
+        super().set_result([result])  # type: ignore[arg-type]
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        if exception is None:
+            super().set_exception(None)
+        else:
+            super().set_result([_weir.Failure(exception)])  # type: ignore[arg-type]
+
+
+_MISSING = object()
+
+
+def _load_item(message: memoryview) -> Any:
+    try:
+        return _transfer.load(message)
+    except _transfer.SharedMemoryGone as error:
+        raise WorkerDied(error.pid) from None
+
+
+class _BatchFuture(_TaskFuture[list[Any]], BatchFuture):
+    """The results of a batch that the pool takes apart: they come in parts, in any order."""
+
+    def __init__(self, items: int, errors: dict[int, Exception]) -> None:
+        super().__init__()
+        self._results = [_MISSING] * items
+        self._errors = errors  # of items that could not be pickled
+        self.seconds = 0.0  # that its items ran, so far
+
+    def take_part(
+        self,
+        first: int,
+        items: int,
+        outcome: int,
+        data: memoryview,
+        error: Callable[[], BaseException],
+    ) -> None:
+        if outcome in (_REPLIED, _DIED):
+            results = _weir.load_results(data, items, first, _load_item, self._errors)
+            self._results[first : first + items] = results
+            if outcome == _DIED:
+                self._results[first + items] = _weir.Failure(error())
+        else:
+            self._results[first : first + items] = [_weir.Failure(error())] * items
+
+    def end(self, reason: BaseException) -> None:
+        """No more will come; what is missing has that reason."""
+        if self.report is not None:
+            self.report(self.seconds)
+        missing = _weir.Failure(reason)
+        self.set_result([missing if r is _MISSING else r for r in self._results])
+
+
 def _failed(error: Exception) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_exception(error)
@@ -71,12 +128,18 @@ def _tell_waiters(future: Future[Any]) -> None:
             future.set_running_or_notify_cancel()
 
 
+_CANCELS = ("cancelled", "discarded")  # the latter: shutdown(cancel_futures=True)
+
+
 def _let_go(future: Future[Any], reason: str) -> None:
     """The pool has let go of a task that no worker has started.
 
     Called again if a signal handler or a callback raised in the middle of it.
     """
-    if reason in ("cancelled", "discarded"):  # the latter: shutdown(cancel_futures=True)
+    if isinstance(future, _BatchFuture) and any(r is not _MISSING for r in future._results):
+        if not future.done():  # a part was left in line
+            future.end(CancelledError() if reason in _CANCELS else Dropped(reason))
+    elif reason in _CANCELS:
         try:
             Future.cancel(future)
         finally:
@@ -86,6 +149,20 @@ def _let_go(future: Future[Any], reason: str) -> None:
     if isinstance(future, _TaskFuture):
         future._pool = None
         future._shared = ()
+
+
+def _backlog_code(backlog: int | Literal["auto"] | None) -> int:
+    if backlog is None:
+        return -1
+    return -2 if backlog == "auto" else backlog
+
+
+def _preload_worker() -> None:
+    """Lets the fork server, if it does not run yet, import what each worker would."""
+    server: Any = forkserver._forkserver
+    modules = list(server._preload_modules)
+    if server._forkserver_pid is None and _worker.__name__ not in modules:
+        server.set_forkserver_preload([*modules, _worker.__name__])
 
 
 class _Workers:
@@ -111,8 +188,11 @@ class _Workers:
         )
         # The child inherits the mask, and lets Ctrl-C through when it can deal with it.  What the
         # resource tracker does to the mask when it starts must not come between.
-        if self.context.get_start_method(allow_none=False) != "fork":
+        method = self.context.get_start_method(allow_none=False)
+        if method != "fork":
             resource_tracker.ensure_running()
+        if method == "forkserver":
+            _preload_worker()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
@@ -168,6 +248,21 @@ def _not_started(
     )
 
 
+def _error_of(
+    outcome: int,
+    data: memoryview,
+    exit: tuple[int, int, int, int, int] | None,
+    workers: _Workers,
+) -> Exception:
+    """Why there is no reply."""
+    if outcome == _NO_MEMORY:
+        return MemoryError("the task or its result did not fit into the machine's shared memory")
+    assert exit is not None
+    if outcome == _DIED:
+        return _worker_died(exit)
+    return _not_started(data, exit, workers.start_error)
+
+
 def _complete(
     future: Future[Any],
     outcome: int,
@@ -179,9 +274,7 @@ def _complete(
     """Gives a future its result or exception."""
     if outcome == _REPLIED:
         try:
-            value = _transfer.load(data)
-        except _transfer.SharedMemoryGone as error:
-            future.set_exception(WorkerDied(error.pid))
+            value = _load_item(data)
         except BaseException as error:
             error.__cause__ = None
             future.set_exception(error)
@@ -190,16 +283,30 @@ def _complete(
                 future.set_exception(value)
             else:
                 future.set_result(value)
-    elif outcome == _NO_MEMORY:
-        future.set_exception(
-            MemoryError("the task or its result did not fit into the machine's shared memory")
-        )
-    elif outcome == _DIED:
-        assert exit is not None
-        future.set_exception(_worker_died(exit))
     else:
-        assert exit is not None
-        future.set_exception(_not_started(data, exit, workers.start_error))
+        future.set_exception(_error_of(outcome, data, exit, workers))
+
+
+def _take_part(
+    future: _BatchFuture,
+    outcome: int,
+    data: memoryview,
+    exit: tuple[int, int, int, int, int] | None,
+    seconds: float,
+    part: tuple[int, int, bool],
+    workers: _Workers,
+) -> bool:
+    """Of a batch; whether it was the last."""
+    first, items, last = part
+    future.seconds += seconds
+    try:
+        with data:
+            future.take_part(
+                first, items, outcome, data, lambda: _error_of(outcome, data, exit, workers)
+            )
+    except BaseException:  # no memory for the results: they count as never done
+        _LOGGER.exception("exception while reading results of %r", future)
+    return last
 
 
 def _collect(
@@ -212,15 +319,24 @@ def _collect(
         batch = pool.collect()
         if batch is None:
             return
-        for future, outcome, status, data, _attempts, exit in batch:
+        for future, outcome, status, data, seconds, exit, part in batch:
+            if part is not None and not _take_part(
+                future, outcome, data, exit, seconds, part, workers
+            ):
+                continue
             # A callback may submit one follow-up without waiting for itself: it takes over the
             # permit of the task that has just ended, so that one is given back after it.
             followed = bool(future._done_callbacks)
             if not followed:
                 pool.settle()
             try:
-                with data:
-                    _complete(future, outcome, status, data, exit, workers)
+                if part is not None:
+                    future.end(CancelledError())
+                else:
+                    if isinstance(future, _BatchOfOne) and future.report is not None:
+                        future.report(seconds)
+                    with data:
+                        _complete(future, outcome, status, data, exit, workers)
                 future._pool = None  # not before: until it is done, cancel() has to ask the pool
                 if future._shared:
                     future._shared = ()
@@ -228,7 +344,7 @@ def _collect(
                 _LOGGER.exception("exception while completing %r", future)
             if followed:
                 pool.settle()
-        del batch, future, data  # do not keep results alive while waiting
+        del batch, future, data, part  # do not keep results alive while waiting
 
 
 # ---- at exit ------------------------------------------------------------------------------------
@@ -279,7 +395,9 @@ class ProcessPoolExecutor(MappingExecutor):
                          when there is work for it.
     initializer, initargs    called in each worker before its first task
     max_tasks_per_child  a worker is replaced after so many tasks
-    max_submit_backlog   tasks accepted and not started: True is twice the workers, an int > 0 that
+    max_submit_backlog   tasks accepted and not started: True is twice the workers, "auto" the least
+                         with which no worker runs dry while producers wait (see stats()), up to
+                         20 ms of work for each worker or 64 MiB of payloads; an int > 0 that
                          many, None unbounded
     on_full              what `submit` does when the backlog is full: "block", "fail" (raises
                          BacklogFull), "drop_newest", "drop_oldest" (the dropped task's future
@@ -308,7 +426,7 @@ class ProcessPoolExecutor(MappingExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        max_submit_backlog: int | bool | None = True,
+        max_submit_backlog: int | bool | Literal["auto"] | None = True,
         on_full: OnFull = "block",
         submit_timeout: float | None = None,
         retries: int = 0,
@@ -337,7 +455,11 @@ class ProcessPoolExecutor(MappingExecutor):
                 f"not {mp_context!r}"
             )
         self._max_workers = max_workers
-        self._backlog = parse_backlog(max_submit_backlog, max_workers)
+        self._backlog: int | Literal["auto"] | None
+        if max_submit_backlog == "auto":
+            self._backlog = "auto"
+        else:
+            self._backlog = parse_backlog(max_submit_backlog, max_workers)
         self._on_full = parse_on_full(on_full, submit_timeout)
         self._submit_timeout = submit_timeout
         self._name = name
@@ -345,7 +467,7 @@ class ProcessPoolExecutor(MappingExecutor):
         self._workers = _Workers(self._mp_context, initializer, initargs)
         self._pool = _weir.Pool(
             workers=max_workers,
-            backlog=-1 if self._backlog is None else self._backlog,
+            backlog=_backlog_code(self._backlog),
             overflow="fail" if on_full == "caller_runs" else on_full,
             retries=retries,
             tasks_per_worker=max_tasks_per_child or 0,
@@ -394,7 +516,7 @@ class ProcessPoolExecutor(MappingExecutor):
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
-            raise BacklogFull(f"the backlog of {self._backlog} tasks is full")
+            raise BacklogFull(f"the backlog of {self._backlog_now} tasks is full")
         return _failed(Dropped("newest"))
 
     def _submit_evicting(
@@ -424,40 +546,58 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[T]:
         """As `submit`, but waits for room whatever `on_full` is."""
         self._ensure_collector()
-        permit: _weir.Permit | Literal[False] | None
-        try:
-            permit = self._pool.try_admit_wait()
-            if permit is None:
-                self._warn_once_in_event_loop(6)
-                permit = self._pool.admit(timeout, True)
-        except TimeoutError:
-            raise Timeout(f"no room in the backlog within {timeout} s") from None
-        assert permit
+        permit = self._permit_for_map(True, timeout)
+        assert permit is not None
         return self._post(permit, lambda: _transfer.dump_call(fn, args, {}))
+
+    def _permit_for_map(self, wait: bool, timeout: float | None) -> _weir.Permit | None:
+        permit: _weir.Permit | Literal[False] | None = self._pool.try_admit_wait()
+        if permit is None and wait:
+            self._warn_once_in_event_loop(7)
+            try:
+                permit = self._pool.admit(timeout, True)
+            except TimeoutError:
+                raise Timeout(f"no room in the backlog within {timeout} s") from None
+            assert permit
+        return permit or None
 
     def _warn_once_in_event_loop(self, stacklevel: int) -> None:
         if not self._has_warned:
             self._has_warned = warn_in_event_loop(stacklevel)
 
-    def _post(self, permit: _weir.Permit, dump: Callable[[], Any]) -> Future[Any]:
+    def _post(
+        self,
+        permit: _weir.Permit,
+        dump: Callable[[], Any],
+        future: _TaskFuture[Any] | None = None,
+    ) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
+        if future is None:
+            future = _TaskFuture()
         try:
             data = dump()
         except Exception as error:
             permit.release()  # before anybody sees the error
-            return _failed(error)
+            future.set_exception(error)
+            return future
         except BaseException:
             permit.release()  # not only when the traceback goes
             raise
-        future: _TaskFuture[Any] = _TaskFuture()
+        return self._post_as(future, permit, data, 0)
+
+    def _post_as(
+        self, future: _TaskFuture[Any], permit: _weir.Permit, data: Any, items: int
+    ) -> Future[Any]:
+        """items > 0: a batch of so many."""
         future._pool = self._pool
         if isinstance(data, _transfer.Parts):
             future._shared = data.shared
         try:
-            future._id = self._pool.post(permit, future, data)
+            future._id = self._pool.post(permit, future, data, items)
         except MemoryError as error:
             permit.release()
-            return _failed(error)
+            future._pool = None
+            future.set_exception(error)
         finally:
             permit.release()
         return future
@@ -502,13 +642,53 @@ class ProcessPoolExecutor(MappingExecutor):
 
     # ---- what map needs -------------------------------------------------------------------------
 
-    _map_in_batches = True
-    _map_seals = True
+    _map_in_batches = _map_reports = True
+    _BATCH_BYTES = 256 << 10  # of arguments in a batch
+
+    def _submit_batch(
+        self,
+        fn: Callable[..., Any],
+        calls: list[Any],
+        n_args: int,
+        wait: bool,
+        timeout: float | None,
+        report: Callable[[int, float], object] | None,
+    ) -> tuple[Future[Any] | None, int]:
+        self._ensure_collector()
+        permit = self._permit_for_map(wait, timeout)
+        if permit is None:
+            return None, 0
+        if len(calls) > 1 and n_args <= 64:
+            shared: list[_weir.SharedBuffer] = []
+
+            def dump(value: object) -> bytes:
+                return _transfer.dump_item(value, shared)
+
+            try:
+                payload, items, errors = _weir.dump_calls(
+                    dump(fn), calls, n_args, dump, self._BATCH_BYTES
+                )
+            except Exception:
+                pass  # fn cannot be pickled: the error of each item alone
+            except BaseException:
+                permit.release()
+                raise
+            else:
+                if items > 1:
+                    future = _BatchFuture(items, errors)
+                    future._shared = tuple(shared)
+                    future.report = report and partial(report, items)
+                    return self._post_as(future, permit, payload, items), items
+        # Alone it is a plain task, and its large buffers travel out of band.
+        args = (calls[0],) if n_args == 1 else calls[0]
+        alone: _BatchOfOne[Any] = _BatchOfOne()
+        alone.report = report and partial(report, 1)
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), alone), 1
 
     @property
     def _map_window(self) -> int:
         workers = self._max_workers
-        return workers + (2 * workers if self._backlog is None else self._backlog)
+        return workers + (2 * workers if self._backlog is None else self._backlog_now)
 
     # ---- ending ---------------------------------------------------------------------------------
 
@@ -544,15 +724,23 @@ class ProcessPoolExecutor(MappingExecutor):
     def stats(self) -> ProcessPoolStats:
         """One instant of the pool; the conservation law holds in it."""
         numbers = self._pool.snapshot()
+        if self._backlog is None:
+            numbers["max_submit_backlog"] = None
         numbers["accepted"] += self._caller_ran
         numbers["completed"] += self._caller_ran
         return ProcessPoolStats(
             name=self._name,
             max_workers=self._max_workers,
-            max_submit_backlog=self._backlog,
             caller_ran=self._caller_ran,
             **numbers,
         )
+
+    @property
+    def _backlog_now(self) -> int:
+        if isinstance(self._backlog, int):
+            return self._backlog
+        backlog: int = self._pool.snapshot()["max_submit_backlog"]
+        return backlog
 
     @property
     def _processes(self) -> dict[int, BaseProcess]:

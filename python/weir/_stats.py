@@ -96,6 +96,7 @@ class ProcessPoolStats:
     max_workers: int
     workers: int  # processes alive
     max_submit_backlog: int | None  # None: unbounded
+    backlog_why: str | None  # with max_submit_backlog="auto": what made it so large
     waiting: int  # accepted, not started
     running: int
     accepted: int

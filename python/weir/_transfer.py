@@ -19,16 +19,21 @@ import copyreg
 import errno
 import pickle
 import struct
+import sys
 import time
 from collections import ChainMap, deque
-from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pickle import PickleBuffer
-from typing import Any, TypeAlias
 
 from weir import _weir
 
-Message: TypeAlias = Any  # a buffer, or a list of buffers that belong together
+TYPE_CHECKING = False  # as in weir/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal, TypeAlias
+
+    Message: TypeAlias = Any  # a buffer, or a list of buffers that belong together
+    Entry: TypeAlias = tuple[int, int, int, int]
 
 PROTOCOL = 5
 MIN_BUFFER = 64 << 10  # bytes; smaller buffers travel inside the pickle
@@ -149,7 +154,7 @@ class _Pickler(pickle.Pickler):
 
     dispatch_table: Any = _DISPATCH_TABLE
 
-    def __init__(self) -> None:
+    def __init__(self, min_buffer: int) -> None:
         chunks: list[Any] = []
         buffers: list[PickleBuffer] = []
         shared: dict[int, tuple[_weir.SharedBuffer, int]] = {}  # by index in buffers
@@ -159,7 +164,7 @@ class _Pickler(pickle.Pickler):
                 found = _weir.find_shared(view)
                 if found is not None:
                     shared[len(buffers)] = found
-                elif view.nbytes < MIN_BUFFER:
+                elif view.nbytes < min_buffer:
                     return True
             buffers.append(buffer)
             return False
@@ -170,36 +175,35 @@ class _Pickler(pickle.Pickler):
         self.shared = shared
 
 
-_picklers: list[_Pickler] = []  # those not in use; a thread takes one out, so none is shared
+# Those not in use; a thread takes one out, so none is shared.
+_picklers: list[_Pickler] = []
+_item_picklers: list[_Pickler] = []
 _PICKLERS_MAX = 8
 
 
-def _pickle(value: Any) -> bytes | _Pickler:
+def _pickle(value: Any, picklers: list[_Pickler], min_buffer: int) -> bytes | _Pickler:
     """A small pickle without buffers, or the pickler that has the pieces and the buffers."""
     try:
-        pickler = _picklers.pop()
+        pickler = picklers.pop()
     except IndexError:
-        pickler = _Pickler()
+        pickler = _Pickler(min_buffer)
     pickler.dump(value)  # one that has failed is not used again
     chunks = pickler.chunks
     if pickler.buffers or len(chunks) > 1 or len(chunks[0]) >= MIN_BUFFER:
         return pickler  # nor this one: its memo stays as large as it once was
     pickler.clear_memo()
-    if len(_picklers) < _PICKLERS_MAX:
-        _picklers.append(pickler)
+    if len(picklers) < _PICKLERS_MAX:
+        picklers.append(pickler)
     return chunks.pop()  # type: ignore[no-any-return]
 
 
-class Parts(list[Any]):
+class Parts(list["Any"]):
     """A message in pieces, and the shared memory that it names."""
 
     shared: tuple[_weir.SharedBuffer, ...] = ()
 
 
-_Entry: TypeAlias = tuple[int, int, int, int]
-
-
-def _head(chunks: list[Any], entries: list[_Entry], places: list[tuple[int, ...]]) -> bytes:
+def _head(chunks: list[Any], entries: list[Entry], places: list[tuple[int, ...]]) -> bytes:
     head = [_HEAD.pack(_MAGIC, len(entries), len(places), 0, sum(map(len, chunks)))]
     head += [_ENTRY.pack(*entry) for entry in entries]
     head += [_PLACE.pack(*place) for place in places]
@@ -228,7 +232,7 @@ def _message(pickled: _Pickler) -> Parts:
     # Large buffers get pages of their own; and a result that lies where its argument came finds
     # room for its head.
     offset = _align(offset, _PAGE if total >= 16 * _PAGE else _ALIGNMENT)
-    entries: list[_Entry] = []
+    entries: list[Entry] = []
     beside: list[tuple[int, memoryview]] = []
     for i, view in enumerate(views):
         if i in pickled.shared:
@@ -253,7 +257,7 @@ def dump_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message
     """A task as a message."""
     if args or kwargs:
         args, kwargs = _wrap_call(args, kwargs)
-    pickled = _pickle((fn, args, kwargs))
+    pickled = _pickle((fn, args, kwargs), _picklers, MIN_BUFFER)
     return pickled if type(pickled) is bytes else _message(pickled)  # type: ignore[arg-type]
 
 
@@ -269,7 +273,7 @@ class InPlace:
 def _in_place(pickled: _Pickler, worker: _weir.Worker, room: int, size: int) -> InPlace | None:
     """None: some buffer lies elsewhere, or the head is too long, or much of the task is not in the
     reply."""
-    entries: list[_Entry] = []
+    entries: list[Entry] = []
     total = 0
     for buffer in pickled.buffers:
         with buffer.raw() as view:
@@ -296,9 +300,20 @@ def room_of(message: memoryview) -> int:
     return 0
 
 
+def dump_item(value: Any, shared: list[_weir.SharedBuffer]) -> bytes:
+    """An argument or a result of a batch, in one piece; shared memory is not in it, but added to
+    what the sender has to keep."""
+    pickled = _pickle(value, _item_picklers, sys.maxsize)
+    if isinstance(pickled, bytes):
+        return pickled
+    parts = _message(pickled)
+    shared.extend(parts.shared)
+    return b"".join(parts)
+
+
 def dump_result(result: Any, worker: _weir.Worker, room: int, size: int) -> Message | InPlace:
     """What a task returns, as a message; room and size are those of the task's."""
-    pickled = _pickle(_wrap_result(result))
+    pickled = _pickle(_wrap_result(result), _picklers, MIN_BUFFER)
     if isinstance(pickled, bytes):
         return pickled
     reply = _in_place(pickled, worker, room, size) if pickled.buffers and room else None
@@ -317,8 +332,8 @@ class Replies:
         self._worker = worker
         self._kept: deque[tuple[int, tuple[_weir.SharedBuffer, ...]]] = deque()
 
-    def take(self) -> memoryview | None:
-        """The next task; None: leave."""
+    def take(self) -> memoryview | Literal[True] | None:
+        """The next task; True: a batch; None: leave."""
         while self._kept:
             self._let_go()
             try:
@@ -338,6 +353,14 @@ class Replies:
         if isinstance(reply, Parts) and reply.shared:
             position, _read = self._worker.positions()
             self._kept.append((position, reply.shared))
+
+    def run_batch(self, dump_error: Callable[[BaseException], Any]) -> None:
+        """Runs the items of the batch that was taken."""
+        shared: list[_weir.SharedBuffer] = []
+        self._worker.run_batch(load, lambda value: dump_item(value, shared), dump_error)
+        if shared:
+            position, _read = self._worker.positions()
+            self._kept.append((position, tuple(shared)))
 
     def _let_go(self) -> None:
         _replied, read = self._worker.positions()

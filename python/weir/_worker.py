@@ -8,14 +8,17 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from concurrent.futures.process import _ExceptionWithTraceback
 from multiprocessing import context, reduction, util
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
 from weir import _transfer, _weir
 from weir._died import RemoteError
+
+TYPE_CHECKING = False  # as in weir/__init__.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 PICKLE_PROTOCOL = 5
 
@@ -82,6 +85,9 @@ def serve(
         task = replies.take()
         if task is None:
             return
+        if task is True:
+            replies.run_batch(dump_exception)
+            continue
         status, reply = run(worker, task)
         replies.send(status, reply)
         del task, reply  # nothing of a task outlives it here

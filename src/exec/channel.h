@@ -20,6 +20,11 @@
  * other steps have one possible author.  No lock is shared: a process may die between any two
  * instructions and the other side reads from the state how far it came.
  *
+ * A task may be a batch of items.  Inside RUNNING the same game is played for each of them: the
+ * worker claims the item `next` of `span`, the parent lowers its `limit` to take the last ones back,
+ * both by compare-exchange on the one word.  Replies are appended to one stretch of the extent and
+ * counted in `filled`, so those of a worker that dies are not lost.
+ *
  * Sleeping: the side that goes to sleep raises its `asleep` flag, rechecks, then sleeps; the side
  * that publishes stores, then reads the flag.  Both put a seq_cst fence between (Dekker), so one
  * of them sees the other.  The worker sleeps on the futex word `bell`, which is read before the
@@ -46,6 +51,8 @@
 #define WEIR__EXTENT_MAX (WEIR__EXTENT / 2)    /* larger replies ask for a block */
 #define WEIR__LEASE_MIN  (UINT64_C(64) << 10)  /* smaller data is copied, not kept */
 #define WEIR__RETURNS    128u                  /* per seat: kept blocks that come back */
+
+#define WEIR__BATCH_RESERVE (UINT64_C(16) << 10) /* room that an item must find to be begun */
 
 enum weir__slot_state {
     SLOT_FREE = 0,
@@ -78,7 +85,16 @@ typedef struct weir__slot {
     int64_t service_ns;
     unsigned char in[WEIR__IN_BYTES];
     unsigned char out[WEIR__OUT_BYTES];
+    /* of a batch */
+    _Alignas(64) _Atomic uint64_t span; /* next item, and limit << 32; items [next, limit) wait */
+    _Atomic uint64_t filled;            /* worker: items with a reply, and bytes of those << 32 */
+    uint32_t is_batch;                  /* parent, before READY */
 } weir__slot;
+
+static inline uint64_t weir__pair(uint32_t low, uint32_t high)
+{
+    return (uint64_t)high << 32 | low;
+}
 
 enum weir__seat_state { SEAT_STARTING = 0, SEAT_READY, SEAT_LEAVING, SEAT_FAILED };
 enum weir__grant_state { GRANT_NONE = 0, GRANT_GIVEN, GRANT_REFUSED };

@@ -22,6 +22,7 @@
 #define BACKOFF_MAX   (1000 * WEIR_MILLISECOND)
 #define CHORES_EVERY  (5 * WEIR_MILLISECOND)
 #define STEAL_AFTER (1 * WEIR_MILLISECOND) /* a worker busy for longer may lose its waiting tasks */
+#define CUT_WORTH   (200 * WEIR_MICROSECOND) /* of items that wait: a wake-up takes half of it */
 
 /* What one round produces. */
 struct round {
@@ -39,8 +40,11 @@ static void release_batch(weir_pool *pool)
     weir__after after = {0};
     for (size_t i = 0; i < pool->n_batch; i++) /* payload blocks: ours alone since retired */
         weir__arena_free(&pool->arena, &pool->batch[i]->block);
-    for (unsigned i = 0; i < pool->n_desks; i++)
+    for (unsigned i = 0; i < pool->n_desks; i++) {
         weir__arena_free(&pool->arena, &pool->desks[i].collected);
+        weir__free(pool->desks[i].remains);
+        pool->desks[i].remains = NULL;
+    }
 
     weir__lock(&pool->mutex);
     pool->collector = weir__this_thread();
@@ -112,19 +116,35 @@ void weir_pool_unshare(weir_pool *pool, weir_pool_lease *lease)
 
 /* ---- completing ---------------------------------------------------------------------------- */
 
-/* Under the mutex: hands a task out. */
-static weir_completion *complete(weir_pool *pool, struct round *round, weir__task *task,
-                                 weir_outcome outcome)
+/* Under the mutex: tells of a task; it is not over yet. */
+static weir_completion *announce(struct round *round, const weir__task *task, weir_outcome outcome)
 {
     weir_completion *completion = &round->ret[round->n++];
     *completion = (weir_completion){.tag = task->tag,
                                     .id = weir__task_id(task),
                                     .outcome = outcome,
+                                    .is_batch = task->batch != NULL,
+                                    .first = task->batch ? task->first : 0,
                                     .attempts = task->attempts};
+    return completion;
+}
+
+/* Under the mutex: the task is over; this is the last that is told of it. */
+static void end_task(weir_pool *pool, weir__task *task, weir_completion *completion)
+{
+    completion->last = !task->batch || weir__batch_leave(task, &task->block);
     pool->completed++;
     pool->unsettled++;
     pool->batch[pool->n_batch++] = task;
     weir__tasks_retire(&pool->tasks, task);
+}
+
+static weir_completion *complete(weir_pool *pool, struct round *round, weir__task *task,
+                                 weir_outcome outcome)
+{
+    weir_completion *completion = announce(round, task, outcome);
+    completion->items = task->batch ? task->limit - task->first : 0;
+    end_task(pool, task, completion);
     return completion;
 }
 
@@ -146,10 +166,10 @@ struct reply {
 
 /* Where the reply of a DONE slot lies; false: the slot says something impossible. */
 static bool find_reply(const weir__desk *desk, const weir__slot *slot, const weir__task *task,
-                       struct reply *ret)
+                       uint64_t size, struct reply *ret)
 {
-    *ret = (struct reply){slot->out_kind, slot->kept != 0, slot->out_size, slot->out_offset, NULL};
-    if (ret->kept && (task->block.offset == 0 || task->in_size < WEIR__LEASE_MIN))
+    *ret = (struct reply){slot->out_kind, slot->kept != 0, size, slot->out_offset, NULL};
+    if (ret->kept && (task->batch || task->block.offset == 0 || task->in_size < WEIR__LEASE_MIN))
         return false;
     uint64_t at = ret->position % WEIR__EXTENT;
     switch (ret->kind) {
@@ -164,7 +184,7 @@ static bool find_reply(const weir__desk *desk, const weir__slot *slot, const wei
     case OUT_NO_MEMORY: ret->size = 0; return true;
     case OUT_TASK:
         ret->data = task->block.at;
-        return task->block.offset != 0 && ret->size <= task->in_size && !ret->kept;
+        return !task->batch && task->block.offset != 0 && ret->size <= task->in_size && !ret->kept;
     default: return false;
     }
 }
@@ -177,6 +197,17 @@ enum reading {
     READ_NONSENSE,  /* somebody wrote over the worker's memory: it is not believed any more */
 };
 
+/* Whether what a worker says it did of a part fits together with the reply. */
+static bool is_part(const weir__slot *slot, const weir__task *task, const struct reply *reply)
+{
+    weir__progress progress;
+    if (reply->kind == OUT_NO_MEMORY)
+        return true;
+    return reply->kind != OUT_REFUSED && weir__batch_progress(slot, task, &progress) &&
+           !progress.runs_another && progress.bytes == reply->size &&
+           (progress.replied > 0 || task->first == task->limit);
+}
+
 static enum reading read_slot(const weir_pool *pool, const weir__desk *desk, uint64_t position,
                               struct reply *ret)
 {
@@ -187,11 +218,32 @@ static enum reading read_slot(const weir_pool *pool, const weir__desk *desk, uin
     bool revoked = index == WEIR__NO_TASK;
     if (state == SLOT_SKIPPED)
         return revoked ? READ_SKIPPED : READ_NONSENSE;
-    if (state == SLOT_DONE)
-        return !revoked && find_reply(desk, slot, weir__tasks_at(&pool->tasks, index), ret)
-                   ? READ_REPLY
-                   : READ_NONSENSE;
-    return READ_UNSETTLED;
+    if (state != SLOT_DONE)
+        return READ_UNSETTLED;
+    if (revoked)
+        return READ_NONSENSE;
+    const weir__task *task = weir__tasks_at(&pool->tasks, index);
+    if (!find_reply(desk, slot, task, slot->out_size, ret))
+        return READ_NONSENSE;
+    return !task->batch || is_part(slot, task, ret) ? READ_REPLY : READ_NONSENSE;
+}
+
+/* Under the mutex: hands out the replies of a part; if its worker ended it early, for want of room,
+ * the rest goes back in line. */
+static weir_completion *complete_part(weir_pool *pool, struct round *round, weir__task *task,
+                                      const weir__slot *slot)
+{
+    weir_completion *completion = announce(round, task, WEIR_OUTCOME_REPLIED);
+    weir__progress progress;
+    weir__batch_progress(slot, task, &progress); /* it is possible: see read_slot */
+    completion->items = progress.replied;
+    task->first += progress.replied;
+    task->attempts = 0;
+    if (task->first == task->limit)
+        end_task(pool, task, completion);
+    else
+        weir__tasks_put_back(&pool->tasks, task);
+    return completion;
 }
 
 /* Under the mutex: hands out the reply at the desk's scanned position. */
@@ -200,10 +252,14 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
 {
     const weir__slot *slot = weir__slot_at(desk, desk->scanned);
     uint32_t *index = &desk->tasks[desk->scanned % WEIR__SLOTS];
-    bool replied = reply->kind != OUT_NO_MEMORY && reply->kind != OUT_REFUSED;
     weir__task *task = weir__tasks_at(&pool->tasks, *index);
+    bool replied = reply->kind != OUT_NO_MEMORY && reply->kind != OUT_REFUSED;
+    bool answered = reply->kind == OUT_BLOCK || reply->kind == OUT_REFUSED ||
+                    (task->batch && slot->status != 0);
     weir_completion *completion =
-        complete(pool, round, task, replied ? WEIR_OUTCOME_REPLIED : WEIR_OUTCOME_NO_MEMORY);
+        task->batch && replied
+            ? complete_part(pool, round, task, slot)
+            : complete(pool, round, task, replied ? WEIR_OUTCOME_REPLIED : WEIR_OUTCOME_NO_MEMORY);
     completion->attempts++;
     completion->status = slot->status;
     completion->service_ns = slot->service_ns;
@@ -211,11 +267,12 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
     completion->data_size = reply->size;
     if (reply->kind == OUT_EXTENT)
         desk->release_to = reply->position + reply->size;
-    if (reply->kind == OUT_BLOCK || reply->kind == OUT_REFUSED) {
+    if (answered) {
         desk->collected = desk->granted; /* the caller reads it until the next collect */
-        if (reply->kind == OUT_BLOCK)
+        if (reply->kind == OUT_BLOCK) {
             desk->collected.filled = desk->collected.size; /* by the worker */
-        completion->block = &desk->collected;
+            completion->block = &desk->collected;
+        }
         desk->granted.offset = 0;
         desk->answered = false;
     }
@@ -357,6 +414,75 @@ static void take_half(weir_pool *pool, weir__desk *victim, unsigned n_unclaimed)
     }
 }
 
+/* The batch that a worker runs, which is the first of its unsettled tasks; NULL: it runs none. */
+static weir__task *running_batch(const weir_pool *pool, const weir__desk *desk)
+{
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++) {
+        uint32_t index = desk->tasks[at % WEIR__SLOTS];
+        uint32_t state = atomic_load_explicit(&weir__slot_at(desk, at)->state,
+                                              memory_order_relaxed); /* a hint: cut decides */
+        if (index == WEIR__NO_TASK || state != SLOT_RUNNING)
+            continue;
+        weir__task *task = weir__tasks_at(&pool->tasks, index);
+        return task->batch ? task : NULL;
+    }
+    return NULL;
+}
+
+/* Whether the items that a worker has not begun will keep it for long enough to share them. */
+static bool is_worth_a_cut(const weir__desk *desk, const weir__task *task, uint32_t remaining,
+                           weir_time now)
+{
+    uint32_t begun = task->limit - remaining - task->first;
+    int64_t estimate = (now - desk->progressed) / (begun + 1) * remaining;
+    return remaining > 0 && estimate >= CUT_WORTH;
+}
+
+/* Under the mutex: when a worker idles and there is no whole task for it: makes a part of what the
+ * longest batch has not begun, and puts it in line.  It needs a permit; where there is none, a task
+ * is on its way. */
+static bool share_batch(weir_pool *pool, struct round *round)
+{
+    weir__desk *victim = NULL;
+    weir__task *longest = NULL;
+    uint32_t most = 0;
+    weir_time now = weir_now();
+    if (pool->permits >= pool->limit || pool->submitters.head)
+        return false;
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        weir__task *task = desk->live && !desk->ended ? running_batch(pool, desk) : NULL;
+        uint32_t n = task ? weir__batch_remaining(weir__slot_at(desk, task->position)) : 0;
+        if (n > most && is_worth_a_cut(desk, task, n, now)) {
+            most = n;
+            victim = desk;
+            longest = task;
+        }
+    }
+    if (!victim)
+        return false;
+    weir_time since = victim->cut > victim->progressed ? victim->cut : victim->progressed;
+    if (now < since + STEAL_AFTER) {
+        round->wake_at = since + STEAL_AFTER;
+        return false;
+    }
+    weir__task *part = weir__tasks_new(&pool->tasks);
+    if (!part)
+        return false; /* no memory: it stays where it is */
+    uint32_t n = weir__batch_cut(weir__slot_at(victim, longest->position), longest, most / 2);
+    if (n == 0) {
+        weir__tasks_retire(&pool->tasks, part);
+        weir__tasks_free(&pool->tasks, part);
+        return false;
+    }
+    weir__batch_join(part, longest, longest->limit, longest->limit + n);
+    weir__tasks_append(&pool->tasks, part);
+    pool->permits++;
+    pool->accepted++;
+    victim->cut = now;
+    return true;
+}
+
 /* Under the mutex: when a worker idles, nothing is in line, and somebody's tasks wait behind a long
  * one, or with a worker that does not run: takes some of those back for the line. */
 static bool steal(weir_pool *pool, struct round *round)
@@ -375,7 +501,7 @@ static bool steal(weir_pool *pool, struct round *round)
         }
     }
     if (!victim)
-        return false;
+        return idle && share_batch(pool, round);
     weir_time due = victim->progressed + STEAL_AFTER;
     if (weir_now() < due) {
         if (due < round->wake_at)
@@ -606,11 +732,79 @@ static void settle_victim(weir_pool *pool, struct round *round, weir__task *task
     complete(pool, round, task, WEIR_OUTCOME_DIED)->exit = *exit;
 }
 
+/* Under the mutex: the same of a part, whose worker has replied to some items and was running one more, or
+ * none.  The replies are in `remains`; the items behind go back in line. */
+static void settle_victim_part(weir_pool *pool, struct round *round, weir__task *task,
+                               const weir__progress *progress, const void *remains,
+                               const weir_exit *exit)
+{
+    bool retry = !progress->runs_another;
+    if (progress->replied > 0)
+        task->attempts = 0;
+    if (progress->runs_another) {
+        task->attempts++;
+        retry = !pool->killed && task->attempts <= pool->opts.retries;
+        pool->retried += retry;
+        pool->died += !retry;
+    }
+    if (retry && progress->replied == 0) {
+        weir__tasks_put_back(&pool->tasks, task);
+        return;
+    }
+    weir_completion *completion =
+        announce(round, task, retry ? WEIR_OUTCOME_REPLIED : WEIR_OUTCOME_DIED);
+    completion->items = progress->replied;
+    completion->data = remains;
+    completion->data_size = progress->bytes;
+    completion->exit = *exit;
+    task->first += progress->replied + !retry;
+    if (!retry)
+        task->attempts = 0;
+    if (task->first == task->limit || pool->killed)
+        end_task(pool, task, completion);
+    else
+        weir__tasks_put_back(&pool->tasks, task);
+}
+
+/* The part that a dead worker was running, and what it had done of it; NULL: it was running none. */
+static weir__task *victim_part(const weir_pool *pool, const weir__desk *desk, weir__progress *ret)
+{
+    weir__task *task = running_batch(pool, desk);
+    if (!task)
+        return NULL;
+    const weir__slot *slot = weir__slot_at(desk, task->position);
+    if (!weir__batch_progress(slot, task, ret))
+        *ret = (weir__progress){.runs_another = true}; /* nothing of it is believed */
+    return task;
+}
+
+/* Under the mutex: saves what a dead worker has replied to items of the batch that it was running: its seat, and so the
+ * place where they are, may be used again before the caller has read them.  False: no memory. */
+static bool save_remains(weir_pool *pool, weir__desk *desk)
+{
+    weir__progress progress;
+    const weir__task *task = victim_part(pool, desk, &progress);
+    if (!task || progress.bytes == 0)
+        return true;
+    weir__slot *slot = weir__slot_at(desk, task->position);
+    struct reply reply;
+    if (!find_reply(desk, slot, task, progress.bytes, &reply)) {
+        atomic_store_explicit(&slot->filled, 0, memory_order_relaxed); /* it is not believed */
+        return true;
+    }
+    desk->remains = weir__malloc(progress.bytes);
+    if (desk->remains)
+        memcpy(desk->remains, reply.data, progress.bytes);
+    return desk->remains != NULL;
+}
+
 /* Under the mutex: what a dead worker held goes back in line; the one it ran is settled. */
 static void reclaim_tasks(weir_pool *pool, struct round *round, weir__desk *desk,
                           const weir_exit *exit)
 {
     bool settled = false;
+    weir__progress progress;
+    const weir__task *part = victim_part(pool, desk, &progress);
     for (uint64_t at = desk->scanned; at < desk->dealt; at++) {
         uint32_t index = desk->tasks[at % WEIR__SLOTS];
         if (index == WEIR__NO_TASK)
@@ -622,7 +816,12 @@ static void reclaim_tasks(weir_pool *pool, struct round *round, weir__desk *desk
         if (state == SLOT_READY || settled) {
             weir__tasks_put_back(&pool->tasks, task);
         } else {
-            settle_victim(pool, round, task, exit);
+            if (task->batch && task != part)
+                progress = (weir__progress){.runs_another = true}; /* its reply was nonsense */
+            if (task->batch)
+                settle_victim_part(pool, round, task, &progress, desk->remains, exit);
+            else
+                settle_victim(pool, round, task, exit);
             note_beginning(pool, desk);
             settled = true; /* it ran one; more only if it wrote nonsense, and those run again */
         }
@@ -661,7 +860,7 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     weir__arena_free_held(&pool->arena, &desk->kept);
 }
 
-/* What it replied before it died comes first: look hands it out. */
+/* Under the mutex: what it replied before it died comes first: look hands it out. */
 static bool has_replies(const weir_pool *pool, const weir__desk *desk)
 {
     struct reply reply;
@@ -675,7 +874,17 @@ static bool bury_the_dead(weir_pool *pool, struct round *round)
 {
     bool any = false;
     for (unsigned i = 0; i < pool->n_desks && round->n < round->max; i++) {
-        if (!pool->desks[i].ended || has_replies(pool, &pool->desks[i]))
+        weir__desk *desk = &pool->desks[i];
+        if (!desk->ended || desk->remains)
+            continue;
+        weir__lock(&pool->mutex);
+        bool later = has_replies(pool, desk);
+        if (!later && !save_remains(pool, desk)) {
+            later = true;
+            round->wake_at = weir_after(BACKOFF_FIRST); /* there may be memory then */
+        }
+        weir__unlock(&pool->mutex);
+        if (later)
             continue;
         bury(pool, round, i);
         any = true;
@@ -699,6 +908,39 @@ static void let_go(weir_pool *pool, weir__after *after)
     }
 }
 
+/* ---- a backlog that sizes itself ------------------------------------------------------------ */
+
+/* Under the mutex: a worker has nothing to do, and there is nothing for it. */
+static bool runs_dry(const weir_pool *pool)
+{
+    if (weir__tasks_first(&pool->tasks))
+        return false;
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        if (pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1))
+            return true;
+    return false;
+}
+
+/* Under the mutex. */
+static void size_backlog(weir_pool *pool, weir__after *after)
+{
+    bool starved = pool->pressed && runs_dry(pool);
+    if (!starved && pool->completed < pool->review_at)
+        return;
+    weir_time now = weir_now();
+    if (starved) {
+        pool->pressed = false;
+        weir__backlog_starved(&pool->size, pool->depth.service_ns, pool->payload_bytes,
+                              pool->completed, now);
+    } else {
+        weir__backlog_review(&pool->size, pool->depth.service_ns, pool->payload_bytes,
+                             pool->completed, now);
+    }
+    pool->review_at = pool->completed + pool->size.now;
+    pool->limit = pool->size.now + pool->n_desks;
+    weir__pool_give_permits(pool, 0, after);
+}
+
 /* Looks at every worker once and deals. */
 static void look(weir_pool *pool, struct round *round)
 {
@@ -716,6 +958,8 @@ static void look(weir_pool *pool, struct round *round)
     if (!weir__tasks_first(&pool->tasks) && steal(pool, round))
         weir__pool_deal(pool, &round->after);
     let_go(pool, &round->after);
+    if (pool->sizes_itself)
+        size_backlog(pool, &round->after);
     weir__unlock(&pool->mutex);
 }
 

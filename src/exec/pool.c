@@ -85,7 +85,10 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     pool->n_desks = workers;
     for (unsigned i = 0; i < workers; i++)
         pool->desks[i].seat = &pool->channel.seats[i];
-    pool->limit = opts->backlog < WEIR_UNBOUNDED - workers ? opts->backlog + workers : SIZE_MAX;
+    pool->sizes_itself = opts->backlog == WEIR_AUTO;
+    weir__backlog_init(&pool->size, workers, weir_now());
+    size_t backlog = pool->sizes_itself ? pool->size.now : opts->backlog;
+    pool->limit = backlog < WEIR_AUTO - workers ? backlog + workers : SIZE_MAX;
     pool->oom_kills_seen = weir__oom_kills();
     *ret_pool = pool;
     return 0;
@@ -206,13 +209,29 @@ static weir__task *take_oldest(weir_pool *pool)
     }
 }
 
-/* Settles a task that was taken back, and returns what is to be freed without the mutex. */
-static weir__block settle(weir_pool *pool, weir__task *task)
+/* What is left of a task that was taken back. */
+struct taken {
+    void *tag;
+    bool last;         /* the tag is the caller's again; else other parts of a batch have it */
+    weir__block block; /* to be freed without the mutex */
+};
+
+static struct taken settle(weir_pool *pool, weir__task *task)
 {
-    weir__block block = task->block;
+    struct taken taken = {.tag = task->tag, .last = true, .block = task->block};
+    if (task->batch)
+        taken.last = weir__batch_leave(task, &taken.block);
     weir__tasks_retire(&pool->tasks, task);
     weir__tasks_free(&pool->tasks, task);
-    return block;
+    return taken;
+}
+
+/* Without the mutex. */
+static void report_drop(weir_pool *pool, struct taken *taken, weir_drop_reason reason)
+{
+    weir__pool_free_block(pool, &taken->block);
+    if (taken->last)
+        pool->opts.on_drop(taken->tag, reason, pool->opts.drop_ctx);
 }
 
 /* Drops the oldest task for a newer one, which gets its permit.  With the mutex, returns without. */
@@ -226,27 +245,37 @@ static int drop_oldest(weir_pool *pool)
         weir__unlock(&pool->mutex);
         return WEIR_DROPPED;
     }
-    void *tag = task->tag;
-    weir__block block = settle(pool, task);
+    struct taken taken = settle(pool, task);
     weir__unlock(&pool->mutex);
-    weir__pool_free_block(pool, &block);
-    pool->opts.on_drop(tag, reason, pool->opts.drop_ctx);
+    report_drop(pool, &taken, reason);
     return WEIR_KEPT;
+}
+
+/* Under the mutex: a permit without waiting, for who may have one. */
+static bool take_permit(weir_pool *pool)
+{
+    if (pool->permits < pool->limit && !pool->submitters.head) {
+        pool->permits++;
+        return true;
+    }
+    if (pool->collector != weir__this_thread() || pool->unsettled == 0)
+        return false;
+    pool->unsettled--; /* takes over that of a task that has just completed */
+    return true;
 }
 
 static int admit(weir_pool *pool, weir_overflow overflow, weir_time deadline)
 {
     weir__lock(&pool->mutex);
-    int rc = WEIR_KEPT;
-    if (pool->closed) {
-        rc = WEIR_ECLOSED;
-    } else if (pool->permits < pool->limit && !pool->submitters.head) {
-        pool->permits++;
-    } else if (pool->collector == weir__this_thread() && pool->unsettled > 0) {
-        pool->unsettled--; /* takes over the permit of a task that has just completed */
-    } else if (overflow == WEIR_OVERFLOW_DROP_OLDEST) {
+    int rc = pool->closed ? WEIR_ECLOSED : WEIR_KEPT;
+    if (pool->closed || take_permit(pool)) {
+        weir__unlock(&pool->mutex);
+        return rc;
+    }
+    pool->pressed = true;
+    if (overflow == WEIR_OVERFLOW_DROP_OLDEST)
         return drop_oldest(pool);
-    } else if (overflow == WEIR_OVERFLOW_DROP_NEWEST) {
+    if (overflow == WEIR_OVERFLOW_DROP_NEWEST) {
         pool->accepted++;
         pool->dropped[WEIR_DROP_NEWEST]++;
         rc = WEIR_DROPPED;
@@ -302,9 +331,9 @@ bool weir__pool_wants_worker(const weir_pool *pool)
     return pool->live < pool->n_desks && pool->live < pool->tasks.live;
 }
 
-/* Makes the task and gives it to a worker, or puts it in line. */
+/* Makes the task (items > 0: a batch) and gives it to a worker, or puts it in line. */
 static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint64_t size,
-                   const weir__block *block, void *tag, uint64_t *ret_id)
+                   const weir__block *block, uint32_t items, void *tag, uint64_t *ret_id)
 {
     weir__after after = {0};
     weir__lock(&pool->mutex);
@@ -317,9 +346,16 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     task->tag = tag;
     task->in_size = size;
     task->block = *block;
+    if (items > 0 && !weir__batch_begin(task, items)) {
+        weir__tasks_retire(&pool->tasks, task);
+        weir__tasks_free(&pool->tasks, task);
+        weir__unlock(&pool->mutex);
+        return WEIR_ENOMEM;
+    }
     if (block->offset == 0)
         weir__copy_parts(task->in, parts, n_parts);
     pool->accepted++;
+    pool->payload_bytes += size / 8 - pool->payload_bytes / 8;
     if (ret_id)
         *ret_id = weir__task_id(task);
     weir__tasks_append(&pool->tasks, task);
@@ -330,8 +366,8 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     return 0;
 }
 
-int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
-                   uint64_t *ret_id)
+static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items, void *tag,
+                uint64_t *ret_id)
 {
     uint64_t size = weir__size_of_parts(parts, n_parts);
     weir__block block = {0};
@@ -344,10 +380,22 @@ int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, voi
             return rc;
         }
     }
-    int rc = enqueue(pool, parts, n_parts, size, &block, tag, ret_id);
+    int rc = enqueue(pool, parts, n_parts, size, &block, items, tag, ret_id);
     if (rc < 0)
         weir__arena_free(&pool->arena, &block);
     return rc;
+}
+
+int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
+                   uint64_t *ret_id)
+{
+    return post(pool, parts, n_parts, 0, tag, ret_id);
+}
+
+int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items,
+                         void *tag, uint64_t *ret_id)
+{
+    return items > 0 ? post(pool, parts, n_parts, items, tag, ret_id) : WEIR_EINVAL;
 }
 
 int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
@@ -407,6 +455,12 @@ static void deal_to(weir_pool *pool, weir__desk *desk, weir__task *task)
     slot->in_offset = task->block.offset;
     if (task->block.offset == 0)
         memcpy(slot->in, task->in, task->in_size);
+    slot->is_batch = task->batch != NULL;
+    if (task->batch) { /* relaxed: published with the slot */
+        atomic_store_explicit(&slot->span, weir__pair(task->first, task->limit),
+                              memory_order_relaxed);
+        atomic_store_explicit(&slot->filled, 0, memory_order_relaxed);
+    }
     desk->tasks[desk->dealt % WEIR__SLOTS] = task->index;
     desk->dealt++;
     desk->held++;
@@ -455,21 +509,22 @@ static bool take_back(weir_pool *pool, weir__task *task)
 int weir_pool_cancel(weir_pool *pool, uint64_t id)
 {
     weir__after after = {0};
-    weir__block block = {0};
+    struct taken taken = {0};
     weir__lock(&pool->mutex);
     weir__task *task = weir__tasks_find(&pool->tasks, id);
-    bool taken = task && take_back(pool, task);
-    if (taken) {
+    if (task && take_back(pool, task)) {
         pool->cancelled++;
-        block = settle(pool, task);
+        taken = settle(pool, task);
         weir__pool_give_permits(pool, 1, &after);
         weir__pool_deal(pool, &after);
         after.kick = pool->closed;
+    } else if (task && task->batch) { /* its worker goes on to the end of one item */
+        weir__batch_cut(weir__slot_at(&pool->desks[task->seat], task->position), task, 0);
     }
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
-    weir__pool_free_block(pool, &block);
-    return taken ? 0 : WEIR_ENOTASK;
+    weir__pool_free_block(pool, &taken.block);
+    return taken.last ? 0 : WEIR_ENOTASK;
 }
 
 int weir_pool_is_running(weir_pool *pool, uint64_t id)
@@ -514,7 +569,8 @@ int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
         .size = sizeof *ret,
         .workers = pool->n_desks,
         .workers_alive = pool->live,
-        .backlog = pool->opts.backlog,
+        .backlog = pool->sizes_itself ? pool->size.now : pool->opts.backlog,
+        .backlog_why = pool->sizes_itself ? weir__backlog_why(&pool->size) : NULL,
         .waiting = pool->tasks.live - running,
         .running = running,
         .accepted = pool->accepted,
@@ -606,14 +662,12 @@ size_t weir_pool_discard(weir_pool *pool)
             weir__pool_do_after(pool, &after);
             return n;
         }
-        void *tag = task->tag;
-        weir__block block = settle(pool, task);
+        struct taken taken = settle(pool, task);
         pool->dropped[WEIR_DROP_DISCARDED]++;
         weir__pool_give_permits(pool, 1, &after);
         weir__unlock(&pool->mutex);
         weir__pool_do_after(pool, &after);
-        weir__pool_free_block(pool, &block);
-        pool->opts.on_drop(tag, WEIR_DROP_DISCARDED, pool->opts.drop_ctx);
+        report_drop(pool, &taken, WEIR_DROP_DISCARDED);
     }
 }
 

@@ -14,8 +14,9 @@
 #include <weir/pool.h>
 
 #include "base/mutex.h"
-#include "exec/tasks.h"
+#include "exec/batch.h"
 #include "flow/waitq.h"
+#include "model/backlog.h"
 #include "model/ring_depth.h"
 
 #define WEIR__BATCH 256u /* completions per collect at most */
@@ -35,14 +36,17 @@ typedef struct weir__desk {
     uint64_t freed;   /* slots before it may be dealt again */
     uint64_t scanned; /* slots before it are collected or skipped */
     uint64_t dealt;
-    unsigned held;               /* tasks it has */
-    uint64_t total;              /* tasks dealt to this process */
-    uint64_t release_to;         /* extent position collected so far */
-    weir_time progressed;        /* when it last took or finished something, as far as we saw */
-    weir__block extent;          /* reply space; kept for the next process */
-    weir__holdings kept;         /* payloads that it keeps past their reply.  Collector only. */
-    weir__block granted;         /* for the large reply it is writing */
-    weir__block collected;       /* a large reply that the caller reads until the next collect */
+    unsigned held;         /* tasks it has */
+    uint64_t total;        /* tasks dealt to this process */
+    uint64_t release_to;   /* extent position collected so far */
+    weir_time progressed;  /* when it last took or finished something, as far as we saw */
+    weir_time cut;         /* when it last lost items of its batch */
+    void *remains;         /* replies of its last process to items of a batch, which the caller
+                                    reads until the next collect.  Collector only. */
+    weir__block extent;    /* reply space; kept for the next process */
+    weir__holdings kept;   /* payloads that it keeps past their reply.  Collector only. */
+    weir__block granted;   /* for the large reply it is writing */
+    weir__block collected; /* a large reply that the caller reads until the next collect */
     uint32_t tasks[WEIR__SLOTS]; /* by slot; WEIR__NO_TASK: none or revoked */
 } weir__desk;
 
@@ -63,7 +67,12 @@ struct weir_pool {
     weir__channel channel;
     weir__arena arena; /* has a mutex of its own, taken inside ours or alone */
     weir__tasks tasks;
-    size_t limit; /* permits: backlog + workers, or SIZE_MAX */
+    size_t limit;      /* permits: backlog + workers, or SIZE_MAX */
+    bool sizes_itself; /* the backlog is WEIR_AUTO: as large as `size` says */
+    bool pressed;      /* somebody found no permit since a worker ran dry last */
+    weir__backlog size;
+    uint64_t review_at;     /* so many completions: the size is looked at again */
+    uint64_t payload_bytes; /* moving average, weight 1/8 */
     size_t permits;
     size_t unsettled; /* completions handed out whose permits are not given back */
     weir__waitq submitters;

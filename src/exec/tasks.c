@@ -53,6 +53,7 @@ weir__task *weir__tasks_new(weir__tasks *tasks)
     tasks->free_head = task->next;
     task->next = task->prev = WEIR__NO_TASK;
     task->attempts = 0;
+    task->batch = NULL;
     task->block.offset = 0;
     task->seq = tasks->next_seq++;
     tasks->live++;

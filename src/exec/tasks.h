@@ -12,6 +12,12 @@
 
 enum weir__task_state { TASK_FREE = 0, TASK_WAITING, TASK_DEALT, TASK_COLLECTED };
 
+/* What the parts of a batch have in common. */
+typedef struct weir__batch {
+    unsigned parts;    /* tasks that are parts of it */
+    weir__block block; /* the payload, if it is larger than a slot's */
+} weir__batch;
+
 typedef struct weir__task {
     enum weir__task_state state;
     uint32_t index, generation;
@@ -22,7 +28,10 @@ typedef struct weir__task {
     uint64_t seq;        /* order of acceptance */
     void *tag;
     uint64_t in_size;
-    weir__block block;                /* payload larger than a slot's; offset 0: in `in` */
+    weir__batch *batch;               /* NULL: not a part of one */
+    uint32_t first, limit;            /* its items of the batch */
+    weir__block block;                /* payload larger than a slot's; offset 0: in `in`; of a
+                                         part: not its own */
     unsigned char in[WEIR__IN_BYTES]; /* else the payload */
 } weir__task;
 

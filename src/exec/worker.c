@@ -66,6 +66,14 @@ struct weir_worker {
     weir_lease *untold;
     bool leased; /* the current task's data has been kept; the serving thread's own */
     pid_t pid;
+    struct {             /* the current batch */
+        char *at;        /* where its replies go; NULL: nowhere yet */
+        uint32_t filled; /* items with a reply */
+        uint32_t bytes;  /* of those */
+        bool claimed;    /* an item is, and has no reply yet */
+        bool refused;    /* a block was: not asked for again */
+        bool full;       /* no further item may begin here */
+    } batch;
     weir_time began;     /* the current task */
     weir_time peak_told; /* when peak_rss was last written */
     int bell_fd, parent_fd;
@@ -281,7 +289,8 @@ static void finish_leased(weir_worker *worker, weir__slot *slot)
 int weir_worker_keep(weir_worker *worker, weir_lease **ret_lease, void **ret_data)
 {
     weir__slot *slot = worker->current;
-    if (!slot || slot->in_offset == 0 || slot->in_size < WEIR__LEASE_MIN || worker->leased)
+    if (!slot || slot->is_batch || slot->in_offset == 0 || slot->in_size < WEIR__LEASE_MIN ||
+        worker->leased)
         return WEIR_EINVAL;
     weir_lease *lease = weir__calloc(1, sizeof *lease);
     if (!lease)
@@ -494,6 +503,7 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
         return rc;
     worker->taken++;
     worker->began = weir_now();
+    memset(&worker->batch, 0, sizeof worker->batch);
     weir__slot *slot = worker->current;
     void *data = slot->in;
     if (slot->in_offset)
@@ -503,7 +513,8 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
         return WEIR_ENOSHM;
     }
     worker->data = data;
-    *ret_task = (weir_task){.id = slot->id, .data = data, .size = slot->in_size};
+    *ret_task = (weir_task){
+        .id = slot->id, .data = data, .size = slot->in_size, .is_batch = slot->is_batch != 0};
     return 0;
 }
 
@@ -528,16 +539,22 @@ static bool extent_has_room(const weir_worker *worker)
     return extent_has(worker, worker->out_size, &position);
 }
 
-static void reply_by_extent(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
-                            uint64_t size)
+/* Waits for room; where it is. */
+static char *extent_room(weir_worker *worker, uint64_t size)
 {
     uint64_t position;
     worker->out_size = size;
     while (!extent_has(worker, size, &position))
         sleep_unless(worker, extent_has_room, WEIR_FOREVER);
-    weir__copy_parts((char *)worker->extent + position % WEIR__EXTENT, parts, n_parts);
-    worker->out_head = position + size;
     worker->current->out_offset = position;
+    return (char *)worker->extent + position % WEIR__EXTENT;
+}
+
+static void reply_by_extent(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
+                            uint64_t size)
+{
+    weir__copy_parts(extent_room(worker, size), parts, n_parts);
+    worker->out_head = worker->current->out_offset + size;
     finish(worker, OUT_EXTENT);
 }
 
@@ -561,9 +578,9 @@ static int write_block(weir_worker *worker, uint64_t offset, bool filled, const 
     return 0;
 }
 
-/* Asks the parent for a block.  It belongs to this seat until the slot is collected. */
-static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
-                          uint64_t size)
+/* Asks the parent for a block and copies the parts there; false: there is none.  The block belongs
+ * to this seat until the slot is collected. */
+static bool fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts, uint64_t size)
 {
     weir__seat *seat = worker->seat;
     atomic_store_explicit(&seat->want, size, memory_order_release);
@@ -577,15 +594,23 @@ static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n
     /* The parent looks at `want` only, and only while `grant` is NONE: this order asks once. */
     atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
     atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_release);
-    worker->current->out_offset = offset;
-    finish(worker, rc == 0 ? OUT_BLOCK : OUT_REFUSED);
-    return rc;
+    if (rc == 0)
+        worker->current->out_offset = offset;
+    return rc == 0;
+}
+
+static int reply_by_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
+                          uint64_t size)
+{
+    bool filled = fill_block(worker, parts, n_parts, size);
+    finish(worker, filled ? OUT_BLOCK : OUT_REFUSED);
+    return filled ? 0 : WEIR_ENOSHM;
 }
 
 int weir_worker_reply(weir_worker *worker, int32_t status, const weir_bytes *parts, size_t n_parts)
 {
     weir__slot *slot = worker->current;
-    if (!slot)
+    if (!slot || slot->is_batch)
         return WEIR_EINVAL;
     uint64_t size = weir__size_of_parts(parts, n_parts);
     slot->status = status;
@@ -614,7 +639,7 @@ int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *
                                size_t head_size)
 {
     weir__slot *slot = worker->current;
-    if (!slot || head_size > slot->in_size)
+    if (!slot || slot->is_batch || head_size > slot->in_size)
         return WEIR_EINVAL;
     if (!can_give_block(worker)) {
         weir_bytes parts[] = {{head, head_size},
@@ -625,5 +650,95 @@ int weir_worker_reply_in_place(weir_worker *worker, int32_t status, const void *
     slot->status = status;
     slot->out_size = slot->in_size;
     finish(worker, OUT_TASK);
+    return 0;
+}
+
+/* ---- a batch ------------------------------------------------------------------------------- */
+
+int weir_worker_next_item(weir_worker *worker, uint32_t *ret_item)
+{
+    weir__slot *slot = worker->current;
+    if (!slot || !slot->is_batch || worker->batch.claimed)
+        return WEIR_EINVAL;
+    if (worker->batch.full)
+        return WEIR_ECLOSED;
+    /* relaxed: nothing is published with it; the exchange decides against a cut of the parent's,
+     * which reads our progress only when we are dead */
+    uint64_t span = atomic_load_explicit(&slot->span, memory_order_relaxed);
+    do {
+        if ((uint32_t)span >= span >> 32)
+            return WEIR_ECLOSED;
+    } while (!atomic_compare_exchange_weak_explicit(&slot->span, &span, span + 1,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    worker->batch.claimed = true;
+    *ret_item = (uint32_t)span;
+    return 0;
+}
+
+/* The item's reply is where it belongs: counts it. */
+static void count_item(weir_worker *worker, uint64_t size)
+{
+    worker->batch.filled++;
+    worker->batch.bytes += (uint32_t)size;
+    worker->batch.claimed = false;
+    /* release: publishes the reply, and where it is; pairs with the acquire in batch.c, which
+     * reads it when this process is dead */
+    atomic_store_explicit(&worker->current->filled,
+                          weir__pair(worker->batch.filled, worker->batch.bytes),
+                          memory_order_release);
+}
+
+/* Moves what the batch has replied so far, with one more item, into a block.  The replies so far
+ * lie in both places when out_kind changes. */
+static int move_to_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts,
+                         uint64_t size)
+{
+    enum { PARTS_MAX = 16 };
+    uint64_t total = worker->batch.bytes + size;
+    weir_bytes all[PARTS_MAX] = {{worker->batch.at, worker->batch.bytes}};
+    worker->batch.full = true;
+    if (n_parts >= PARTS_MAX || total > UINT32_MAX || worker->batch.refused)
+        return WEIR_ENOSHM;
+    for (size_t i = 0; i < n_parts; i++)
+        all[i + 1] = parts[i];
+    worker->batch.refused = !fill_block(worker, all, n_parts + 1, total);
+    if (worker->batch.refused)
+        return WEIR_ENOSHM;
+    worker->current->out_kind = OUT_BLOCK;
+    count_item(worker, size);
+    return 0;
+}
+
+int weir_worker_reply_item(weir_worker *worker, const weir_bytes *parts, size_t n_parts)
+{
+    if (!worker->batch.claimed)
+        return WEIR_EINVAL;
+    uint64_t size = weir__size_of_parts(parts, n_parts);
+    if (!worker->batch.at) {
+        worker->batch.at = extent_room(worker, WEIR__EXTENT_MAX);
+        worker->current->out_kind = OUT_EXTENT;
+    }
+    if (size > WEIR__EXTENT_MAX - worker->batch.bytes)
+        return move_to_block(worker, parts, n_parts, size);
+    weir__copy_parts(worker->batch.at + worker->batch.bytes, parts, n_parts);
+    count_item(worker, size);
+    worker->batch.full |= WEIR__EXTENT_MAX - worker->batch.bytes < WEIR__BATCH_RESERVE;
+    return 0;
+}
+
+int weir_worker_end_batch(weir_worker *worker)
+{
+    weir__slot *slot = worker->current;
+    if (!slot || !slot->is_batch || worker->batch.claimed)
+        return WEIR_EINVAL;
+    slot->status = worker->batch.refused; /* the parent settles what it answered */
+    slot->out_size = worker->batch.bytes;
+    if (!worker->batch.at) { /* all of it was taken back before it began */
+        slot->out_offset = worker->out_head;
+        slot->out_kind = OUT_EXTENT;
+    }
+    if (slot->out_kind == OUT_EXTENT)
+        worker->out_head = slot->out_offset + slot->out_size;
+    finish(worker, slot->out_kind);
     return 0;
 }

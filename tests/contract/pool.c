@@ -415,6 +415,45 @@ static void hold_and_fill(weir_pool *pool)
         assert_int_equal(submit(pool, tag, (order){ECHO}), WEIR_KEPT);
 }
 
+/* ---- a backlog that finds its own size ------------------------------------------------------- */
+
+static void *submits_without_end(void *arg)
+{
+    submitter *s = arg;
+    while ((s->rc = submit_until(s->pool, 1, (order){ECHO}, WEIR_FOREVER, NULL)) == WEIR_KEPT)
+        ;
+    return NULL;
+}
+
+static void an_auto_backlog_grows_while_producers_wait_and_workers_idle(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(2, WEIR_AUTO);
+    weir_pool_snapshot now = look_at(pool);
+    assert_int_equal(now.backlog, 4);
+    assert_non_null(now.backlog_why);
+    submitter s = {.pool = pool};
+    must(pthread_create(&s.thread, NULL, submits_without_end, &s) == 0);
+    weir_time give_up = weir_after(PATIENCE);
+    while (look_at(pool).backlog < 64) {
+        weir_completion done[64];
+        must(weir_now() < give_up);
+        weir_pool_collect(pool, done, 64, weir_after(WEIR_MILLISECOND));
+    }
+    weir_pool_close(pool);
+    assert_int_equal(join(&s), WEIR_ECLOSED);
+    end(pool);
+}
+
+static void a_backlog_that_is_given_stays_and_has_no_reason(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 5);
+    assert_int_equal(look_at(pool).backlog, 5);
+    assert_null(look_at(pool).backlog_why);
+    end(pool);
+}
+
 /* ---- options -------------------------------------------------------------------------------- */
 
 static int start_nothing(void *ctx, unsigned seat, pid_t *ret_pid)
@@ -2750,6 +2789,8 @@ int main(int argc, char **argv)
     if (argc == 2)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_auto_backlog_grows_while_producers_wait_and_workers_idle),
+        cmocka_unit_test(a_backlog_that_is_given_stays_and_has_no_reason),
         cmocka_unit_test(create_refuses_every_option_out_of_range),
         cmocka_unit_test(create_takes_the_smallest_and_the_largest_bounds),
         cmocka_unit_test(workers_0_means_as_many_as_cpus_this_process_may_use),

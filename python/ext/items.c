@@ -1,0 +1,812 @@
+/* items.c - what the items of a map() batch look like on their way to a worker and back; and the
+ * iterator that hands results out.
+ *
+ * A payload is   fn size (u64) | pickled fn | items (u32) | arguments of each (u32) | those
+ * A reply is     the items' results
+ *
+ * and an item is a tag and what the tag says.  Small plain values are written as they are; everything
+ * else is pickled on its own, so that what cannot be pickled is the error of its own item.
+ *
+ *     N T F          None, True, False
+ *     i d            int64, double: 8 bytes
+ *     s b            ASCII str, bytes: size (u64) and bytes
+ *     p              size and a pickle; as an argument: of the one argument
+ *     t              size and the pickle of a tuple of arguments
+ *     x              size and a pickled exception, which is raised
+ *     e              an argument that could not be pickled: the parent knows why
+ *     m              a result for which there was no memory
+ */
+#include "module.h"
+
+typedef struct Failure {
+    PyObject_HEAD PyObject *error;
+} Failure;
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+/* A bytes object that grows. */
+typedef struct writer {
+    PyObject *bytes; /* NULL: an error is set */
+    Py_ssize_t size;
+} writer;
+
+static bool writer_init(writer *w, Py_ssize_t room)
+{
+    w->bytes = PyBytes_FromStringAndSize(NULL, room);
+    w->size = 0;
+    return w->bytes != NULL;
+}
+
+static char *writer_room(writer *w, Py_ssize_t size)
+{
+    Py_ssize_t has = PyBytes_GET_SIZE(w->bytes);
+    if (size > has - w->size) {
+        Py_ssize_t want = w->size + size > 2 * has ? w->size + size : 2 * has;
+        if (_PyBytes_Resize(&w->bytes, want) < 0)
+            return NULL;
+    }
+    char *at = PyBytes_AS_STRING(w->bytes) + w->size;
+    w->size += size;
+    return at;
+}
+
+static PyObject *writer_finish(writer *w)
+{
+    _PyBytes_Resize(&w->bytes, w->size);
+    return w->bytes;
+}
+
+static int write_tag(writer *w, char tag)
+{
+    char *at = writer_room(w, 1);
+    if (at)
+        *at = tag;
+    return at ? 0 : -1;
+}
+
+static int write_word(writer *w, char tag, const void *word)
+{
+    char *at = writer_room(w, 9);
+    if (!at)
+        return -1;
+    *at = tag;
+    memcpy(at + 1, word, 8);
+    return 0;
+}
+
+static int write_bytes(writer *w, char tag, const void *data, Py_ssize_t size)
+{
+    uint64_t n = (uint64_t)size;
+    char *at = writer_room(w, 9 + size);
+    if (!at)
+        return -1;
+    *at = tag;
+    memcpy(at + 1, &n, 8);
+    memcpy(at + 9, data, (size_t)size);
+    return 0;
+}
+
+/* A value that needs no pickle: 1; 0: it does. */
+static int write_plain(writer *w, PyObject *value)
+{
+    if (value == Py_None)
+        return write_tag(w, 'N') < 0 ? -1 : 1;
+    if (value == Py_True || value == Py_False)
+        return write_tag(w, value == Py_True ? 'T' : 'F') < 0 ? -1 : 1;
+    if (PyLong_CheckExact(value)) {
+        int overflow;
+        int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
+        if (overflow)
+            return 0;
+        return write_word(w, 'i', &number) < 0 ? -1 : 1;
+    }
+    if (PyFloat_CheckExact(value)) {
+        double number = PyFloat_AS_DOUBLE(value);
+        return write_word(w, 'd', &number) < 0 ? -1 : 1;
+    }
+    if (PyUnicode_CheckExact(value) && PyUnicode_IS_COMPACT_ASCII(value))
+        return write_bytes(w, 's', PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value)) < 0 ? -1 : 1;
+    if (PyBytes_CheckExact(value))
+        return write_bytes(w, 'b', PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0 ? -1 : 1;
+    return 0;
+}
+
+/* What dump(value) returns, a bytes-like object, with its tag. */
+static int write_dumped(writer *w, char tag, PyObject *dump, PyObject *value)
+{
+    PyObject *data = PyObject_CallOneArg(dump, value);
+    Py_buffer view;
+    int rc = -1;
+    if (data && PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
+        rc = write_bytes(w, tag, view.buf, view.len);
+        PyBuffer_Release(&view);
+    }
+    Py_XDECREF(data);
+    return rc;
+}
+
+static bool all_plain(PyObject *call)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(call); i++) {
+        PyObject *value = PyTuple_GET_ITEM(call, i);
+        if (!(value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) ||
+              PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) ||
+              PyBytes_CheckExact(value)))
+            return false;
+    }
+    return true;
+}
+
+/* One item's arguments; a tuple of them, unless there is one. */
+static int write_call(writer *w, PyObject *call, Py_ssize_t n_args, PyObject *dump)
+{
+    if (n_args == 1) {
+        int plain = write_plain(w, call);
+        return plain ? (plain < 0 ? -1 : 0) : write_dumped(w, 'p', dump, call);
+    }
+    if (!all_plain(call)) /* together: what they share stays shared */
+        return write_dumped(w, 't', dump, call);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(call); i++) {
+        PyObject *value = PyTuple_GET_ITEM(call, i);
+        int plain = write_plain(w, value);
+        if (plain < 0 || (plain == 0 && write_dumped(w, 'p', dump, value) < 0))
+            return -1;
+    }
+    return 0;
+}
+
+/* Takes the current exception. */
+static PyObject *take_error(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback && value)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* An item that cannot be pickled becomes an 'e', and errors[i] the reason. */
+static int note_unsendable(writer *w, Py_ssize_t start, PyObject *errors, Py_ssize_t i)
+{
+    if (!w->bytes || !PyErr_ExceptionMatches(PyExc_Exception))
+        return -1; /* no memory to write; a signal handler raised */
+    PyObject *error = take_error();
+    PyObject *index = error ? PyLong_FromSsize_t(i) : NULL;
+    int rc = index ? PyDict_SetItem(errors, index, error) : -1;
+    Py_XDECREF(error);
+    Py_XDECREF(index);
+    w->size = start;
+    return rc < 0 ? -1 : write_tag(w, 'e');
+}
+
+PyDoc_STRVAR(
+    dump_calls_doc,
+    "dump_calls(fn, calls, n_args, dump, max_bytes, /)\n--\n\n"
+    "(payload, items, errors): a batch of the first of the calls, at least one, and then as "
+    "many as stay within max_bytes.  A call is a tuple of n_args, or the one argument; fn is "
+    "pickled already; errors: the exceptions of items that cannot be.");
+
+static PyObject *dump_calls(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *fn, *calls, *dump;
+    Py_ssize_t n_args, max_bytes;
+    if (!PyArg_ParseTuple(args, "SO!nOn:dump_calls", &fn, &PyList_Type, &calls, &n_args, &dump,
+                          &max_bytes))
+        return NULL;
+    uint64_t fn_size = (uint64_t)PyBytes_GET_SIZE(fn);
+    uint32_t counts[2] = {0, (uint32_t)n_args};
+    writer w;
+    PyObject *errors = PyDict_New();
+    if (!errors || !writer_init(&w, 256 + (Py_ssize_t)fn_size + 10 * PyList_GET_SIZE(calls)))
+        goto fail_errors;
+    char *head = writer_room(&w, 16 + (Py_ssize_t)fn_size); /* there is room */
+    memcpy(head, &fn_size, 8);
+    memcpy(head + 8, PyBytes_AS_STRING(fn), fn_size);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); i++) {
+        Py_ssize_t start = w.size;
+        PyObject *call = Py_NewRef(PyList_GET_ITEM(calls, i));
+        int rc = write_call(&w, call, n_args, dump);
+        Py_DECREF(call);
+        if (rc < 0 && note_unsendable(&w, start, errors, i) < 0)
+            goto fail;
+        if (i > 0 && w.size > max_bytes) { /* goes with the next batch */
+            w.size = start;
+            PyObject *index = PyLong_FromSsize_t(i);
+            if (!index ||
+                (PyDict_Contains(errors, index) == 1 && PyDict_DelItem(errors, index) < 0)) {
+                Py_XDECREF(index);
+                goto fail;
+            }
+            Py_DECREF(index);
+            break;
+        }
+        counts[0]++;
+    }
+    memcpy(PyBytes_AS_STRING(w.bytes) + 8 + fn_size, counts, 8);
+    return Py_BuildValue("(NnN)", writer_finish(&w), (Py_ssize_t)counts[0], errors);
+
+fail:
+    Py_XDECREF(w.bytes);
+fail_errors:
+    Py_XDECREF(errors);
+    return NULL;
+}
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+/* What is left to read; nothing behind its end is touched, whatever is written there. */
+typedef struct reader {
+    const char *at, *end;
+} reader;
+
+typedef struct item {
+    char tag;
+    union {
+        int64_t integer;
+        double real;
+    } word;
+    const char *data;
+    Py_ssize_t size;
+} item;
+
+static bool read_item(reader *r, item *ret)
+{
+    if (r->at == r->end)
+        return false;
+    ret->tag = *r->at++;
+    if (!strchr("idsbptx", ret->tag))
+        return strchr("NTFem", ret->tag) && ret->tag;
+    if (r->end - r->at < 8)
+        return false;
+    memcpy(&ret->word, r->at, 8);
+    r->at += 8;
+    if (ret->tag == 'i' || ret->tag == 'd')
+        return true;
+    ret->data = r->at;
+    ret->size = (Py_ssize_t)ret->word.integer;
+    if (ret->size < 0 || ret->size > r->end - r->at)
+        return false;
+    r->at += ret->size;
+    return true;
+}
+
+static PyObject *load_pickle(const item *it, PyObject *load)
+{
+    PyObject *view = PyMemoryView_FromMemory((char *)it->data, it->size, PyBUF_READ);
+    PyObject *value = view ? PyObject_CallOneArg(load, view) : NULL;
+    Py_XDECREF(view);
+    return value;
+}
+
+/* A plain or pickled value. */
+static PyObject *load_value(const item *it, PyObject *load)
+{
+    switch (it->tag) {
+    case 'N': Py_RETURN_NONE;
+    case 'T': Py_RETURN_TRUE;
+    case 'F': Py_RETURN_FALSE;
+    case 'i': return PyLong_FromLongLong(it->word.integer);
+    case 'd': return PyFloat_FromDouble(it->word.real);
+    case 's': return PyUnicode_DecodeASCII(it->data, it->size, NULL);
+    case 'b': return PyBytes_FromStringAndSize(it->data, it->size);
+    case 'm':
+        PyErr_SetString(PyExc_MemoryError,
+                        "the result did not fit into the machine's shared memory");
+        return NULL;
+    default: return load_pickle(it, load);
+    }
+}
+
+static PyObject *new_failure(module_state *state, PyObject *error)
+{
+    Failure *failure = (Failure *)state->failure_type->tp_alloc(state->failure_type, 0);
+    if (failure)
+        failure->error = Py_NewRef(error);
+    return (PyObject *)failure;
+}
+
+/* The current exception as a Failure; NULL: it is not an item's. */
+static PyObject *failure_of_error(module_state *state)
+{
+    PyObject *error = take_error();
+    PyObject *failure = error ? new_failure(state, error) : NULL;
+    Py_XDECREF(error);
+    return failure;
+}
+
+static PyObject *load_result(module_state *state, const item *it, PyObject *load, PyObject *errors,
+                             Py_ssize_t i)
+{
+    PyObject *value = NULL;
+    if (it->tag == 'e') {
+        PyObject *index = PyLong_FromSsize_t(i);
+        PyObject *error = index ? PyDict_GetItemWithError(errors, index) : NULL;
+        Py_XDECREF(index);
+        if (error)
+            return new_failure(state, error);
+        PyErr_SetString(PyExc_RuntimeError, "the item could not be sent");
+    } else {
+        value = load_value(it, load);
+        if (value && it->tag == 'x')
+            Py_SETREF(value, new_failure(state, value));
+    }
+    return value ? value : failure_of_error(state);
+}
+
+PyDoc_STRVAR(
+    load_results_doc,
+    "load_results(data, items, first, load, errors, /)\n--\n\n"
+    "The results of `items` items, of which the first is number `first`; a Failure for each "
+    "that raised.");
+
+static PyObject *load_results(PyObject *module, PyObject *args)
+{
+    module_state *state = PyModule_GetState(module);
+    Py_buffer data;
+    Py_ssize_t items, first;
+    PyObject *load, *errors;
+    if (!PyArg_ParseTuple(args, "y*nnOO!:load_results", &data, &items, &first, &load, &PyDict_Type,
+                          &errors))
+        return NULL;
+    reader r = {data.buf, (const char *)data.buf + data.len};
+    PyObject *results = PyList_New(items);
+    for (Py_ssize_t i = 0; results && i < items; i++) {
+        item it;
+        PyObject *result = NULL;
+        if (read_item(&r, &it))
+            result = load_result(state, &it, load, errors, first + i);
+        else
+            PyErr_SetString(PyExc_RuntimeError, "the worker's reply makes no sense");
+        if (!result)
+            Py_CLEAR(results);
+        else
+            PyList_SET_ITEM(results, i, result);
+    }
+    PyBuffer_Release(&data);
+    return results;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+#define ARGS_MAX 64
+
+/* One item's arguments.  A 't' is a tuple of all, in args[0]. */
+typedef struct call {
+    bool is_unsendable;
+    bool is_tuple;
+    PyObject *args[ARGS_MAX];
+    Py_ssize_t n;
+} call;
+
+static void clear_call(call *c)
+{
+    for (Py_ssize_t i = 0; i < c->n; i++)
+        Py_DECREF(c->args[i]);
+    c->n = 0;
+}
+
+/* Steps over an item, and loads its arguments unless load is NULL.  1; 0: an exception, which is the
+ * item's; -1: the payload makes no sense. */
+static int read_call(reader *r, Py_ssize_t n_args, PyObject *load, call *ret)
+{
+    int rc = 1;
+    ret->n = 0;
+    ret->is_unsendable = ret->is_tuple = false;
+    for (Py_ssize_t i = 0; i < n_args; i++) {
+        item it;
+        if (!read_item(r, &it))
+            return -1;
+        if (load && rc == 1 && it.tag != 'e') {
+            PyObject *value = load_value(&it, load);
+            if (value)
+                ret->args[ret->n++] = value;
+            else
+                rc = 0;
+        }
+        ret->is_unsendable |= it.tag == 'e';
+        ret->is_tuple |= it.tag == 't';
+        if (it.tag == 'e' || it.tag == 't')
+            break;
+    }
+    return rc;
+}
+
+static PyObject *run_call(PyObject *fn, call *c)
+{
+    if (c->is_tuple)
+        return PyObject_CallObject(fn, c->args[0]);
+    return PyObject_Vectorcall(fn, c->args, (size_t)c->n, NULL);
+}
+
+/* The result of one item, or the exception that is set, into the empty writer. */
+static int write_result(writer *w, PyObject *result, PyObject *dump, PyObject *dump_error)
+{
+    if (result) {
+        int plain = write_plain(w, result);
+        if (plain)
+            return plain;
+        if (write_dumped(w, 'p', dump, result) == 0)
+            return 0;
+    }
+    if (!w->bytes)
+        return -1;
+    w->size = 0;
+    PyObject *error = take_error();
+    int rc = error ? write_dumped(w, 'x', dump_error, error) : -1;
+    Py_XDECREF(error);
+    return rc;
+}
+
+/* With the GIL where it surely does not wait. */
+static int reply_item(weir_worker *worker, const writer *w, Py_ssize_t *replied)
+{
+    weir_bytes part = {PyBytes_AS_STRING(w->bytes), (size_t)w->size};
+    bool may_wait = *replied == 0 || *replied + w->size > (32 << 10);
+    int rc;
+    *replied += w->size;
+    if (!may_wait)
+        return weir_worker_reply_item(worker, &part, 1);
+    Py_BEGIN_ALLOW_THREADS rc = weir_worker_reply_item(worker, &part, 1);
+    Py_END_ALLOW_THREADS return rc;
+}
+
+/* What a batch needs from weir._worker. */
+typedef struct batch {
+    weir_worker *worker;
+    PyObject *fn, *fn_error; /* fn, or why it could not be loaded */
+    Py_ssize_t n_args;
+    PyObject *load, *dump, *dump_error;
+} batch;
+
+/* Runs the item that r stands at, and replies. */
+static int run_item(const batch *b, reader *r, writer *w, Py_ssize_t *replied)
+{
+    call c;
+    int read = read_call(r, b->n_args, b->fn ? b->load : NULL, &c);
+    if (read < 0) {
+        PyErr_SetString(PyExc_RuntimeError, "the batch makes no sense");
+        return -1;
+    }
+    w->size = 0;
+    int rc = 0;
+    if (c.is_unsendable) {
+        rc = write_tag(w, 'e');
+    } else {
+        PyObject *result = NULL;
+        if (!b->fn)
+            PyErr_SetObject((PyObject *)Py_TYPE(b->fn_error), b->fn_error);
+        else if (read == 1)
+            result = run_call(b->fn, &c);
+        rc = write_result(w, result, b->dump, b->dump_error);
+        Py_XDECREF(result);
+    }
+    clear_call(&c);
+    if (rc < 0)
+        return -1;
+    rc = reply_item(b->worker, w, replied);
+    if (rc == WEIR_ENOSHM) {
+        w->size = 0;
+        rc = write_tag(w, 'm') < 0 ? -1 : reply_item(b->worker, w, replied);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+static int run_items(const batch *b, reader *r)
+{
+    writer w;
+    uint32_t number, next = 0;
+    Py_ssize_t replied = 0;
+    if (!writer_init(&w, 256))
+        return -1;
+    int rc = 0;
+    while (rc == 0 && weir_worker_next_item(b->worker, &number) == 0) {
+        call skipped;
+        for (; rc == 0 && next < number; next++)
+            rc = read_call(r, b->n_args, NULL, &skipped) < 0 ? -1 : 0;
+        if (rc == 0)
+            rc = run_item(b, r, &w, &replied);
+        next++;
+    }
+    Py_XDECREF(w.bytes);
+    return rc;
+}
+
+int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObject *load,
+                  PyObject *dump, PyObject *dump_error)
+{
+    uint64_t fn_size = 0;
+    uint32_t counts[2] = {0, 0};
+    if (size >= 16)
+        memcpy(&fn_size, payload, 8);
+    if (size >= 16 && fn_size <= size - 16)
+        memcpy(counts, payload + 8 + fn_size, 8);
+    if (counts[1] < 1 || counts[1] > ARGS_MAX) {
+        PyErr_SetString(PyExc_RuntimeError, "the batch makes no sense");
+        return -1;
+    }
+    batch b = {.worker = worker,
+               .n_args = counts[1],
+               .load = load,
+               .dump = dump,
+               .dump_error = dump_error};
+    item fn = {.data = payload + 8, .size = (Py_ssize_t)fn_size};
+    b.fn = load_pickle(&fn, load);
+    if (!b.fn && !(b.fn_error = take_error()))
+        return -1;
+    reader r = {payload + 16 + fn_size, payload + size};
+    int rc = run_items(&b, &r);
+    Py_XDECREF(b.fn);
+    Py_XDECREF(b.fn_error);
+    return rc;
+}
+
+/* ---- Failure ------------------------------------------------------------------------------- */
+
+static int failure_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((Failure *)object)->error);
+    return 0;
+}
+
+static int failure_clear(PyObject *object)
+{
+    Py_CLEAR(((Failure *)object)->error);
+    return 0;
+}
+
+static void failure_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    failure_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyObject *failure_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", NULL};
+    PyObject *error;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Failure", names, &error))
+        return NULL;
+    if (!PyExceptionInstance_Check(error))
+        return PyErr_Format(PyExc_TypeError, "Failure() needs an exception, not %R", error);
+    Failure *self = (Failure *)type->tp_alloc(type, 0);
+    if (self)
+        self->error = Py_NewRef(error);
+    return (PyObject *)self;
+}
+
+static PyType_Slot failure_slots[] = {
+    {Py_tp_doc, (void *)"Failure(error, /)\n--\n\nStands for a result that is an exception."},
+    {Py_tp_new, failure_new},
+    {Py_tp_dealloc, failure_dealloc},
+    {Py_tp_traverse, failure_traverse},
+    {Py_tp_clear, failure_clear},
+    {0, NULL},
+};
+
+static PyType_Spec failure_spec = {
+    .name = "weir._weir.Failure",
+    .basicsize = sizeof(Failure),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = failure_slots,
+};
+
+/* ---- Results ------------------------------------------------------------------------------- */
+
+/* The iterator under weir._map.MapIterator: what is there is handed out here, the rest is a method
+ * of the subclass. */
+typedef struct Results {
+    PyObject_HEAD module_state *state;
+    ext_lock lock;
+    PyObject *ready; /* a list of ours alone; NULL: nothing */
+    Py_ssize_t at;   /* those before it are handed out */
+} Results;
+
+static PyObject *Results_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+                             PyObject *Py_UNUSED(kwargs))
+{
+    module_state *state = ext_state_of(type);
+    Results *self = state ? (Results *)type->tp_alloc(type, 0) : NULL;
+    if (self)
+        self->state = state;
+    return (PyObject *)self;
+}
+
+/* The next that is there; NULL, without an exception: none is. */
+static PyObject *pop(Results *self)
+{
+    PyObject *result = NULL, *done = NULL;
+    EXT_LOCK(&self->lock);
+    if (self->ready) {
+        result = PyList_GET_ITEM(self->ready, self->at);
+        PyList_SET_ITEM(self->ready, self->at, NULL); /* the reference is ours */
+        if (++self->at == PyList_GET_SIZE(self->ready)) {
+            done = self->ready;
+            self->ready = NULL;
+        }
+    }
+    EXT_UNLOCK(&self->lock);
+    Py_XDECREF(done);
+    return result;
+}
+
+/* Raises what an item raised.  It must not look like the end of the iteration. */
+static void raise_failure(PyObject *error)
+{
+    if (!PyErr_GivenExceptionMatches(error, PyExc_StopIteration)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        return;
+    }
+    PyErr_SetString(PyExc_RuntimeError, "the function raised StopIteration");
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyException_SetCause(value, Py_NewRef(error));
+    PyErr_Restore(type, value, traceback);
+}
+
+static PyObject *Results_next(PyObject *object)
+{
+    Results *self = (Results *)object;
+    PyObject *result;
+    while (!(result = pop(self))) {
+        PyObject *rc = PyObject_CallMethod(object, "_advance", NULL);
+        if (!rc)
+            return NULL;
+        Py_DECREF(rc);
+    }
+    if (!Py_IS_TYPE(result, self->state->failure_type))
+        return result;
+    raise_failure(((Failure *)result)->error);
+    Py_DECREF(result);
+    return NULL;
+}
+
+PyDoc_STRVAR(load_doc, "_load($self, results, /)\n--\n\n"
+                       "Hand these out next, when nothing is ready; the list is copied.");
+
+static PyObject *Results_load(PyObject *object, PyObject *results)
+{
+    Results *self = (Results *)object;
+    PyObject *ready = PySequence_List(results);
+    if (!ready)
+        return NULL;
+    if (PyList_GET_SIZE(ready) == 0)
+        Py_CLEAR(ready);
+    EXT_LOCK(&self->lock);
+    PyObject *before = self->ready;
+    self->ready = ready;
+    self->at = 0;
+    EXT_UNLOCK(&self->lock);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(count_doc, "_count($self, /)\n--\n\nHow many are ready.");
+
+static PyObject *Results_count(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    Results *self = (Results *)object;
+    EXT_LOCK(&self->lock);
+    Py_ssize_t n = self->ready ? PyList_GET_SIZE(self->ready) - self->at : 0;
+    EXT_UNLOCK(&self->lock);
+    return PyLong_FromSsize_t(n);
+}
+
+static int Results_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((Results *)object)->ready);
+    return 0;
+}
+
+static int Results_clear(PyObject *object)
+{
+    Py_CLEAR(((Results *)object)->ready);
+    return 0;
+}
+
+static void Results_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    Results_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef results_methods[] = {
+    {"_load", Results_load, METH_O, load_doc},
+    {"_count", Results_count, METH_NOARGS, count_doc},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot results_slots[] = {
+    {Py_tp_doc,
+     (void *)"Results()\n--\n\nHands results out; _advance() of a subclass loads more, or "
+             "raises StopIteration."},
+    {Py_tp_new, Results_new},
+    {Py_tp_dealloc, Results_dealloc},
+    {Py_tp_traverse, Results_traverse},
+    {Py_tp_clear, Results_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, Results_next},
+    {Py_tp_methods, results_methods},
+    {0, NULL},
+};
+
+static PyType_Spec results_spec = {
+    .name = "weir._weir.Results",
+    .basicsize = sizeof(Results),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = results_slots,
+};
+
+/* ---- taking from an iterator ---------------------------------------------------------------- */
+
+PyDoc_STRVAR(
+    take_items_doc,
+    "take_items(iterator, into, size, patience, /)\n--\n\n"
+    "Append the next items to the list until it has `size`, or `patience` seconds (< 0: any "
+    "number) have passed and it has one; False: the iterator is at its end.");
+
+/* So many items may be taken between two looks at the clock, if the last ones came quickly. */
+#define CLOCK_EVERY 16
+#define QUICK_NS    (2 * WEIR_MICROSECOND)
+
+static PyObject *take_items(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *iterator, *into;
+    Py_ssize_t size;
+    double patience;
+    if (!PyArg_ParseTuple(args, "OO!nd:take_items", &iterator, &PyList_Type, &into, &size,
+                          &patience))
+        return NULL;
+    weir_time now = weir_now();
+    weir_time latest = patience < 0 ? WEIR_FOREVER : now + (int64_t)(patience * 1e9);
+    Py_ssize_t until_clock = 1;
+    while (PyList_GET_SIZE(into) < size) {
+        PyObject *value = PyIter_Next(iterator);
+        if (!value) {
+            if (PyErr_Occurred())
+                return NULL;
+            Py_RETURN_FALSE;
+        }
+        int rc = PyList_Append(into, value);
+        Py_DECREF(value);
+        if (rc < 0)
+            return NULL;
+        if (--until_clock == 0) {
+            weir_time before = now;
+            now = weir_now();
+            if (now > latest)
+                break;
+            until_clock = now - before < QUICK_NS ? CLOCK_EVERY : 1;
+        }
+    }
+    Py_RETURN_TRUE;
+}
+
+static PyMethodDef functions[] = {
+    {"dump_calls", dump_calls, METH_VARARGS, dump_calls_doc},
+    {"load_results", load_results, METH_VARARGS, load_results_doc},
+    {"take_items", take_items, METH_VARARGS, take_items_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int ext_items_add(PyObject *module, module_state *state)
+{
+    PyTypeObject *type;
+    if (ext_add_type(module, &failure_spec, &state->failure_type) < 0 ||
+        ext_add_type(module, &results_spec, &type) < 0)
+        return -1;
+    Py_DECREF(type); /* the module keeps it */
+    return PyModule_AddFunctions(module, functions);
+}
