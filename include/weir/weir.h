@@ -5,6 +5,7 @@
 #include <weir/base.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
+#include <weir/shared_queue.h>
 #include <weir/thread_pool.h>
 #include <weir/worker.h>
 

@@ -9,10 +9,8 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,
-    ext_permits_types_add,
-    ext_pool_types_add,
-    ext_worker_types_add,
+    ext_queue_types_add, ext_shared_queue_types_add, ext_permits_types_add,
+    ext_pool_types_add,  ext_worker_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -132,7 +130,8 @@ static int module_exec(PyObject *module)
         import_into(&state->getsizeof, "sys", "getsizeof") < 0 ||
         import_into(&state->shut_down, "weir._errors", "ShutDown") < 0 ||
         import_into(&state->too_large, "weir._errors", "TooLarge") < 0 ||
-        import_into(&state->stats_type, "weir._stats", "QueueStats") < 0)
+        import_into(&state->stats_type, "weir._stats", "QueueStats") < 0 ||
+        import_into(&state->shared_stats_type, "weir._stats", "SharedQueueStats") < 0)
         return -1;
     for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
         if (types_add[i] && types_add[i](module, state) < 0)

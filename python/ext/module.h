@@ -25,14 +25,20 @@
 #define STATE_OBJECTS(X)                                                                           \
     X(PyTypeObject, queue_type)                                                                    \
     X(PyTypeObject, queue_iterator_type)                                                           \
+    X(PyTypeObject, shared_queue_type)                                                             \
+    X(PyTypeObject, shared_queue_iterator_type)                                                    \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
-    X(PyObject, full)       /* queue.Full */                                                       \
-    X(PyObject, empty)      /* queue.Empty */                                                      \
-    X(PyObject, shut_down)  /* weir.ShutDown */                                                    \
-    X(PyObject, too_large)  /* weir.TooLarge */                                                    \
-    X(PyObject, stats_type) /* weir._stats.QueueStats */                                           \
-    X(PyObject, getsizeof)  /* sys.getsizeof */
+    X(PyObject, full)              /* queue.Full */                                                \
+    X(PyObject, empty)             /* queue.Empty */                                               \
+    X(PyObject, shut_down)         /* weir.ShutDown */                                             \
+    X(PyObject, too_large)         /* weir.TooLarge */                                             \
+    X(PyObject, stats_type)        /* weir._stats.QueueStats */                                    \
+    X(PyObject, shared_stats_type) /* weir._stats.SharedQueueStats */                              \
+    X(PyObject, getsizeof)         /* sys.getsizeof */                                             \
+    X(PyObject, pickle_dumps)      /* pickle.dumps */                                              \
+    X(PyObject, pickle_loads)      /* pickle.loads */                                              \
+    X(PyObject, pickle_protocol)   /* 5 */
 
 typedef struct module_state {
 #define X(type, name) type *name;
@@ -49,6 +55,7 @@ module_state *ext_state_of(PyTypeObject *type);
 int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
+int ext_shared_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 /* Weak: the module builds and loads without the files that bring them. */
 __attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
@@ -109,6 +116,14 @@ int ext_parse_timeout(PyObject *timeout, const char *name, int64_t *ret_ns);
 weir_time ext_deadline(int64_t ns);
 
 /* ---- arguments -------------------------------------------------------------------------- */
+
+/* What the queues have in common (queue.c); -1, or NULL, with an exception.  block= and timeout= as
+ * queue.Queue reads them; the others as weir.Queue describes them. */
+int ext_parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns);
+int ext_parse_overflow(PyObject *value, weir_overflow *ret);
+int ext_parse_max_age(PyObject *value, int64_t *ret_ns);
+int ext_parse_sample(PyObject *value, uint32_t *ret);
+PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS]);
 
 /* Sorts the arguments of a METH_FASTCALL | METH_KEYWORDS call into ret[], one per name, NULL for
  * those not given.  Names up to n_positional may come by position; those up to n_required must

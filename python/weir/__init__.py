@@ -14,9 +14,15 @@ from weir._admission import OnFull
 from weir._bounded import BoundedExecutor, bounded
 from weir._errors import BacklogFull, Dropped, ShutDown, TooLarge
 from weir._map import MapIterator
-from weir._stats import BoundedStats, ProcessPoolStats, QueueStats, ThreadPoolStats
+from weir._stats import (
+    BoundedStats,
+    ProcessPoolStats,
+    QueueStats,
+    SharedQueueStats,
+    ThreadPoolStats,
+)
 from weir._thread import ThreadPoolExecutor
-from weir._weir import Queue, __version__
+from weir._weir import Queue, SharedQueue, __version__
 
 if TYPE_CHECKING:
     from weir._died import RemoteError, WorkerDied, WorkerNotStarted
@@ -40,6 +46,8 @@ __all__ = [
     "Queue",
     "QueueStats",
     "RemoteError",
+    "SharedQueue",
+    "SharedQueueStats",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
