@@ -193,5 +193,7 @@ int weir__line_sleep(weir__place *place, uint32_t bell, weir_time deadline)
     weir_time slice = weir_after(place ? WEIR__SLICE : WEIR_MILLISECOND);
     int rc = weir__futex_wait(place ? &place->bell : &silent, place ? bell : 0,
                               slice < deadline ? slice : deadline, place != NULL);
-    return rc == WEIR_EINTR ? rc : WEIR_OK;
+    if (rc == WEIR_ETIMEDOUT) /* our slice ended before the one that asks the hook */
+        rc = weir__interrupted() ? WEIR_EINTR : WEIR_OK;
+    return rc;
 }

@@ -24,9 +24,9 @@
 #include "flow/shared_ring.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#define STRIDE 401 /* a sanitizer's instructions are many, and not the library's */
+#define STRIDE 1201 /* a sanitizer's instructions are many, and not the library's */
 #elif defined(__SANITIZE_THREAD__)
-#define STRIDE 1601
+#define STRIDE 12007
 #else
 #define STRIDE 41
 #endif
