@@ -198,7 +198,7 @@ static bool is_usable(Queue *self)
     if (self->generation != ext_fork_generation()) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this weir.Queue belongs to the parent process; a forked child cannot use "
-                        "it (make a new one here, or a multiprocessing.Queue before the fork)");
+                        "it (make a new one here, or a weir.SharedQueue before the fork)");
         return false;
     }
     return true;
@@ -942,8 +942,8 @@ static PyObject *Queue_reduce(Queue *self, PyObject *Py_UNUSED(ignored))
     (void)self;
     PyErr_SetString(PyExc_TypeError,
                     "a weir.Queue cannot be pickled or copied: it is shared by the threads of one "
-                    "process (between processes use weir.ProcessPoolExecutor or "
-                    "multiprocessing.Queue)");
+                    "process (between processes use weir.SharedQueue or "
+                    "weir.ProcessPoolExecutor)");
     return NULL;
 }
 
