@@ -181,12 +181,6 @@ void weir__line_ring(weir__line *line, const weir__places *bells)
         weir__futex_wake(&line->places[index].bell, 1, true);
 }
 
-void weir__line_recall(weir__line *line)
-{
-    for (size_t i = 0; i < WEIR__PLACES; i++)
-        line->places[i].called = 0;
-}
-
 int weir__line_sleep(weir__place *place, uint32_t bell, weir_time deadline)
 {
     static _Atomic uint32_t silent; /* nobody rings */

@@ -82,9 +82,6 @@ weir__place *weir__line_next(weir__line *line, enum weir__side side);
 void weir__line_call(weir__line *line, weir__place *place, weir__places *bells);
 void weir__line_ring(weir__line *line, const weir__places *bells);
 
-/* Forgets that anybody was called: who called them may not have lived to ring. */
-void weir__line_recall(weir__line *line);
-
 /* Without the lock: until called (the bell is no longer as read), the deadline, or one SLICE: 0;
  * WEIR_EINTR.  place NULL: there was none; sleeps for a moment. */
 int weir__line_sleep(weir__place *place, uint32_t bell, weir_time deadline);

@@ -2,8 +2,8 @@
  *
  * One robust lock guards everything (base/robust.h); what is inside changes by commits that a kill
  * cannot tear (flow/shared_ring.h); waiting is a line of places that can tell the dead
- * (flow/shared_line.h).  So whoever gets the lock from a dead owner finds a queue that is whole,
- * and the only thing it may lack is a wake-up: it forgets who was called, and its leave calls them.
+ * (flow/shared_line.h).  So whoever gets the lock from a dead owner finds a queue that is whole.
+ * All that may be lacking is a wake-up which the dead one owed, and waiters look for themselves.
  *
  * Settling:   every leave calls those whose turn has come, for as long as there is enough for one
  *             more.  Whatever made that possible, nobody has to remember to pass it on, not even
@@ -110,10 +110,8 @@ static int enter(weir_shared_queue *queue, weir_time deadline)
             return rc;
     }
     SET(s->held, 1);
-    if (rc == WEIR__OWNER_DIED) {
-        weir__line_recall(&s->line);
-        ADD(s->recovered, 1);
-    }
+    if (rc == WEIR__OWNER_DIED)
+        ADD(s->recovered, 1); /* that is all there is to do */
     return WEIR_OK;
 }
 
