@@ -77,7 +77,7 @@ WEIR_API void weir_buffer_free(weir_buffer *buffer);
 
 /* Puts one message: WEIR_KEPT or WEIR_DROPPED.  < 0: WEIR_EFULL (FAIL, or BLOCK with WEIR_POLL),
  * WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ETOOBIG (size > max_bytes), WEIR_EINTR, WEIR_ENOSHM (no
- * memory to hold it): the queue has not taken it.
+ * memory to hold it; DROP_OLDEST may have made room already): the queue has not taken it.
  * This call and the others with a deadline may return up to 100 ms after it, with WEIR_ETIMEDOUT,
  * when a process is stopped in the middle of one of its own. */
 WEIR_API int weir_shared_queue_put(weir_shared_queue *queue, const weir_message *message,

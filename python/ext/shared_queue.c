@@ -1,7 +1,8 @@
 /* shared_queue.c - weir.SharedQueue: a weir_shared_queue of Python objects.
  *
  * Items:      what travels is bytes.  None, bools, small ints, floats, str and bytes are written
- *             as they are; everything else is pickled.  The tag of a message says which.
+ *             as they are, and so are small tuples of them; everything else is pickled, which takes
+ *             longer than the queue.  The tag of a message says which.
  * Ownership:  the queue holds no Python object, so there is nothing for the garbage collector.
  * Waiting:    every call tries with WEIR_PROBE first, and releases the GIL for anything longer.
  * Buffers:    a get borrows the object's buffer by an atomic exchange, or makes one of its own:
@@ -23,7 +24,9 @@ typedef struct SharedQueue {
 
 /* ---- items ---------------------------------------------------------------------------------- */
 
-enum tag { PICKLE, BYTES, TEXT, INT, FLOAT, NONE, FALSE_, TRUE_ };
+enum tag { PICKLE, BYTES, TEXT, INT, FLOAT, NONE, FALSE_, TRUE_, TUPLE };
+
+#define TUPLE_MAX 192 /* bytes of a tuple that is written as it is */
 
 /* An item as a message; keeps what the message's data lies in. */
 typedef struct encoded {
@@ -31,6 +34,7 @@ typedef struct encoded {
     union {
         int64_t integer;
         double real;
+        char tuple[TUPLE_MAX];
     } small;
 } encoded;
 
@@ -45,41 +49,79 @@ static int encode_pickle(module_state *state, PyObject *item, encoded *to, weir_
     return 0;
 }
 
-/* Of exactly these types; a subclass is pickled, and stays one. */
-static int encode(module_state *state, PyObject *item, encoded *to, weir_message *message)
+/* Of exactly these types: a subclass is pickled, and stays one.  false: none of them. */
+static bool encode_scalar(PyObject *item, encoded *to, weir_message *message)
 {
     to->owner = NULL;
     if (PyBytes_CheckExact(item)) {
         to->owner = Py_NewRef(item);
         *message = (weir_message){PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item), BYTES};
-        return 0;
+        return true;
     }
     if (PyLong_CheckExact(item)) {
         int overflow;
         to->small.integer = PyLong_AsLongLongAndOverflow(item, &overflow);
-        *message = (weir_message){&to->small, sizeof to->small, INT};
-        return overflow ? encode_pickle(state, item, to, message) : 0;
+        *message = (weir_message){&to->small, sizeof to->small.integer, INT};
+        return !overflow;
     }
     if (PyUnicode_CheckExact(item)) {
         Py_ssize_t size;
         const char *text = PyUnicode_AsUTF8AndSize(item, &size);
-        if (text) {
-            to->owner = Py_NewRef(item);
-            *message = (weir_message){text, (size_t)size, TEXT};
-            return 0;
+        if (!text) {
+            PyErr_Clear(); /* lone surrogates: pickle can */
+            return false;
         }
-        PyErr_Clear(); /* lone surrogates: pickle can */
-    } else if (PyFloat_CheckExact(item)) {
-        to->small.real = PyFloat_AS_DOUBLE(item);
-        *message = (weir_message){&to->small, sizeof to->small, FLOAT};
-        return 0;
-    } else if (item == Py_None || PyBool_Check(item)) {
-        *message = (weir_message){NULL, 0,
-                                  item == Py_None   ? NONE
-                                  : item == Py_True ? TRUE_
-                                                    : FALSE_};
-        return 0;
+        to->owner = Py_NewRef(item);
+        *message = (weir_message){text, (size_t)size, TEXT};
+        return true;
     }
+    if (PyFloat_CheckExact(item)) {
+        to->small.real = PyFloat_AS_DOUBLE(item);
+        *message = (weir_message){&to->small, sizeof to->small.real, FLOAT};
+        return true;
+    }
+    enum tag tag = item == Py_None ? NONE : item == Py_True ? TRUE_ : FALSE_;
+    *message = (weir_message){NULL, 0, tag};
+    return tag != FALSE_ || item == Py_False;
+}
+
+/* ---- small tuples: for each element a tag, a size and as many bytes ---- */
+
+static bool add_element(char *to, size_t *used, enum tag tag, const void *data, size_t size)
+{
+    if (size > UINT8_MAX || *used + 2 + size > TUPLE_MAX)
+        return false;
+    to[(*used)++] = (char)tag;
+    to[(*used)++] = (char)size;
+    if (size)
+        memcpy(to + *used, data, size);
+    *used += size;
+    return true;
+}
+
+/* false: to be pickled. */
+static bool encode_tuple(PyObject *tuple, encoded *to, weir_message *message)
+{
+    size_t used = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
+        encoded element;
+        weir_message m;
+        if (!encode_scalar(PyTuple_GET_ITEM(tuple, i), &element, &m))
+            return false;
+        bool fits = add_element(to->small.tuple, &used, (enum tag)m.tag, m.data, m.size);
+        Py_XDECREF(element.owner);
+        if (!fits)
+            return false;
+    }
+    *message = (weir_message){to->small.tuple, used, TUPLE};
+    return true;
+}
+
+static int encode(module_state *state, PyObject *item, encoded *to, weir_message *message)
+{
+    if (encode_scalar(item, to, message) ||
+        (PyTuple_CheckExact(item) && encode_tuple(item, to, message)))
+        return 0;
     return encode_pickle(state, item, to, message);
 }
 
@@ -98,13 +140,20 @@ static PyObject *decode_pickle(module_state *state, const weir_message *message)
     return item;
 }
 
-static PyObject *decode(module_state *state, const weir_message *message)
+static PyObject *raise_strange(const weir_message *message)
+{
+    return PyErr_Format(PyExc_ValueError,
+                        "the queue gave a message with tag %u and %zu bytes, which no "
+                        "weir.SharedQueue has put: what else writes into it?",
+                        message->tag, message->size);
+}
+
+static PyObject *decode_scalar(const weir_message *message)
 {
     int64_t integer;
     double real;
     Py_ssize_t size = (Py_ssize_t)message->size;
-    switch ((enum tag)message->tag) {
-    case PICKLE: return decode_pickle(state, message);
+    switch (message->tag) {
     case BYTES: return PyBytes_FromStringAndSize(message->data, size);
     case TEXT: return PyUnicode_DecodeUTF8(message->data, size, NULL);
     case INT:
@@ -121,11 +170,47 @@ static PyObject *decode(module_state *state, const weir_message *message)
     case FALSE_: Py_RETURN_FALSE;
     case TRUE_: Py_RETURN_TRUE;
     }
-    PyErr_Format(PyExc_ValueError,
-                 "the queue gave a message with tag %u and %zd bytes, which no weir.SharedQueue "
-                 "has put: what else writes into it?",
-                 message->tag, size);
-    return NULL;
+    return raise_strange(message);
+}
+
+/* The element at *at, which moves behind it; false: there is none. */
+static bool next_element(const weir_message *tuple, size_t *at, weir_message *ret)
+{
+    const unsigned char *data = tuple->data;
+    if (tuple->size - *at < 2 || tuple->size - *at - 2 < data[*at + 1])
+        return false;
+    *ret = (weir_message){data + *at + 2, data[*at + 1], data[*at]};
+    *at += 2 + ret->size;
+    return true;
+}
+
+static PyObject *decode_tuple(const weir_message *message)
+{
+    weir_message element;
+    Py_ssize_t n = 0;
+    size_t at = 0;
+    while (next_element(message, &at, &element))
+        n++;
+    if (at != message->size)
+        return raise_strange(message);
+    PyObject *tuple = PyTuple_New(n);
+    at = 0;
+    for (Py_ssize_t i = 0; tuple && i < n; i++) {
+        next_element(message, &at, &element);
+        PyObject *item = decode_scalar(&element);
+        if (item)
+            PyTuple_SET_ITEM(tuple, i, item);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *decode(module_state *state, const weir_message *message)
+{
+    return message->tag == PICKLE  ? decode_pickle(state, message)
+           : message->tag == TUPLE ? decode_tuple(message)
+                                   : decode_scalar(message);
 }
 
 /* ---- buffers -------------------------------------------------------------------------------- */
@@ -197,11 +282,23 @@ static PyObject *raise_put(SharedQueue *self, int rc, size_t size)
     }
 }
 
+#define LONG (UINT64_C(256) << 10) /* bytes; copying more takes longer than releasing the GIL */
+
+static bool is_long(const weir_message *messages, size_t n)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += messages[i].size;
+    return bytes > LONG;
+}
+
 /* How many of the messages were taken; *ret_error says why no more (0: all). */
 static size_t put_messages(SharedQueue *self, const weir_message *messages, size_t n,
                            weir_time deadline, int *ret_error)
 {
-    int64_t put = weir_shared_queue_put_many(self->queue, messages, n, WEIR_PROBE);
+    int64_t put = 0;
+    if (!is_long(messages, n))
+        put = weir_shared_queue_put_many(self->queue, messages, n, WEIR_PROBE);
     size_t done = put > 0 ? (size_t)put : 0;
     *ret_error = 0;
     if (done == n)
@@ -223,7 +320,7 @@ static PyObject *put(SharedQueue *self, PyObject *item, int64_t timeout_ns)
     if (encode(self->state, item, &e, &message) < 0)
         return NULL;
     int error = 0;
-    if (weir_shared_queue_put(self->queue, &message, WEIR_PROBE) < 0)
+    if (is_long(&message, 1) || weir_shared_queue_put(self->queue, &message, WEIR_PROBE) < 0)
         put_messages(self, &message, 1, ext_deadline(timeout_ns), &error);
     Py_XDECREF(e.owner);
     if (error)
@@ -922,8 +1019,9 @@ PyDoc_STRVAR(
     "A bounded first-in first-out queue for the threads of many processes.\n\n"
     "maxsize    the most items inside, 1 to 2**31 - 1\n"
     "max_bytes  the most bytes inside, 1 to 2**46: of the items as messages (the pickle; a str in\n"
-    "           UTF-8; 8 for an int or float; 0 for None).  None: 64 MiB, or maxsize KiB if that is\n"
-    "           more.  Memory is taken for what is inside (and up to 4 MiB beside), not for this bound\n"
+    "           UTF-8; 8 for an int or float; 0 for None; 2 more for each in a tuple).  None: 64 MiB,\n"
+    "           or maxsize KiB if that is more.  Memory is taken for what is inside (and up to 4 MiB\n"
+    "           beside), not for this bound\n"
     "overflow   what put() does when an item does not fit: \"block\" (wait), \"fail\" (raise Full at\n"
     "           once), \"drop_newest\" (drop it), \"drop_oldest\" (drop from the front until it fits),\n"
     "           \"sample\" (above 80 % of a bound keep 1 of `sample` items, and drop the newest when\n"
@@ -932,8 +1030,8 @@ PyDoc_STRVAR(
     "name       for people who look at it\n\n"
     "A child process has it by fork, or as an argument of multiprocessing.Process or in the initargs\n"
     "of weir.ProcessPoolExecutor.  Any process may be killed at any instant: the others go on, and\n"
-    "stats() still adds up.  Items are pickled (protocol 5), except None, bool, int, float, str and\n"
-    "bytes, which need none of that.\n\n"
+    "stats() still adds up.  Items are pickled (protocol 5), except None, bool, int, float, str, bytes\n"
+    "and small tuples of them, which need none of that.\n\n"
     "Drops are counted by reason for all processes together.  There is no on_drop: what is dropped are\n"
     "bytes in shared memory, and whichever process made room for a newer item may not even be able to\n"
     "import what they were pickled from.\n\n"

@@ -75,7 +75,10 @@ def explode() -> None:
 ITEMS: list[Any] = [
     None, True, False, 0, -1, 2**63 - 1, -(2**63), 2**63, -(2**63) - 1, 1.5, float("inf"),
     "", "héé\0", "\ud800", "x" * 100_000, b"", b"\0abc", b"z" * 300_000, bytearray(b"ab"),
-    (), (1, "a"), [1, [2]], {"a": {1, 2}}, Text("mine"), ValueError("x"), range(10), complex(1, 2),
+    (), (1, "a"), (None, True, False, -1, 2.5, "é", b"\0", ""), (1, (2, ())), ("x" * 255,),
+    ("x" * 189,), ("x" * 190,), ("a" * 80, "b" * 80, "c" * 80), (2**64, 1), ("\ud800",),
+    tuple(range(18)), tuple(range(19)), tuple(range(20)), (None,) * 96, (None,) * 97,
+    [1, [2]], {"a": {1, 2}}, Text("mine"), ValueError("x"), range(10), complex(1, 2),
 ]  # fmt: skip
 
 

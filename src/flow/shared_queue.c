@@ -404,14 +404,12 @@ int64_t weir_shared_queue_put_many(weir_shared_queue *queue, const weir_message 
 #define ALIGN 16u /* of received messages, from the buffer's beginning */
 
 /* What a call has got: messages[].data are offsets into the buffer until it returns. */
-typedef struct catch
-{
+typedef struct batch {
     weir_message *messages;
     size_t max, got;
     weir_buffer *buffer;
     size_t used; /* bytes */
-}
-catch;
+} batch;
 
 static size_t aligned(size_t size)
 {
@@ -419,12 +417,12 @@ static size_t aligned(size_t size)
 }
 
 /* What one section takes: how many of `most`, and how large the buffer has to be. */
-static size_t measure(const weir__change *change, const catch *c, size_t most, size_t *ret_capacity)
+static size_t measure(const weir__change *change, const batch *b, size_t most, size_t *ret_capacity)
 {
-    size_t n = 0, used = c->used;
+    size_t n = 0, used = b->used;
     for (uint64_t at = change->now.head; n < most && n < SECTION; n++) {
         size_t end = used + aligned(weir__change_peek(change, at, &at)->size);
-        if (n > 0 && end - c->used > LONG)
+        if (n > 0 && end - b->used > LONG)
             break;
         used = end;
     }
@@ -432,15 +430,15 @@ static size_t measure(const weir__change *change, const catch *c, size_t most, s
     return n;
 }
 
-static void take(weir__change *change, catch *c, size_t n)
+static void take(weir__change *change, batch *b, size_t n)
 {
     while (n-- > 0) {
         uint64_t next;
         const weir__record *record = weir__change_peek(change, change->now.head, &next);
-        weir_message *message = &c->messages[c->got++];
-        *message = (weir_message){(void *)(uintptr_t)c->used, record->size, record->tag};
-        weir__change_pop(change, (char *)c->buffer->data + c->used, -1);
-        c->used += aligned(message->size);
+        weir_message *message = &b->messages[b->got++];
+        *message = (weir_message){(void *)(uintptr_t)b->used, record->size, record->tag};
+        weir__change_pop(change, (char *)b->buffer->data + b->used, -1);
+        b->used += aligned(message->size);
     }
 }
 
@@ -479,18 +477,18 @@ static int grow(weir_buffer *buffer, size_t capacity)
 }
 
 /* Entered; entered when it returns 0.  Lets go of the lock while the buffer grows. */
-static int leave_and_grow(weir_shared_queue *queue, wait *w, const weir__tide *now, catch *c,
+static int leave_and_grow(weir_shared_queue *queue, wait *w, const weir__tide *now, batch *b,
                           size_t capacity)
 {
     if (w->place)
         w->place->called = weir_now(); /* we are on our way */
     leave(queue, now);
-    int rc = grow(c->buffer, capacity);
+    int rc = grow(b->buffer, capacity);
     return enter_again(queue, w, rc);
 }
 
 /* Gets what is there in one section, at least one.  The buffer keeps what is in it. */
-static int get(weir_shared_queue *queue, catch *c, weir_time deadline)
+static int get(weir_shared_queue *queue, batch *b, weir_time deadline)
 {
     shared *s = queue->shared;
     wait w = {.side = WEIR__GETTERS, .deadline = deadline};
@@ -501,18 +499,18 @@ static int get(weir_shared_queue *queue, catch *c, weir_time deadline)
         drop_expired(queue, &change);
         size_t most = share(s, &change.now, &w), capacity = 0, n = 0;
         if (most > 0) {
-            if (most > c->max - c->got)
-                most = c->max - c->got;
-            n = measure(&change, c, most, &capacity);
-            if (capacity <= c->buffer->capacity)
-                take(&change, c, n);
+            if (most > b->max - b->got)
+                most = b->max - b->got;
+            n = measure(&change, b, most, &capacity);
+            if (capacity <= b->buffer->capacity)
+                take(&change, b, n);
         }
         if (change.popped) {
             weir__change_commit(&change);
             update_marks(queue, &change.now);
         }
-        if (n > 0 && capacity > c->buffer->capacity) {
-            rc = leave_and_grow(queue, &w, &change.now, c, capacity);
+        if (n > 0 && capacity > b->buffer->capacity) {
+            rc = leave_and_grow(queue, &w, &change.now, b, capacity);
             continue;
         }
         bool over = GET(s->closed) && change.now.depth == 0;
@@ -530,42 +528,42 @@ static int get(weir_shared_queue *queue, catch *c, weir_time deadline)
     return rc;
 }
 
-static void locate_messages(catch *c)
+static void locate_messages(batch *b)
 {
-    for (size_t i = 0; i < c->got; i++)
-        c->messages[i].data = (char *)c->buffer->data + (uintptr_t)c->messages[i].data;
+    for (size_t i = 0; i < b->got; i++)
+        b->messages[i].data = (char *)b->buffer->data + (uintptr_t)b->messages[i].data;
 }
 
 int weir_shared_queue_get(weir_shared_queue *queue, weir_message *ret_message, weir_buffer *buffer,
                           weir_time deadline)
 {
-    catch c = {ret_message, 1, 0, buffer, 0};
-    int rc = get(queue, &c, deadline);
-    locate_messages(&c);
+    batch b = {ret_message, 1, 0, buffer, 0};
+    int rc = get(queue, &b, deadline);
+    locate_messages(&b);
     return rc;
 }
 
 int64_t weir_shared_queue_get_many(weir_shared_queue *queue, weir_message *ret_messages, size_t max,
                                    weir_buffer *buffer, weir_time deadline, int64_t linger_ns)
 {
-    catch c = {ret_messages, max, 0, buffer, 0};
+    batch b = {ret_messages, max, 0, buffer, 0};
     if (max == 0)
         return WEIR_EINVAL;
-    int rc = get(queue, &c, deadline);
+    int rc = get(queue, &b, deadline);
     if (rc < 0)
         return rc;
     /* How it ends does not matter: there is a batch.  Without lingering, only what more sections
      * find there. */
     weir_time until = weir_after(linger_ns);
-    for (size_t before = 0; rc == WEIR_OK && c.got < max;) {
-        bool cut = c.got - before == SECTION || c.used >= LONG;
+    for (size_t before = 0; rc == WEIR_OK && b.got < max;) {
+        bool cut = b.got - before == SECTION || b.used >= LONG;
         if (linger_ns <= 0 && !cut)
             break;
-        before = c.got;
-        rc = get(queue, &c, linger_ns > 0 ? until : WEIR_POLL);
+        before = b.got;
+        rc = get(queue, &b, linger_ns > 0 ? until : WEIR_POLL);
     }
-    locate_messages(&c);
-    return (int64_t)c.got;
+    locate_messages(&b);
+    return (int64_t)b.got;
 }
 
 void weir_buffer_free(weir_buffer *buffer)
