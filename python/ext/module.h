@@ -115,6 +115,26 @@ int ext_parse_timeout(PyObject *timeout, const char *name, int64_t *ret_ns);
 /* When a wait of ns from now ends: WEIR_POLL for 0, WEIR_FOREVER for EXT_FOREVER_NS. */
 weir_time ext_deadline(int64_t ns);
 
+/* ---- item.c ----------------------------------------------------------------------------- */
+
+#define EXT_TUPLE_MAX 192 /* bytes of a tuple that is not pickled */
+
+/* What the data of an item's message lies in. */
+typedef struct ext_item {
+    PyObject *owner; /* a reference, or NULL */
+    union {
+        int64_t integer;
+        double real;
+        char tuple[EXT_TUPLE_MAX];
+    } small;
+} ext_item;
+
+/* Writes an object; the message is good until to->owner is let go.  -1 with an exception. */
+int ext_item_encode(module_state *state, PyObject *object, ext_item *to, weir_message *message);
+
+/* A new reference; NULL with what unpickling raised. */
+PyObject *ext_item_decode(module_state *state, const weir_message *message);
+
 /* ---- arguments -------------------------------------------------------------------------- */
 
 /* What the queues have in common (queue.c); -1, or NULL, with an exception.  block= and timeout= as

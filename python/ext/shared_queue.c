@@ -1,8 +1,6 @@
 /* shared_queue.c - weir.SharedQueue: a weir_shared_queue of Python objects.
  *
- * Items:      what travels is bytes.  None, bools, small ints, floats, str and bytes are written
- *             as they are, and so are small tuples of them; everything else is pickled, which takes
- *             longer than the queue.  The tag of a message says which.
+ * Items:      what travels is bytes; item.c makes them.
  * Ownership:  the queue holds no Python object, so there is nothing for the garbage collector.
  * Waiting:    every call tries with WEIR_PROBE first, and releases the GIL for anything longer.
  * Buffers:    a get borrows the object's buffer by an atomic exchange, or makes one of its own:
@@ -21,197 +19,6 @@ typedef struct SharedQueue {
     PyObject *name;           /* NULL: none */
     _Atomic(void *) buffer;   /* of struct kept; NULL: in use, or none */
 } SharedQueue;
-
-/* ---- items ---------------------------------------------------------------------------------- */
-
-enum tag { PICKLE, BYTES, TEXT, INT, FLOAT, NONE, FALSE_, TRUE_, TUPLE };
-
-#define TUPLE_MAX 192 /* bytes of a tuple that is written as it is */
-
-/* An item as a message; keeps what the message's data lies in. */
-typedef struct encoded {
-    PyObject *owner;
-    union {
-        int64_t integer;
-        double real;
-        char tuple[TUPLE_MAX];
-    } small;
-} encoded;
-
-static int encode_pickle(module_state *state, PyObject *item, encoded *to, weir_message *message)
-{
-    PyObject *args[] = {item, state->pickle_protocol};
-    to->owner = PyObject_Vectorcall(state->pickle_dumps, args, 2, NULL);
-    if (!to->owner)
-        return -1;
-    *message =
-        (weir_message){PyBytes_AS_STRING(to->owner), (size_t)PyBytes_GET_SIZE(to->owner), PICKLE};
-    return 0;
-}
-
-/* Of exactly these types: a subclass is pickled, and stays one.  false: none of them. */
-static bool encode_scalar(PyObject *item, encoded *to, weir_message *message)
-{
-    to->owner = NULL;
-    if (PyBytes_CheckExact(item)) {
-        to->owner = Py_NewRef(item);
-        *message = (weir_message){PyBytes_AS_STRING(item), (size_t)PyBytes_GET_SIZE(item), BYTES};
-        return true;
-    }
-    if (PyLong_CheckExact(item)) {
-        int overflow;
-        to->small.integer = PyLong_AsLongLongAndOverflow(item, &overflow);
-        *message = (weir_message){&to->small, sizeof to->small.integer, INT};
-        return !overflow;
-    }
-    if (PyUnicode_CheckExact(item)) {
-        Py_ssize_t size;
-        const char *text = PyUnicode_AsUTF8AndSize(item, &size);
-        if (!text) {
-            PyErr_Clear(); /* lone surrogates: pickle can */
-            return false;
-        }
-        to->owner = Py_NewRef(item);
-        *message = (weir_message){text, (size_t)size, TEXT};
-        return true;
-    }
-    if (PyFloat_CheckExact(item)) {
-        to->small.real = PyFloat_AS_DOUBLE(item);
-        *message = (weir_message){&to->small, sizeof to->small.real, FLOAT};
-        return true;
-    }
-    enum tag tag = item == Py_None ? NONE : item == Py_True ? TRUE_ : FALSE_;
-    *message = (weir_message){NULL, 0, tag};
-    return tag != FALSE_ || item == Py_False;
-}
-
-/* ---- small tuples: for each element a tag, a size and as many bytes ---- */
-
-static bool add_element(char *to, size_t *used, enum tag tag, const void *data, size_t size)
-{
-    if (size > UINT8_MAX || *used + 2 + size > TUPLE_MAX)
-        return false;
-    to[(*used)++] = (char)tag;
-    to[(*used)++] = (char)size;
-    if (size)
-        memcpy(to + *used, data, size);
-    *used += size;
-    return true;
-}
-
-/* false: to be pickled. */
-static bool encode_tuple(PyObject *tuple, encoded *to, weir_message *message)
-{
-    size_t used = 0;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
-        encoded element;
-        weir_message m;
-        if (!encode_scalar(PyTuple_GET_ITEM(tuple, i), &element, &m))
-            return false;
-        bool fits = add_element(to->small.tuple, &used, (enum tag)m.tag, m.data, m.size);
-        Py_XDECREF(element.owner);
-        if (!fits)
-            return false;
-    }
-    *message = (weir_message){to->small.tuple, used, TUPLE};
-    return true;
-}
-
-static int encode(module_state *state, PyObject *item, encoded *to, weir_message *message)
-{
-    if (encode_scalar(item, to, message) ||
-        (PyTuple_CheckExact(item) && encode_tuple(item, to, message)))
-        return 0;
-    return encode_pickle(state, item, to, message);
-}
-
-#define COPY_MAX 512 /* bytes; a small pickle is copied sooner than a memoryview is made */
-
-static PyObject *decode_pickle(module_state *state, const weir_message *message)
-{
-    char *data = (char *)message->data;
-    Py_ssize_t size = (Py_ssize_t)message->size;
-    PyObject *pickled = size <= COPY_MAX ? PyBytes_FromStringAndSize(data, size)
-                                         : PyMemoryView_FromMemory(data, size, PyBUF_READ);
-    if (!pickled)
-        return NULL;
-    PyObject *item = PyObject_CallOneArg(state->pickle_loads, pickled);
-    Py_DECREF(pickled);
-    return item;
-}
-
-static PyObject *raise_strange(const weir_message *message)
-{
-    return PyErr_Format(PyExc_ValueError,
-                        "the queue gave a message with tag %u and %zu bytes, which no "
-                        "weir.SharedQueue has put: what else writes into it?",
-                        message->tag, message->size);
-}
-
-static PyObject *decode_scalar(const weir_message *message)
-{
-    int64_t integer;
-    double real;
-    Py_ssize_t size = (Py_ssize_t)message->size;
-    switch (message->tag) {
-    case BYTES: return PyBytes_FromStringAndSize(message->data, size);
-    case TEXT: return PyUnicode_DecodeUTF8(message->data, size, NULL);
-    case INT:
-        if (size != sizeof integer)
-            break;
-        memcpy(&integer, message->data, sizeof integer);
-        return PyLong_FromLongLong(integer);
-    case FLOAT:
-        if (size != sizeof real)
-            break;
-        memcpy(&real, message->data, sizeof real);
-        return PyFloat_FromDouble(real);
-    case NONE: Py_RETURN_NONE;
-    case FALSE_: Py_RETURN_FALSE;
-    case TRUE_: Py_RETURN_TRUE;
-    }
-    return raise_strange(message);
-}
-
-/* The element at *at, which moves behind it; false: there is none. */
-static bool next_element(const weir_message *tuple, size_t *at, weir_message *ret)
-{
-    const unsigned char *data = tuple->data;
-    if (tuple->size - *at < 2 || tuple->size - *at - 2 < data[*at + 1])
-        return false;
-    *ret = (weir_message){data + *at + 2, data[*at + 1], data[*at]};
-    *at += 2 + ret->size;
-    return true;
-}
-
-static PyObject *decode_tuple(const weir_message *message)
-{
-    weir_message element;
-    Py_ssize_t n = 0;
-    size_t at = 0;
-    while (next_element(message, &at, &element))
-        n++;
-    if (at != message->size)
-        return raise_strange(message);
-    PyObject *tuple = PyTuple_New(n);
-    at = 0;
-    for (Py_ssize_t i = 0; tuple && i < n; i++) {
-        next_element(message, &at, &element);
-        PyObject *item = decode_scalar(&element);
-        if (item)
-            PyTuple_SET_ITEM(tuple, i, item);
-        else
-            Py_CLEAR(tuple);
-    }
-    return tuple;
-}
-
-static PyObject *decode(module_state *state, const weir_message *message)
-{
-    return message->tag == PICKLE  ? decode_pickle(state, message)
-           : message->tag == TUPLE ? decode_tuple(message)
-                                   : decode_scalar(message);
-}
 
 /* ---- buffers -------------------------------------------------------------------------------- */
 
@@ -315,9 +122,9 @@ static size_t put_messages(SharedQueue *self, const weir_message *messages, size
 
 static PyObject *put(SharedQueue *self, PyObject *item, int64_t timeout_ns)
 {
-    encoded e;
+    ext_item e;
     weir_message message;
-    if (encode(self->state, item, &e, &message) < 0)
+    if (ext_item_encode(self->state, item, &e, &message) < 0)
         return NULL;
     int error = 0;
     if (is_long(&message, 1) || weir_shared_queue_put(self->queue, &message, WEIR_PROBE) < 0)
@@ -365,7 +172,7 @@ static PyObject *SharedQueue_put_nowait(SharedQueue *self, PyObject *item)
 #define CHUNK 128
 
 typedef struct chunk {
-    encoded encoded[CHUNK];
+    ext_item items[CHUNK];
     weir_message messages[CHUNK];
     size_t n;
 } chunk;
@@ -385,7 +192,8 @@ static int fill(SharedQueue *self, source *from, chunk *into)
         PyObject *item = PyIter_Next(from->iterator);
         if (!item)
             return PyErr_Occurred() ? -1 : 0;
-        int rc = encode(self->state, item, &into->encoded[into->n], &into->messages[into->n]);
+        int rc =
+            ext_item_encode(self->state, item, &into->items[into->n], &into->messages[into->n]);
         Py_DECREF(item);
         if (rc < 0)
             return -1;
@@ -397,7 +205,7 @@ static int fill(SharedQueue *self, source *from, chunk *into)
 static void empty_chunk(chunk *c)
 {
     for (size_t i = 0; i < c->n; i++)
-        Py_XDECREF(c->encoded[i].owner);
+        Py_XDECREF(c->items[i].owner);
 }
 
 /* A signal handler's exception that is set already comes before the source's. */
@@ -503,7 +311,7 @@ static PyObject *get(SharedQueue *self, int64_t timeout_ns, int *ret_error)
     if (!mine)
         return PyErr_NoMemory();
     int64_t n = receive(self, &message, 1, &mine->buffer, timeout_ns, 0);
-    PyObject *item = n > 0 ? decode(self->state, &message) : NULL;
+    PyObject *item = n > 0 ? ext_item_decode(self->state, &message) : NULL;
     if (n < 0)
         *ret_error = (int)n;
     return_buffer(self, mine);
@@ -567,7 +375,7 @@ static PyObject *decode_many(SharedQueue *self, const weir_message *messages, Py
         return NULL;
     Py_ssize_t good = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = decode(self->state, &messages[i]);
+        PyObject *item = ext_item_decode(self->state, &messages[i]);
         if (item)
             PyList_SET_ITEM(list, good++, item);
         else if (!type)
