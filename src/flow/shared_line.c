@@ -143,10 +143,14 @@ weir__load weir__line_called(weir__line *line, enum weir__side side)
     weir_time now = 0;
     for (size_t index; draw(&set, &index);) {
         const weir__place *place = &line->places[index];
-        if (place->called && !is_overdue(place, &now)) {
-            sum.items++;
-            sum.cost += place->cost;
+        if (place->called == 0)
+            continue;
+        if (is_overdue(place, &now)) {
+            is_alive(line, side, index); /* frees its place if it never comes */
+            continue;
         }
+        sum.items++;
+        sum.cost += place->cost;
     }
     return sum;
 }

@@ -129,7 +129,7 @@ static weir__load inside(const weir__tide *now)
 static void call_getters(shared *s, const weir__tide *now, weir__places *bells)
 {
     bool over = now->depth == 0 && GET(s->closed);
-    size_t called = over ? 0 : weir__line_called(&s->line, WEIR__GETTERS).items;
+    size_t called = weir__line_called(&s->line, WEIR__GETTERS).items;
     weir__place *next;
     for (; (over || called < now->depth) && (next = weir__line_next(&s->line, WEIR__GETTERS));
          called++)

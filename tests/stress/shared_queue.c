@@ -212,7 +212,9 @@ static void run_policy(weir_overflow overflow, int64_t max_age_ns)
     assert_int_equal(now.recovered, 0);
     assert_int_equal(now.accepted, the_board->accepted);
     assert_int_equal(now.delivered, the_board->received);
-    assert_int_equal(now.putters_waiting + now.getters_waiting, 0);
+    /* Who could not have the lock in time to leave its place is found out by those who go on. */
+    soon(weir_shared_queue_discard(the_queue) == 0 &&
+         look().putters_waiting + look().getters_waiting == 0);
     assert_true(now.delivered > 0);
     weir_shared_queue_destroy(the_queue);
 }
