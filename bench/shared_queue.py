@@ -75,7 +75,7 @@ def weir(case: str, effort: float) -> float:
 
     if not hasattr(weir, "SharedQueue"):
         raise harness.Missing("this weir has no SharedQueue")
-    queue = weir.SharedQueue(CAPACITY)
+    queue: weir.SharedQueue[Any] = weir.SharedQueue(CAPACITY)
     return rate(*ends(queue, case == "in batches"), effort, 400_000)
 
 

@@ -5,7 +5,8 @@
  * Deadlines:  absolute points on the monotonic clock in nanoseconds.  WEIR_POLL never waits,
  *             WEIR_FOREVER never gives up; every point between is "until then".
  * Threads:    a function may be called from any thread unless its page says otherwise.
- * Fork:       an object belongs to the process that created it; a child must not touch it.
+ * Fork:       an object belongs to the process that created it; a child must not touch it, unless
+ *             its page says otherwise.
  */
 #ifndef WEIR_BASE_H
 #define WEIR_BASE_H

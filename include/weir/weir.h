@@ -6,6 +6,7 @@
 #include <weir/pool.h>
 #include <weir/queue.h>
 #include <weir/shared.h>
+#include <weir/shared_queue.h>
 #include <weir/thread_pool.h>
 #include <weir/worker.h>
 

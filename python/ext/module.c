@@ -9,9 +9,11 @@
 
 /* The files that bring types; a row is NULL when its file is not linked in. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,  ext_permits_types_add, ext_future_types_add,
-    ext_buffer_types_add, ext_shared_types_add,  ext_thread_pool_types_add,
-    ext_pool_types_add,   ext_worker_types_add,  ext_items_add,
+    ext_queue_types_add,       ext_shared_queue_types_add,
+    ext_permits_types_add,     ext_future_types_add,
+    ext_buffer_types_add,      ext_shared_types_add,
+    ext_thread_pool_types_add, ext_pool_types_add,
+    ext_worker_types_add,      ext_items_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */

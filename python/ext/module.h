@@ -48,6 +48,8 @@ typedef char ext_lock;
 #define STATE_OBJECTS(X)                                                                           \
     X(PyTypeObject, queue_type)                                                                    \
     X(PyTypeObject, queue_iterator_type)                                                           \
+    X(PyTypeObject, shared_queue_type)                                                             \
+    X(PyTypeObject, shared_queue_iterator_type)                                                    \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, failure_type)                                                                  \
@@ -56,16 +58,19 @@ typedef char ext_lock;
     X(PyTypeObject, future_type)                                                                   \
     X(PyTypeObject, task_future_type)                                                              \
     X(PyTypeObject, thread_pool_type)                                                              \
-    X(PyObject, full)           /* queue.Full */                                                   \
-    X(PyObject, empty)          /* queue.Empty */                                                  \
-    X(PyObject, shut_down)      /* weir.ShutDown */                                                \
-    X(PyObject, too_large)      /* weir.TooLarge */                                                \
-    X(PyObject, backlog_full)   /* weir.BacklogFull */                                             \
-    X(PyObject, timeout)        /* weir._errors.Timeout */                                         \
-    X(PyObject, dropped)        /* weir.Dropped */                                                 \
-    X(PyObject, getsizeof)      /* sys.getsizeof */                                                \
-    X(PyObject, condition_type) /* threading.Condition */                                          \
-    X(PyObject, base_future)    /* concurrent.futures.Future, and what it raises */                \
+    X(PyObject, full)            /* queue.Full */                                                  \
+    X(PyObject, empty)           /* queue.Empty */                                                 \
+    X(PyObject, shut_down)       /* weir.ShutDown */                                               \
+    X(PyObject, too_large)       /* weir.TooLarge */                                               \
+    X(PyObject, backlog_full)    /* weir.BacklogFull */                                            \
+    X(PyObject, timeout)         /* weir._errors.Timeout */                                        \
+    X(PyObject, dropped)         /* weir.Dropped */                                                \
+    X(PyObject, getsizeof)       /* sys.getsizeof */                                               \
+    X(PyObject, pickle_dumps)    /* pickle.dumps */                                                \
+    X(PyObject, pickle_loads)    /* pickle.loads */                                                \
+    X(PyObject, pickle_protocol) /* 5 */                                                           \
+    X(PyObject, condition_type)  /* threading.Condition */                                         \
+    X(PyObject, base_future)     /* concurrent.futures.Future, and what it raises */               \
     X(PyObject, cancelled_error)                                                                   \
     X(PyObject, invalid_state_error)                                                               \
     X(PyObject, futures_timeout)                                                                   \
@@ -98,6 +103,7 @@ PyObject *ext_import(const char *module_name, const char *name);
 int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
+int ext_shared_queue_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);
@@ -109,7 +115,7 @@ __attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *s
 
 __attribute__((weak)) int ext_items_add(PyObject *module, module_state *state);
 
-/* items.c: a small plain value (None, a number, an ASCII str, bytes) as bytes; NULL without an
+/* batch.c: a small plain value (None, a number, an ASCII str, bytes) as bytes; NULL without an
  * exception: it is none.  And back. */
 PyObject *ext_dump_plain(PyObject *value);
 PyObject *ext_load_plain(const void *data, size_t size);
@@ -117,7 +123,7 @@ PyObject *ext_load_plain(const void *data, size_t size);
 /* The status of a reply, as weir._worker has it; one that ext_dump_plain wrote is EXT_REPLY_PLAIN. */
 enum { EXT_REPLY_RESULT = 0, EXT_REPLY_EXCEPTION, EXT_REPLY_PLAIN };
 
-/* Runs the items of the batch that the worker has taken, and replies to each: items.c.  load(view)
+/* Runs the items of the batch that the worker has taken, and replies to each: batch.c.  load(view)
  * unpickles, dump(value) and dump_error(exception) pickle.  -1: an exception that ends the worker. */
 int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObject *load,
                   PyObject *dump, PyObject *dump_error);
@@ -209,8 +215,35 @@ typedef struct ext_parts {
 
 int ext_parts_get(PyObject *data, ext_parts *parts); /* -1: an exception is set */
 void ext_parts_release(ext_parts *parts);
+/* ---- item.c ----------------------------------------------------------------------------- */
+
+#define EXT_TUPLE_MAX 192 /* bytes of a tuple that is not pickled */
+
+/* What the data of an item's message lies in. */
+typedef struct ext_item {
+    PyObject *owner; /* a reference, or NULL */
+    union {
+        int64_t integer;
+        double real;
+        char tuple[EXT_TUPLE_MAX];
+    } small;
+} ext_item;
+
+/* Writes an object; the message is good until to->owner is let go.  -1 with an exception. */
+int ext_item_encode(module_state *state, PyObject *object, ext_item *to, weir_message *message);
+
+/* A new reference; NULL with what unpickling raised. */
+PyObject *ext_item_decode(module_state *state, const weir_message *message);
 
 /* ---- arguments -------------------------------------------------------------------------- */
+
+/* What the queues have in common (queue.c); -1, or NULL, with an exception.  block= and timeout= as
+ * queue.Queue reads them; the others as weir.Queue describes them. */
+int ext_parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns);
+int ext_parse_overflow(PyObject *value, weir_overflow *ret);
+int ext_parse_max_age(PyObject *value, int64_t *ret_ns);
+int ext_parse_sample(PyObject *value, uint32_t *ret);
+PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS]);
 
 /* Sorts the arguments of a METH_FASTCALL | METH_KEYWORDS call into ret[], one per name, NULL for
  * those not given.  Names up to n_positional may come by position; those up to n_required must

@@ -198,7 +198,7 @@ static bool is_usable(Queue *self)
     if (self->generation != ext_fork_generation()) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this weir.Queue belongs to the parent process; a forked child cannot use "
-                        "it (make a new one here, or a multiprocessing.Queue before the fork)");
+                        "it (make a new one here, or a weir.SharedQueue before the fork)");
         return false;
     }
     return true;
@@ -220,8 +220,7 @@ static void end_wait(Queue *self, ext_wait *wait)
     EXT_UNLOCK(&self->lock);
 }
 
-/* Reads block= and timeout= as queue.Queue does.  -1 with an exception. */
-static int parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns)
+int ext_parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns)
 {
     if (block && block != Py_True) {
         int truth = PyObject_IsTrue(block);
@@ -364,7 +363,7 @@ static PyObject *Queue_put(Queue *self, PyObject *const *args, Py_ssize_t n_args
     PyObject *given[3];
     int64_t timeout_ns;
     if (ext_parse_args("put", names, 3, 1, args, n_args, kwnames, given) < 0 ||
-        parse_block(given[1], given[2], &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_block(given[1], given[2], &timeout_ns) < 0 || !is_usable(self))
         return NULL;
     return put(self, given[0], timeout_ns);
 }
@@ -549,7 +548,7 @@ static PyObject *Queue_get(Queue *self, PyObject *const *args, Py_ssize_t n_args
     PyObject *given[2];
     int64_t timeout_ns;
     if (ext_parse_args("get", names, 2, 0, args, n_args, kwnames, given) < 0 ||
-        parse_block(given[0], given[1], &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_block(given[0], given[1], &timeout_ns) < 0 || !is_usable(self))
         return NULL;
     int error;
     PyObject *item = get(self, timeout_ns, &error);
@@ -839,7 +838,7 @@ static PyObject *Queue_full(Queue *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(now.depth >= now.capacity || (now.max_cost && now.cost >= now.max_cost));
 }
 
-static PyObject *by_reason(const uint64_t counts[WEIR_DROP_REASONS])
+PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS])
 {
     PyObject *dict = PyDict_New();
     for (int i = 0; dict && i < WEIR_DROP_REASONS; i++) {
@@ -875,12 +874,13 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
         (unsigned long long)now.cost, "accepted", (unsigned long long)now.accepted,
         "accepted_bytes", (unsigned long long)now.accepted_cost, "delivered",
         (unsigned long long)now.delivered, "delivered_bytes",
-        (unsigned long long)now.delivered_cost, "dropped", by_reason(now.dropped), "dropped_bytes",
-        by_reason(now.dropped_cost), "refused", (unsigned long long)(now.refused - retried),
-        "put_blocked", (double)now.put_blocked_ns / 1e9, "get_blocked",
-        (double)now.get_blocked_ns / 1e9, "putters_waiting", (Py_ssize_t)now.putters_waiting,
-        "getters_waiting", (Py_ssize_t)now.getters_waiting, "peak_qsize",
-        (Py_ssize_t)now.peak_depth, "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
+        (unsigned long long)now.delivered_cost, "dropped", ext_by_reason(now.dropped),
+        "dropped_bytes", ext_by_reason(now.dropped_cost), "refused",
+        (unsigned long long)(now.refused - retried), "put_blocked",
+        (double)now.put_blocked_ns / 1e9, "get_blocked", (double)now.get_blocked_ns / 1e9,
+        "putters_waiting", (Py_ssize_t)now.putters_waiting, "getters_waiting",
+        (Py_ssize_t)now.getters_waiting, "peak_qsize", (Py_ssize_t)now.peak_depth,
+        "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
         now.above_high ? Py_True : Py_False, "is_shutdown", now.closed ? Py_True : Py_False);
     PyObject *none = fields ? PyTuple_New(0) : NULL;
     PyObject *type = none ? ext_import("weir._stats", "QueueStats") : NULL;
@@ -944,8 +944,8 @@ static PyObject *Queue_reduce(Queue *self, PyObject *Py_UNUSED(ignored))
     (void)self;
     PyErr_SetString(PyExc_TypeError,
                     "a weir.Queue cannot be pickled or copied: it is shared by the threads of one "
-                    "process (between processes use weir.ProcessPoolExecutor or "
-                    "multiprocessing.Queue)");
+                    "process (between processes use weir.SharedQueue or "
+                    "weir.ProcessPoolExecutor)");
     return NULL;
 }
 
@@ -1134,7 +1134,7 @@ static PyType_Spec iterator_spec = {
 
 /* ---- beginning ------------------------------------------------------------------------------ */
 
-static int parse_overflow(PyObject *value, weir_overflow *ret)
+int ext_parse_overflow(PyObject *value, weir_overflow *ret)
 {
     static const struct {
         const char *name;
@@ -1162,7 +1162,7 @@ static int parse_overflow(PyObject *value, weir_overflow *ret)
     return -1;
 }
 
-static int parse_max_age(PyObject *value, int64_t *ret_ns)
+int ext_parse_max_age(PyObject *value, int64_t *ret_ns)
 {
     *ret_ns = 0;
     if (!value || value == Py_None)
@@ -1178,7 +1178,7 @@ static int parse_max_age(PyObject *value, int64_t *ret_ns)
     return 0;
 }
 
-static int parse_sample(PyObject *value, uint32_t *ret)
+int ext_parse_sample(PyObject *value, uint32_t *ret)
 {
     *ret = 0;
     if (!value)
@@ -1226,9 +1226,9 @@ static int parse_options(Queue *self, const arguments *a, weir_queue_opts *opts)
     uint64_t high, low;
     if (parse_maxsize(a->maxsize, &opts->capacity) < 0 ||
         parse_bound(a->max_bytes, max_bytes_text, 0, &opts->max_cost) < 0 ||
-        parse_max_age(a->max_age, &opts->max_age_ns) < 0 ||
-        parse_overflow(a->overflow, &opts->overflow) < 0 ||
-        parse_sample(a->sample, &opts->sample_keep_one_of) < 0 ||
+        ext_parse_max_age(a->max_age, &opts->max_age_ns) < 0 ||
+        ext_parse_overflow(a->overflow, &opts->overflow) < 0 ||
+        ext_parse_sample(a->sample, &opts->sample_keep_one_of) < 0 ||
         parse_mark(a->high, "high must be an int > 0, or None, not %R", &high) < 0 ||
         parse_mark(a->low, "low must be an int > 0, or None, not %R", &low) < 0 ||
         parse_mark(a->high_bytes, "high_bytes must be an int > 0, or None, not %R",

@@ -409,6 +409,14 @@ def test_keep_newest_uses_the_last_reading_and_logs_each_drop() -> None:
     assert finished.stdout.count("s  dropped reading") == int(law[2])
 
 
+def test_killed_workers_lose_no_more_than_they_held() -> None:
+    finished = scenario("killed_workers.py", "--speed", "2")
+    killed = re.search(r"^(\d+) workers were killed", finished.stdout)
+    assert killed
+    assert int(killed[1]) > 3
+    assert "0 results are wrong" in finished.stdout
+
+
 def test_strategies_shows_three_outcomes() -> None:
     table = rows(scenario("strategies.py", "--speed", "5"))
     assert table["block"][1:3] == ["10", "0"]

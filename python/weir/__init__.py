@@ -8,7 +8,7 @@ without being counted.
 
 from __future__ import annotations
 
-from weir._weir import Queue, SharedBuffer, __version__
+from weir._weir import Queue, SharedBuffer, SharedQueue, __version__
 
 TYPE_CHECKING = False  # without importing typing, which takes a quarter of a worker's start
 if TYPE_CHECKING:
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
     from weir._shared import shared_array
-    from weir._stats import BoundedStats, ProcessPoolStats, QueueStats, ThreadPoolStats
+    from weir._stats import (
+        BoundedStats,
+        ProcessPoolStats,
+        QueueStats,
+        SharedQueueStats,
+        ThreadPoolStats,
+    )
     from weir._thread import ThreadPoolExecutor
 
     BoundedProcessPoolExecutor = ProcessPoolExecutor
@@ -42,6 +48,8 @@ __all__ = [
     "QueueStats",
     "RemoteError",
     "SharedBuffer",
+    "SharedQueue",
+    "SharedQueueStats",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
@@ -68,6 +76,7 @@ _LATER = {
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
     "QueueStats": ("weir._stats", "QueueStats"),
     "RemoteError": ("weir._died", "RemoteError"),
+    "SharedQueueStats": ("weir._stats", "SharedQueueStats"),
     "ShutDown": ("weir._errors", "ShutDown"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),

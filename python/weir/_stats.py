@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["BoundedStats", "ProcessPoolStats", "QueueStats", "ThreadPoolStats"]
+__all__ = ["BoundedStats", "ProcessPoolStats", "QueueStats", "SharedQueueStats", "ThreadPoolStats"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,35 @@ class QueueStats:
     getters_waiting: int
     peak_qsize: int
     unfinished_tasks: int  # what join() waits for
+    above_high: bool
+    is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class SharedQueueStats:
+    """One instant of a `weir.SharedQueue`, for all its processes together.
+
+    The law, in items and in bytes: `accepted == delivered + sum(dropped.values()) + qsize`.
+    """
+
+    name: str | None
+    maxsize: int
+    max_bytes: int
+    qsize: int
+    bytes: int  # of the items inside, as messages
+    accepted: int
+    accepted_bytes: int
+    delivered: int  # also to a process that was killed before its get() returned
+    delivered_bytes: int
+    dropped: Mapping[str, int]  # by reason: newest, oldest, sampled, expired, discarded
+    dropped_bytes: Mapping[str, int]
+    refused: int  # puts that ended in Full or TooLarge
+    put_blocked: float  # seconds waited, summed over the putters whose wait has ended
+    get_blocked: float
+    putters_waiting: int  # one that was killed counts until its turn comes
+    getters_waiting: int
+    peak_qsize: int
+    recovered: int  # processes killed in the middle of a call whose rest was undone
     above_high: bool
     is_shutdown: bool
 

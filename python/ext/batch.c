@@ -1,4 +1,4 @@
-/* items.c - what the items of a map() batch look like on their way to a worker and back; and the
+/* batch.c - what the items of a map() batch look like on their way to a worker and back; and the
  * iterator that hands results out.
  *
  * A payload is   fn size (u64) | pickled fn | items (u32) | arguments of each (u32) | those

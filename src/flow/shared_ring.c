@@ -1,0 +1,269 @@
+/* shared_ring.c - see shared_ring.h. */
+#include "flow/shared_ring.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/memfd.h"
+
+#define ALIGN UINT64_C(16) /* of records: their header never lies across two chunks */
+
+_Static_assert(sizeof(weir__record) == ALIGN, "a header is as long as it is aligned");
+_Static_assert(sizeof(weir__tide) == 64, "one line of cache");
+
+static uint64_t round_up(uint64_t n, uint64_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+static uint64_t footprint(uint64_t size)
+{
+    return sizeof(weir__record) + round_up(size, ALIGN);
+}
+
+uint32_t weir__ring_chunks(uint64_t capacity, uint64_t max_bytes)
+{
+    uint64_t most = max_bytes + capacity * (sizeof(weir__record) + ALIGN - 1);
+    return (uint32_t)(most / WEIR__CHUNK + 2); /* one begun at each end */
+}
+
+uint32_t weir__ring_table_size(uint32_t n_chunks)
+{
+    uint32_t size = 1;
+    while (size < n_chunks)
+        size *= 2;
+    return size;
+}
+
+void weir__ring_init(weir__ring *ring)
+{
+    for (uint32_t i = 0; i < ring->n_chunks; i++)
+        ring->stack[i] = ring->n_chunks - 1 - i; /* all bare; the first is popped first */
+}
+
+/* ---- versions ------------------------------------------------------------------------------- */
+
+/* relaxed: the lock orders writers, and look checks afterwards that it was not overtaken */
+static void load(void *to, const _Atomic uint64_t *from, size_t n)
+{
+    uint64_t words[WEIR__LOSSES_WORDS];
+    for (size_t i = 0; i < n; i++)
+        words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
+    memcpy(to, words, n * sizeof words[0]);
+}
+
+static void store(_Atomic uint64_t *to, const void *from, size_t n)
+{
+    uint64_t words[WEIR__LOSSES_WORDS];
+    memcpy(words, from, n * sizeof words[0]);
+    for (size_t i = 0; i < n; i++)
+        atomic_store_explicit(&to[i], words[i], memory_order_relaxed);
+}
+
+static void load_losses(const weir__ring_shared *shared, uint64_t commit, weir__losses *ret)
+{
+    load(ret, shared->losses[commit >> 1 & 1], WEIR__LOSSES_WORDS);
+}
+
+void weir__ring_look(const weir__ring *ring, weir__tide *ret_tide, weir__losses *ret_losses)
+{
+    const weir__ring_shared *shared = ring->shared;
+    uint64_t before, after;
+    do {
+        /* acquire: pairs with the release in commit; what it put in force is visible */
+        before = atomic_load_explicit(&shared->commit, memory_order_acquire);
+        load(ret_tide, shared->tide[before & 1], WEIR__TIDE_WORDS);
+        load_losses(shared, before, ret_losses);
+        /* pairs with the release fence in commit: had we read a word of a later version, the
+         * commit before that one would be visible here */
+        atomic_thread_fence(memory_order_acquire);
+        after = atomic_load_explicit(&shared->commit, memory_order_relaxed);
+    } while (before != after);
+}
+
+/* Chunks of the stream that have one of the file, when [head, tail) is inside. */
+static uint32_t mapped(uint64_t head, uint64_t tail)
+{
+    return (uint32_t)((tail + WEIR__CHUNK - 1) / WEIR__CHUNK - head / WEIR__CHUNK);
+}
+
+void weir__change_begin(weir__change *change, weir__ring *ring)
+{
+    uint64_t commit = atomic_load_explicit(&ring->shared->commit, memory_order_relaxed);
+    change->ring = ring;
+    load(&change->now, ring->shared->tide[commit & 1], WEIR__TIDE_WORDS);
+    change->has_losses = change->appended = change->popped = false;
+    change->bare = ring->n_chunks - change->now.spare - mapped(change->now.head, change->now.tail);
+    change->released = 0;
+}
+
+static void release_memory(weir__change *change)
+{
+    weir__ring *ring = change->ring;
+    for (uint32_t i = 0; i < change->released; i++) {
+        uint64_t chunk = ring->stack[ring->n_chunks - change->bare + i];
+        weir__memfd_release(ring->fd, ring->chunks_offset + chunk * WEIR__CHUNK, WEIR__CHUNK);
+    }
+}
+
+void weir__change_commit(weir__change *change)
+{
+    weir__ring_shared *shared = change->ring->shared;
+    uint64_t commit = atomic_load_explicit(&shared->commit, memory_order_relaxed);
+    uint64_t next = (commit & ~UINT64_C(1)) + 4 + (~commit & 1);
+    /* pairs with the acquire fence in look: whoever sees a word of this version sees that the one
+     * before it, which lay in the same place, is no longer in force */
+    atomic_thread_fence(memory_order_release);
+    store(shared->tide[next & 1], &change->now, WEIR__TIDE_WORDS);
+    if (change->has_losses) {
+        next ^= 2;
+        store(shared->losses[next >> 1 & 1], &change->losses, WEIR__LOSSES_WORDS);
+    }
+    /* release: the message, the table, the stack and the version come before, for look and for
+     * whoever finds us killed; the fence: what the next change writes comes after */
+    atomic_store_explicit(&shared->commit, next, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (change->released)
+        release_memory(change);
+}
+
+/* ---- the stream ----------------------------------------------------------------------------- */
+
+static char *locate(const weir__ring *ring, uint64_t at)
+{
+    uint64_t chunk = ring->table[at / WEIR__CHUNK & ring->table_mask];
+    return ring->chunks + chunk * WEIR__CHUNK + at % WEIR__CHUNK;
+}
+
+static size_t piece(uint64_t at, size_t size)
+{
+    uint64_t rest = WEIR__CHUNK - at % WEIR__CHUNK;
+    return size < rest ? size : (size_t)rest;
+}
+
+static void write_bytes(weir__ring *ring, uint64_t at, const char *data, size_t size)
+{
+    for (size_t n; size > 0; at += n, data += n, size -= n) {
+        n = piece(at, size);
+        memcpy(locate(ring, at), data, n);
+    }
+}
+
+static void read_bytes(const weir__ring *ring, uint64_t at, char *data, size_t size)
+{
+    for (size_t n; size > 0; at += n, data += n, size -= n) {
+        n = piece(at, size);
+        memcpy(data, locate(ring, at), n);
+    }
+}
+
+/* Gives the stream's chunks up to `tail` a place in the file. */
+static int extend(weir__change *change, uint64_t tail)
+{
+    weir__ring *ring = change->ring;
+    uint32_t spare = change->now.spare, bare = change->bare;
+    uint64_t end = (tail + WEIR__CHUNK - 1) / WEIR__CHUNK;
+    for (uint64_t v = (change->now.tail + WEIR__CHUNK - 1) / WEIR__CHUNK; v < end; v++) {
+        uint32_t chunk;
+        if (spare > 0) {
+            chunk = ring->stack[--spare];
+        } else {
+            chunk = ring->stack[ring->n_chunks - bare];
+            int rc = weir__memfd_reserve(ring->fd, ring->chunks_offset + chunk * WEIR__CHUNK,
+                                         WEIR__CHUNK);
+            if (rc < 0)
+                return rc;
+            bare--;
+        }
+        ring->table[v & ring->table_mask] = chunk;
+    }
+    change->now.spare = spare;
+    change->bare = bare;
+    return WEIR_OK;
+}
+
+int weir__change_append(weir__change *change, const weir_message *message, int64_t since)
+{
+    assert(!change->popped);
+    weir__tide *now = &change->now;
+    uint64_t tail = now->tail + footprint(message->size);
+    if (tail / WEIR__CHUNK != now->tail / WEIR__CHUNK || now->tail % WEIR__CHUNK == 0) {
+        int rc = extend(change, tail);
+        if (rc < 0)
+            return rc;
+    }
+    weir__record *record = (weir__record *)locate(change->ring, now->tail);
+    *record = (weir__record){(uint32_t)message->size, message->tag, since};
+    write_bytes(change->ring, now->tail + sizeof *record, message->data, message->size);
+    now->tail = tail;
+    now->depth++;
+    now->bytes += message->size;
+    now->accepted++;
+    now->accepted_bytes += message->size;
+    change->appended = true;
+    return WEIR_OK;
+}
+
+const weir__record *weir__change_peek(const weir__change *change, uint64_t at, uint64_t *ret_next)
+{
+    const weir__record *record = (const weir__record *)locate(change->ring, at);
+    *ret_next = at + footprint(record->size);
+    return record;
+}
+
+/* Takes the chunks of the stream before `head` out of use. */
+static void retract(weir__change *change, uint64_t head)
+{
+    weir__ring *ring = change->ring;
+    for (uint64_t v = change->now.head / WEIR__CHUNK; v < head / WEIR__CHUNK; v++) {
+        uint32_t chunk = ring->table[v & ring->table_mask];
+        if (change->now.spare < WEIR__SPARE_MAX) {
+            ring->stack[change->now.spare++] = chunk;
+        } else {
+            change->bare++;
+            change->released++;
+            ring->stack[ring->n_chunks - change->bare] = chunk;
+        }
+    }
+}
+
+static void count_drop(weir__change *change, uint64_t size, weir_drop_reason reason)
+{
+    if (!change->has_losses) {
+        uint64_t commit = atomic_load_explicit(&change->ring->shared->commit, memory_order_relaxed);
+        load_losses(change->ring->shared, commit, &change->losses);
+        change->has_losses = true;
+    }
+    change->losses.dropped[reason]++;
+    change->losses.dropped_bytes[reason] += size;
+}
+
+void weir__change_pop(weir__change *change, void *to, int reason)
+{
+    assert(!change->appended && change->now.depth > 0);
+    weir__tide *now = &change->now;
+    uint64_t next;
+    const weir__record *record = weir__change_peek(change, now->head, &next);
+    uint64_t size = record->size;
+    if (to)
+        read_bytes(change->ring, now->head + sizeof *record, to, size);
+    if (next / WEIR__CHUNK != now->head / WEIR__CHUNK)
+        retract(change, next);
+    now->head = next;
+    now->depth--;
+    now->bytes -= size;
+    if (reason >= 0) {
+        count_drop(change, size, (weir_drop_reason)reason);
+    } else {
+        now->delivered++;
+        now->delivered_bytes += size;
+    }
+    change->popped = true;
+}
+
+void weir__change_drop_new(weir__change *change, uint64_t size, weir_drop_reason reason)
+{
+    change->now.accepted++;
+    change->now.accepted_bytes += size;
+    count_drop(change, size, reason);
+}
