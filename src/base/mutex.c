@@ -1,6 +1,12 @@
 /* mutex.c - see mutex.h. */
 #include "base/mutex.h"
 
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "base/park.h"
 #include "base/spin.h"
 
@@ -16,29 +22,60 @@ static bool spin_for(weir__mutex *mutex)
     for (int look = 0; look < LOOKS; look++) {
         weir__relax(pause);
         pause = pause < LONGEST_PAUSE ? pause * 2 : LONGEST_PAUSE;
-        uint32_t state = atomic_load_explicit(&mutex->state, memory_order_relaxed);
-        if (state == WEIR__UNLOCKED &&
-            atomic_compare_exchange_strong_explicit(&mutex->state, &state, WEIR__LOCKED,
-                                                    memory_order_acquire, memory_order_relaxed))
+        if (!atomic_load_explicit(&mutex->held, memory_order_relaxed) && weir__try_lock(mutex))
             return true;
-        if (state == WEIR__CONTENDED)
+        if (atomic_load_explicit(&mutex->contended, memory_order_relaxed))
             return false; /* others have found that spinning does not help */
     }
     return false;
 }
 
+/* Lets every running thread of the process execute a full fence, this one too.  false: the kernel,
+ * or a sandbox, does not do that. */
+static bool fence_all_threads(void)
+{
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0)
+        return true;
+    return errno == EPERM && /* not asked for so far */
+           syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+           syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+}
+
+/* Without that fence an unlock may miss that somebody sleeps, who then looks again after this. */
+#define UNFENCED_SLEEP WEIR_MILLISECOND
+
+/* Sleeps while the mutex is held and contended. */
+static void sleep_for(weir__mutex *mutex, bool fenced)
+{
+    static const uint8_t held_and_contended[4] = {1, 1};
+    uint32_t word;
+    memcpy(&word, held_and_contended, sizeof(word));
+    weir__futex_sleep((_Atomic uint32_t *)(void *)mutex, word,
+                      fenced ? WEIR_FOREVER : weir_after(UNFENCED_SLEEP));
+}
+
+/* Who was woken was woken alone, so it holds the mutex as contended: others may still sleep. */
 void weir__lock_contended(weir__mutex *mutex)
 {
     if (spin_for(mutex))
         return;
-    /* From here on it is CONTENDED while we hold it: others may sleep, and who unlocks must wake
-     * one.  The kernel compares the word, so an unlock before the sleep is not missed. */
-    while (atomic_exchange_explicit(&mutex->state, WEIR__CONTENDED, memory_order_acquire) !=
-           WEIR__UNLOCKED)
-        weir__futex_sleep(&mutex->state, WEIR__CONTENDED);
+    for (bool slept = false;; slept = true) {
+        bool locked = weir__try_lock(mutex);
+        if (!locked || slept)
+            atomic_store_explicit(&mutex->contended, 1, memory_order_relaxed);
+        if (locked)
+            return;
+        bool fenced = fence_all_threads();
+        if (weir__try_lock(mutex))
+            return;
+        sleep_for(mutex, fenced);
+    }
 }
 
+/* Who has taken the mark has to wake one.  A contender that does not sleep yet makes it again: the
+ * kernel compares it. */
 void weir__wake_contender(weir__mutex *mutex)
 {
-    weir__futex_wake(&mutex->state, 1, false);
+    if (atomic_exchange_explicit(&mutex->contended, 0, memory_order_relaxed))
+        weir__futex_wake((_Atomic uint32_t *)(void *)mutex, 1, false);
 }

@@ -67,9 +67,9 @@ void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared)
     syscall(SYS_futex, word, FUTEX_WAKE | (shared ? 0 : FUTEX_PRIVATE_FLAG), n, NULL, NULL, 0);
 }
 
-void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected)
+void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected, weir_time until)
 {
-    sleep_while(word, expected, WEIR_FOREVER, false);
+    sleep_while(word, expected, until, false);
 }
 
 /* What the state lets park return; < 0: nothing yet. */
@@ -123,7 +123,7 @@ void weir__park_surely(weir__parker *parker)
     uint32_t state = atomic_load_explicit(&parker->state, memory_order_acquire);
     while (state != WOKEN)
         if (state == SLEEPING || change(parker, &state, SLEEPING)) {
-            weir__futex_sleep(&parker->state, SLEEPING);
+            weir__futex_sleep(&parker->state, SLEEPING, WEIR_FOREVER);
             state = atomic_load_explicit(&parker->state, memory_order_acquire);
         }
 }

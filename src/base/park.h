@@ -67,8 +67,8 @@ static inline void weir__parker_rearm(weir__parker *parker)
  * the wait.  Spurious returns (0) happen: recheck. */
 int weir__futex_wait(_Atomic uint32_t *word, uint32_t expected, weir_time deadline, bool shared);
 
-/* The same for a private word, without deadline and hook. */
-void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected);
+/* The same for a private word, without the hook. */
+void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected, weir_time until);
 
 /* Wakes up to n sleepers. */
 void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared);
