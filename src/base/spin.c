@@ -1,6 +1,8 @@
 /* spin.c - see spin.h. */
 #include "base/spin.h"
 
+#include <sched.h>
+
 #include "base/process.h"
 
 /* What a wake-up is taken to cost before one was seen, and in what range a measurement is believed:
@@ -62,10 +64,18 @@ static void note(weir__spin *spin, bool success)
 /* Pauses between two looks double, so that the line stays with who works on it. */
 #define LONGEST_PAUSE 64
 
+/* Relaxed: who sees a change looks again with whatever guards it. */
+static bool has_changed(_Atomic uint64_t *word, uint64_t seen)
+{
+    return atomic_load_explicit(word, memory_order_relaxed) != seen;
+}
+
 bool weir__spin_while(weir__spin *spin, _Atomic uint64_t *word, uint64_t seen, weir_time deadline)
 {
-    if (!weir__spin_is_useful() || !may_help(spin))
-        return false;
+    if (!weir__spin_is_useful() || !may_help(spin)) {
+        sched_yield();
+        return has_changed(word, seen);
+    }
     weir_time now = weir_now(), until = now + weir__wakeup_cost_ns();
     if (until > deadline)
         until = deadline;
@@ -73,7 +83,7 @@ bool weir__spin_while(weir__spin *spin, _Atomic uint64_t *word, uint64_t seen, w
         weir__relax(pause);
         if (pause < LONGEST_PAUSE)
             pause *= 2;
-        if (atomic_load_explicit(word, memory_order_relaxed) != seen) {
+        if (has_changed(word, seen)) {
             note(spin, true);
             return true;
         }

@@ -2,7 +2,9 @@
  *
  * A sleep costs a wake-up, and what that costs differs by a factor of fifty between machines: so it
  * is measured, whenever one happens (base/park.c), and nobody spins for longer than that.  Where it
- * has not helped lately it is not done; where the process may use one CPU only, never.
+ * has not helped lately it is not done; where the process may use one CPU only, never.  Instead the
+ * CPU is offered once to who shares it: often that is who is waited for, just preempted by the
+ * wake-up it has caused, and able to do a lot before it waits itself.
  */
 #ifndef WEIR_BASE_SPIN_H
 #define WEIR_BASE_SPIN_H
@@ -38,7 +40,7 @@ typedef struct weir__spin {
 } weir__spin;
 
 /* Spins until *word differs from `seen` (true), until it would have been cheaper to sleep, or the
- * deadline.  False at once where spinning does not help. */
+ * deadline.  Where spinning does not help it yields once and looks. */
 bool weir__spin_while(weir__spin *spin, _Atomic uint64_t *word, uint64_t seen, weir_time deadline);
 
 /* A wake-up has taken `ns` from the call to the woken thread. */

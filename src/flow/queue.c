@@ -108,7 +108,7 @@ struct weir_queue {
     uint64_t refused, put_blocked_ns, get_blocked_ns;
     weir__marks marks;
     weir__overflow overflow;
-    size_t insiders_waiting; /* of putters: see weir__queue_put_inside */
+    size_t insiders_waiting; /* of putters: see weir__queue_put_task */
     level item, room;
     bool told, telling;
 
@@ -217,7 +217,7 @@ typedef struct call {
 /* A thread in line. */
 typedef struct waiter {
     weir__waiter base; /* first: what the waitqs hold */
-    weir_time since;
+    weir_time since;   /* when the wait began; 0: when it joins the line */
     bool insider;
 } waiter;
 
@@ -519,7 +519,8 @@ static void serve_all(weir_queue *queue, weir__waitq *line, int result, call *c)
 static int wait_in_line(weir_queue *queue, weir__waitq *line, waiter *w, weir_time deadline,
                         call *c)
 {
-    w->since = time_of(c);
+    if (w->since == 0)
+        w->since = time_of(c);
     weir__waitq_push(line, &w->base);
     leave(queue, c);
     for (;;) {
@@ -938,39 +939,45 @@ static int put_rest(weir_queue *queue, putter *p, weir_time deadline, size_t ins
     return rc;
 }
 
-/* It did not fit: whether there is room again soon. */
-static bool room_comes_soon(weir_queue *queue, weir_time deadline, uint64_t released_then)
+/* It did not fit: whether there is room again soon.  *since: when the wait began; 0: not yet. */
+static bool room_comes_soon(weir_queue *queue, weir_time deadline, uint64_t released_then,
+                            weir_time *since)
 {
-    return deadline > WEIR_POLL && queue->overflow.when_full == WEIR__WAIT &&
-           weir__spin_while(&queue->put_spin, released(queue), released_then, deadline);
+    if (deadline <= WEIR_POLL || queue->overflow.when_full != WEIR__WAIT)
+        return false;
+    if (*since == 0)
+        *since = weir_now();
+    return weir__spin_while(&queue->put_spin, released(queue), released_then, deadline);
 }
 
 /* Puts the entry, or finds that it takes the long way to do or refuse that. */
-SHORT bool put_now(weir_queue *queue, weir__entry entry, weir_time deadline)
+SHORT bool put_now(weir_queue *queue, weir__entry entry, weir_time deadline, weir_time *since)
 {
     uint64_t released_then = 0;
     int rc;
     do
         rc = put_short(queue, entry, &released_then);
-    while (rc == MUST_WAIT && room_comes_soon(queue, deadline, released_then));
+    while (rc == MUST_WAIT && room_comes_soon(queue, deadline, released_then, since));
     return rc == WEIR_KEPT;
 }
 
 int weir_queue_put(weir_queue *queue, void *item, uint64_t cost, weir_time deadline)
 {
     weir__entry entry = {item, cost, {time_if_needed(queue)}};
-    if (put_now(queue, entry, deadline))
+    weir_time since = 0;
+    if (put_now(queue, entry, deadline, &since))
         return WEIR_KEPT;
-    putter p = {.items = &item, .costs = &cost, .n = 1};
+    putter p = {.waiter.since = since, .items = &item, .costs = &cost, .n = 1};
     return put_rest(queue, &p, deadline, 0);
 }
 
 int weir__queue_put_task(weir_queue *queue, void (*fn)(void *), void *arg, weir_time deadline,
                          size_t insiders)
 {
-    if (put_now(queue, (weir__entry){.item = arg, .fn = fn}, deadline))
+    weir_time since = 0;
+    if (put_now(queue, (weir__entry){.item = arg, .fn = fn}, deadline, &since))
         return WEIR_KEPT;
-    putter p = {.items = &arg, .fn = fn, .n = 1};
+    putter p = {.waiter.since = since, .items = &arg, .fn = fn, .n = 1};
     return put_rest(queue, &p, deadline, insiders);
 }
 
@@ -1034,21 +1041,26 @@ static int get_long(weir_queue *queue, getter *g, weir_time deadline)
     return WEIR_OK;
 }
 
-/* Nothing was there: whether something comes soon. */
-static bool item_comes_soon(weir_queue *queue, weir_time deadline, uint64_t pushed_then)
+/* Nothing was there: whether something comes soon.  *since: when the wait began; 0: not yet. */
+static bool item_comes_soon(weir_queue *queue, weir_time deadline, uint64_t pushed_then,
+                            weir_time *since)
 {
-    return deadline > WEIR_POLL &&
-           weir__spin_while(&queue->get_spin, &queue->put.pushed, pushed_then, deadline);
+    if (deadline <= WEIR_POLL)
+        return false;
+    if (*since == 0)
+        *since = weir_now();
+    return weir__spin_while(&queue->get_spin, &queue->put.pushed, pushed_then, deadline);
 }
 
 /* WEIR_OK, WEIR_EEMPTY, or LONG_WAY: finds that it takes that. */
-SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, weir_time deadline)
+SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, weir_time deadline,
+                  weir_time *since)
 {
     uint64_t pushed_then = 0;
     int rc;
     do
         rc = get_short(queue, finished, ret_entry, &pushed_then);
-    while (rc == MUST_WAIT && item_comes_soon(queue, deadline, pushed_then));
+    while (rc == MUST_WAIT && item_comes_soon(queue, deadline, pushed_then, since));
     return rc != MUST_WAIT ? rc : deadline > WEIR_POLL ? LONG_WAY : WEIR_EEMPTY;
 }
 
@@ -1056,9 +1068,11 @@ int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, 
 {
     weir__entry entry;
     size_t finished = 0;
-    int rc = get_now(queue, &finished, &entry, deadline);
+    weir_time since = 0;
+    int rc = get_now(queue, &finished, &entry, deadline, &since);
     if (rc == LONG_WAY) {
         getter g = {.items = ret_item, .costs = ret_cost, .max = 1, .enough = 1};
+        g.waiter.since = since;
         return get_long(queue, &g, deadline);
     }
     if (rc == WEIR_OK) {
@@ -1076,10 +1090,12 @@ int weir_queue_get(weir_queue *queue, void **ret_item, weir_time deadline)
 
 int weir__queue_next_task(weir_queue *queue, size_t finished, weir__entry *ret_task)
 {
-    int rc = get_now(queue, &finished, ret_task, WEIR_FOREVER);
+    weir_time since = 0;
+    int rc = get_now(queue, &finished, ret_task, WEIR_FOREVER, &since);
     if (rc != LONG_WAY)
         return rc;
     getter g = {.entry = ret_task, .max = 1, .enough = 1, .finished = finished};
+    g.waiter.since = since;
     return get_long(queue, &g, WEIR_FOREVER);
 }
 
@@ -1101,6 +1117,7 @@ int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64_t *ret_c
         return rc;
     if (g.got < max && (g.waited || linger_ns > 0)) {
         g.enough = max;
+        g.waiter.since = 0;                         /* a wait of its own */
         get_many(queue, &g, weir_after(linger_ns)); /* how the lingering ended does not matter */
     }
     return (int64_t)g.got;

@@ -801,6 +801,34 @@ static void get_many_waits_for_the_first(void **state)
     end(queue);
 }
 
+static void *puts_one_later(void *queue)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    must(weir_queue_put(queue, number(2), 0, WEIR_FOREVER) == WEIR_KEPT);
+    return NULL;
+}
+
+static void each_wait_of_a_batch_is_counted_once(void **state)
+{
+    (void)state;
+    weir_queue *queue = plain(10);
+    other getter = {.queue = queue, .deadline = WEIR_FOREVER};
+    void *items[5];
+    start_waiting_get(&getter);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    fill(queue, 1, 1);
+    finish(&getter);
+    uint64_t before = snapshot_of(queue).get_blocked_ns;
+    assert_true(before >= 20000000);
+    weir_time start = weir_now();
+    pthread_t late;
+    assert_int_equal(pthread_create(&late, NULL, puts_one_later, queue), 0);
+    assert_int_equal(weir_queue_get_many(queue, items, NULL, 5, WEIR_FOREVER, 20000000), 1);
+    assert_true(snapshot_of(queue).get_blocked_ns - before <= (uint64_t)(weir_now() - start));
+    pthread_join(late, NULL);
+    end(queue);
+}
+
 static void get_many_takes_all_that_came_with_the_first(void **state)
 {
     (void)state;
@@ -1656,6 +1684,7 @@ int main(void)
         cmocka_unit_test(put_many_stops_waiting_at_an_item_that_can_never_fit),
         cmocka_unit_test(get_many_takes_what_is_there),
         cmocka_unit_test(get_many_waits_for_the_first),
+        cmocka_unit_test(each_wait_of_a_batch_is_counted_once),
         cmocka_unit_test(get_many_takes_all_that_came_with_the_first),
         cmocka_unit_test(get_many_lingers_until_the_batch_is_full),
         cmocka_unit_test(get_many_returns_what_it_has_when_the_linger_ends),

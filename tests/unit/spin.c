@@ -21,8 +21,8 @@ static void a_process_with_one_cpu_never_spins(void **state)
         _Atomic uint64_t word = 0;
         must(!weir__spin_is_useful());
         must(!weir__spin_while(&spin, &word, 0, WEIR_FOREVER));
-        must(!weir__spin_while(&spin, &word, 1, WEIR_FOREVER)); /* it does not even look */
         must(spin.failures == 0);
+        must(weir__spin_while(&spin, &word, 1, WEIR_FOREVER)); /* it looks, after a yield */
         _exit(0);
     }
     int status;
@@ -62,11 +62,10 @@ static void where_it_helps_again_it_is_done_again(void **state)
     if (!weir__spin_is_useful())
         skip();
     spins(&spin, 1000);
-    int tries = 0, successes = 0;
-    for (; successes < 20; tries++)
-        successes += weir__spin_while(&spin, &word, 6, WEIR_FOREVER); /* it differs at once */
-    assert_in_range(tries, 20, 20 + 64 + 16 + 4);
-    assert_int_equal(spin.failures, 0);
+    int tries = 0;
+    for (; spin.failures > 0 && tries < 1000; tries++) /* it differs at once */
+        assert_true(weir__spin_while(&spin, &word, 6, WEIR_FOREVER));
+    assert_in_range(tries, 3, 64 + 16 + 4);
 }
 
 static void a_spin_ends_at_its_deadline_and_within_a_few_wake_ups(void **state)
