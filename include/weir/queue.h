@@ -10,7 +10,9 @@
  *             on_drop exactly once, on the thread whose call dropped it, before that call
  *             returns, with no lock held.
  * Order:      items leave in the order they were accepted; waiting putters and getters are
- *             served in the order they came; a later try never overtakes a waiter.
+ *             served in the order they came; a later try never overtakes a waiter.  (A call joins
+ *             the line, and counts as waiting, once it has spun without success for at most the
+ *             time that a wake-up takes.)
  */
 #ifndef WEIR_QUEUE_H
 #define WEIR_QUEUE_H

@@ -5,6 +5,9 @@
  *             only while their thread holds the GIL (is attached), also when libweir moves the item
  *             between threads that wait without it.
  * Waiting:    every call tries with WEIR_POLL first and releases the GIL only to wait (wait.c).
+ *             Those whose wait has ended take the GIL one by one on each side of the queue, if
+ *             there are many: a hundred putters that were let in at once do not stand before the
+ *             getter that is to make room for their next items.
  * Drops:      libweir reports each drop once, on the thread whose call dropped the item; the slot
  *             is emptied there and on_drop gets the item.
  * Unfinished: what join() waits for.  An item counts from before its put to task_done or its drop;
@@ -13,6 +16,7 @@
  */
 #include "module.h"
 
+#include <semaphore.h>
 #include <structmember.h>
 
 /* A thread in join(); on the heap, because a daemon thread may end in the middle of its wait. */
@@ -41,6 +45,7 @@ typedef struct Queue {
     size_t waiting;   /* calls of this queue that are without the GIL */
     uint64_t retried; /* refusals of a first try that then waited: not refusals to the caller */
     joiner *joiners;
+    sem_t put_gate, get_gate; /* see begin_wait */
     size_t capacity;
     uint64_t max_cost; /* 0: no bound */
 
@@ -204,17 +209,37 @@ static bool is_usable(Queue *self)
     return true;
 }
 
-static void begin_wait(Queue *self, ext_wait *wait)
+/* One wait of a queue's. */
+typedef struct queue_wait {
+    ext_wait wait;
+    sem_t *gate; /* NULL: none to go through */
+} queue_wait;
+
+/* As many may wait for the GIL as they please: up to here a gate costs more than it saves. */
+#define CROWD 8
+
+/* gate: where those wait for the GIL, in a crowd, who have waited for the same thing (NULL: none);
+ * one of them waits for the GIL itself.  The main thread goes past: it may have a signal to
+ * handle.  Where there is no GIL there is nothing to wait for. */
+static void begin_wait(Queue *self, queue_wait *w, sem_t *gate)
 {
     EXT_LOCK(&self->lock);
-    self->waiting++;
+    bool crowded = ++self->waiting > CROWD;
     EXT_UNLOCK(&self->lock);
-    ext_wait_begin(wait);
+#ifdef Py_GIL_DISABLED
+    crowded = false;
+#endif
+    ext_wait_begin(&w->wait);
+    w->gate = crowded && !w->wait.hooked ? gate : NULL;
 }
 
-static void end_wait(Queue *self, ext_wait *wait)
+static void end_wait(Queue *self, queue_wait *w)
 {
-    ext_wait_end(wait);
+    while (w->gate && sem_wait(w->gate) < 0) /* EINTR */
+        ;
+    ext_wait_end(&w->wait);
+    if (w->gate)
+        sem_post(w->gate);
     EXT_LOCK(&self->lock);
     self->waiting--;
     EXT_UNLOCK(&self->lock);
@@ -333,8 +358,8 @@ static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
     int rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
     if (waits_for_room(self, rc, timeout_ns)) {
         weir_time deadline = ext_deadline(timeout_ns);
-        ext_wait wait;
-        begin_wait(self, &wait);
+        queue_wait wait;
+        begin_wait(self, &wait, &self->put_gate);
         rc = weir_queue_put(self->queue, to_item(slot), cost, deadline);
         end_wait(self, &wait);
         if (rc >= 0 && PyErr_Occurred())
@@ -362,6 +387,8 @@ static PyObject *Queue_put(Queue *self, PyObject *const *args, Py_ssize_t n_args
     static const char *const names[] = {"item", "block", "timeout", NULL};
     PyObject *given[3];
     int64_t timeout_ns;
+    if (n_args == 1 && !kwnames) /* as almost always */
+        return is_usable(self) ? put(self, args[0], EXT_FOREVER_NS) : NULL;
     if (ext_parse_args("put", names, 3, 1, args, n_args, kwnames, given) < 0 ||
         ext_parse_block(given[1], given[2], &timeout_ns) < 0 || !is_usable(self))
         return NULL;
@@ -428,8 +455,8 @@ static size_t put_chunk(Queue *self, const chunk *c, int64_t timeout_ns, weir_ti
             break;
         if (*deadline == WEIR_POLL)
             *deadline = ext_deadline(timeout_ns);
-        ext_wait wait;
-        begin_wait(self, &wait);
+        queue_wait wait;
+        begin_wait(self, &wait, &self->put_gate);
         int64_t put = weir_queue_put_many(self->queue, c->items + done, c->costs + done,
                                           c->n - done, *deadline);
         end_wait(self, &wait);
@@ -519,8 +546,8 @@ static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
     int rc = weir_queue_get(self->queue, &item, WEIR_POLL);
     if (rc == WEIR_EEMPTY && timeout_ns > 0) {
         weir_time deadline = ext_deadline(timeout_ns);
-        ext_wait wait;
-        begin_wait(self, &wait);
+        queue_wait wait;
+        begin_wait(self, &wait, &self->get_gate);
         rc = weir_queue_get(self->queue, &item, deadline);
         end_wait(self, &wait);
         if (rc >= 0 && PyErr_Occurred())
@@ -542,17 +569,26 @@ PyDoc_STRVAR(
     "Raises queue.Empty (none there, or not in time), weir.ShutDown (shut down and empty),\n"
     "ValueError (negative timeout).");
 
+static PyObject *get_or_raise(Queue *self, int64_t timeout_ns)
+{
+    if (!is_usable(self))
+        return NULL;
+    int error;
+    PyObject *item = get(self, timeout_ns, &error);
+    return item ? item : raise_get(self, error);
+}
+
 static PyObject *Queue_get(Queue *self, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
     static const char *const names[] = {"block", "timeout", NULL};
     PyObject *given[2];
     int64_t timeout_ns;
+    if (n_args == 0 && !kwnames) /* as almost always */
+        return get_or_raise(self, EXT_FOREVER_NS);
     if (ext_parse_args("get", names, 2, 0, args, n_args, kwnames, given) < 0 ||
-        ext_parse_block(given[0], given[1], &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_block(given[0], given[1], &timeout_ns) < 0)
         return NULL;
-    int error;
-    PyObject *item = get(self, timeout_ns, &error);
-    return item ? item : raise_get(self, error);
+    return get_or_raise(self, timeout_ns);
 }
 
 PyDoc_STRVAR(get_nowait_doc, "get_nowait($self, /)\n--\n\n"
@@ -560,11 +596,7 @@ PyDoc_STRVAR(get_nowait_doc, "get_nowait($self, /)\n--\n\n"
 
 static PyObject *Queue_get_nowait(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
-        return NULL;
-    int error;
-    PyObject *item = get(self, 0, &error);
-    return item ? item : raise_get(self, error);
+    return get_or_raise(self, 0);
 }
 
 /* get_many never keeps room for more; a batch is then smaller than asked for. */
@@ -581,8 +613,8 @@ static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_n
             return n;
     }
     weir_time deadline = ext_deadline(timeout_ns);
-    ext_wait wait;
-    begin_wait(self, &wait);
+    queue_wait wait;
+    begin_wait(self, &wait, &self->get_gate);
     n = weir_queue_get_many(self->queue, items, NULL, max, deadline, linger_ns);
     end_wait(self, &wait);
     if (n >= 0 && PyErr_Occurred())
@@ -702,8 +734,8 @@ static int wait_joined(Queue *self, joiner *j, int64_t timeout_ns)
         return WEIR_ECLOSED;
     weir_time deadline = ext_deadline(timeout_ns);
     void *never;
-    ext_wait wait;
-    begin_wait(self, &wait);
+    queue_wait wait;
+    begin_wait(self, &wait, NULL);
     int rc = weir_queue_get(j->bell, &never, deadline);
     end_wait(self, &wait);
     unlink_joiner(self, j);
@@ -756,8 +788,8 @@ static PyObject *Queue_drain(Queue *self, PyObject *const *args, Py_ssize_t n_ar
     int rc = weir_queue_drain(self->queue, WEIR_POLL);
     if (rc == WEIR_ETIMEDOUT && timeout_ns > 0) {
         weir_time deadline = ext_deadline(timeout_ns);
-        ext_wait wait;
-        begin_wait(self, &wait);
+        queue_wait wait;
+        begin_wait(self, &wait, NULL);
         rc = weir_queue_drain(self->queue, deadline);
         end_wait(self, &wait);
     }
@@ -1270,6 +1302,8 @@ static int create(Queue *self, const arguments *a)
     self->capacity = opts.capacity;
     self->max_cost = opts.max_cost;
     self->generation = ext_fork_generation();
+    sem_init(&self->put_gate, 0, 1); /* nothing to free */
+    sem_init(&self->get_gate, 0, 1);
     opts.on_drop = on_drop;
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;

@@ -382,6 +382,65 @@ def test_a_hundred_threads_lose_nothing_and_double_nothing() -> None:
     assert q.stats().peak_qsize <= 7
 
 
+def test_a_crowd_that_waits_comes_back_in_full_with_what_it_waited_for() -> None:
+    """More than a handful take the GIL one by one; nobody is forgotten on the way."""
+    full: weir.Queue[int] = weir.Queue(5)
+    full.put_many(range(5))
+    putters = [InThread(full.put, 5 + i) for i in range(40)]
+    wait_until(lambda: full.stats().putters_waiting == 40)
+    got = full.get_many(5)
+    wait_until(lambda: sum(p.is_done for p in putters) == 5)  # and nobody calls
+    while len(got) < 45:
+        got.append(full.get(timeout=30))
+    assert sorted(got) == list(range(45))
+    assert [p.result() for p in putters] == [None] * 40
+    check_law(full)
+
+    empty: weir.Queue[int] = weir.Queue(100)
+    getters = [InThread(empty.get) for _ in range(40)]
+    late = [InThread(empty.get, timeout=0.05) for _ in range(10)]
+    for getter in late:
+        with pytest.raises(queue.Empty):
+            getter.result()
+    empty.put_many(range(30))
+    wait_until(lambda: sum(g.is_done for g in getters) == 30)
+    empty.shutdown()
+    ends = []
+    for getter in getters:
+        try:
+            ends.append(getter.result())
+        except weir.ShutDown:
+            ends.append(-1)
+    assert sorted(ends) == [-1] * 10 + list(range(30))
+    check_law(empty)
+
+
+def test_the_main_thread_handles_a_signal_while_a_crowd_waits() -> None:
+    out = output_of("""
+        import os, signal, threading, time, weir
+        q = weir.Queue(1)
+        q.put(0)
+        def handler(*_):
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGUSR1, handler)
+        for i in range(40):
+            threading.Thread(target=q.put, args=(i,), daemon=True).start()
+        def strike():
+            while q.stats().putters_waiting < 41:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        threading.Thread(target=strike, daemon=True).start()
+        try:
+            q.put("main")
+        except KeyboardInterrupt:
+            print("interrupted", q.stats().putters_waiting)
+        for i in range(41):
+            q.get(timeout=30)
+        print("all", q.qsize())
+    """)
+    assert out.split() == ["interrupted", "40", "all", "0"]
+
+
 def test_a_queue_never_holds_more_than_its_bound() -> None:
     q: weir.Queue[int] = weir.Queue(3)
     stop = threading.Event()

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 bool (*weir__alloc_fails)(void);
 
@@ -23,6 +24,13 @@ void *weir__calloc(size_t n, size_t size)
 void *weir__realloc(void *old, size_t size)
 {
     return fails() ? NULL : realloc(old, size);
+}
+
+void *weir__calloc_line(size_t size)
+{
+    size = (size + WEIR__LINE - 1) / WEIR__LINE * WEIR__LINE; /* aligned_alloc asks for that */
+    void *p = fails() ? NULL : aligned_alloc(WEIR__LINE, size);
+    return p ? memset(p, 0, size) : NULL;
 }
 
 void weir__free(void *p)

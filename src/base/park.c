@@ -7,7 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EMPTY, SLEEPING, WOKEN };
+#include "base/spin.h"
+
+enum { EMPTY, SLEEPING, HINTED, AWAY, WOKEN };
 
 #define HOOK_EVERY (50 * WEIR_MILLISECOND)
 
@@ -65,35 +67,91 @@ void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared)
     syscall(SYS_futex, word, FUTEX_WAKE | (shared ? 0 : FUTEX_PRIVATE_FLAG), n, NULL, NULL, 0);
 }
 
+void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected, weir_time until)
+{
+    sleep_while(word, expected, until, false);
+}
+
+/* What the state lets park return; < 0: nothing yet. */
+static int outcome(uint32_t state)
+{
+    return state == WOKEN ? WEIR_OK : state == HINTED ? WEIR__HINTED : -1;
+}
+
+/* acquire on success and on failure: pairs with the release in unpark and hint_at */
+static bool change(weir__parker *parker, uint32_t *from, uint32_t to)
+{
+    return atomic_compare_exchange_strong_explicit(&parker->state, from, to, memory_order_acquire,
+                                                   memory_order_acquire);
+}
+
+/* SLEEPING, but awake: asks the hook.  < 0: it ends the wait. */
+static int ask_hook(weir__parker *parker)
+{
+    uint32_t state = SLEEPING;
+    if (!hook.fn || !change(parker, &state, AWAY))
+        return 0;
+    int rc = weir__interrupted() ? WEIR_EINTR : 0;
+    state = AWAY;
+    return change(parker, &state, SLEEPING) ? rc : 0; /* unparked meanwhile: the hook came late */
+}
+
 int weir__park(weir__parker *parker, weir_time deadline)
 {
     uint32_t state = EMPTY;
-    /* acquire: pairs with the release in unpark, on success and on failure */
-    if (!atomic_compare_exchange_strong_explicit(&parker->state, &state, SLEEPING,
-                                                 memory_order_acquire, memory_order_acquire) &&
-        state == WOKEN)
-        return WEIR_OK;
+    if (!change(parker, &state, SLEEPING) && state != SLEEPING)
+        return outcome(state);
     for (;;) {
-        int rc = weir__futex_wait(&parker->state, SLEEPING, deadline, false);
-        if (atomic_load_explicit(&parker->state, memory_order_acquire) == WOKEN)
-            return WEIR_OK;
-        if (rc != 0)
-            return rc; /* still SLEEPING: a late unpark then wakes nobody, which is harmless */
+        int err = sleep_while(&parker->state, SLEEPING, weir__slice(deadline), false);
+        int rc = outcome(atomic_load_explicit(&parker->state, memory_order_acquire));
+        if (rc >= 0) {
+            if (err == 0)
+                weir__spin_note_wakeup(
+                    weir_now() - atomic_load_explicit(&parker->woken_at, memory_order_relaxed));
+            return rc;
+        }
+        /* Still SLEEPING: a late waker then wakes nobody, which is harmless. */
+        if (err == ETIMEDOUT && deadline != WEIR_FOREVER && weir_now() >= deadline)
+            return WEIR_ETIMEDOUT;
+        if ((err == ETIMEDOUT || err == EINTR) && (rc = ask_hook(parker)) < 0)
+            return rc;
     }
 }
 
 void weir__park_surely(weir__parker *parker)
 {
-    uint32_t state = EMPTY;
-    atomic_compare_exchange_strong_explicit(&parker->state, &state, SLEEPING, memory_order_acquire,
-                                            memory_order_acquire);
-    while (atomic_load_explicit(&parker->state, memory_order_acquire) != WOKEN)
-        sleep_while(&parker->state, SLEEPING, WEIR_FOREVER, false);
+    uint32_t state = atomic_load_explicit(&parker->state, memory_order_acquire);
+    while (state != WOKEN)
+        if (state == SLEEPING || change(parker, &state, SLEEPING)) {
+            weir__futex_sleep(&parker->state, SLEEPING, WEIR_FOREVER);
+            state = atomic_load_explicit(&parker->state, memory_order_acquire);
+        }
+}
+
+/* Before the change of state, while the thread cannot be gone. */
+static void stamp(weir__parker *parker, uint32_t state)
+{
+    if (state == SLEEPING)
+        atomic_store_explicit(&parker->woken_at, weir_now(), memory_order_relaxed);
 }
 
 void weir__unpark(weir__parker *parker)
 {
+    stamp(parker, atomic_load_explicit(&parker->state, memory_order_relaxed));
     /* release: publishes the waiter's result to park */
     if (atomic_exchange_explicit(&parker->state, WOKEN, memory_order_release) == SLEEPING)
         weir__futex_wake(&parker->state, 1, false);
+}
+
+weir__hint weir__hint_at(weir__parker *parker)
+{
+    uint32_t state = atomic_load_explicit(&parker->state, memory_order_relaxed);
+    while (state != AWAY && state != HINTED) {
+        stamp(parker, state);
+        /* release: what is hinted at comes before it */
+        if (atomic_compare_exchange_weak_explicit(&parker->state, &state, HINTED,
+                                                  memory_order_release, memory_order_relaxed))
+            return state == SLEEPING ? WEIR__HINT_ASLEEP : WEIR__HINT_TAKEN;
+    }
+    return state == AWAY ? WEIR__HINT_AWAY : WEIR__HINT_TAKEN;
 }

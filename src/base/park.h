@@ -1,10 +1,14 @@
-/* park.h - one thread sleeps, one other wakes it: a futex word with three states.
+/* park.h - one thread sleeps, others wake it: a futex word.
  *
  *     EMPTY --park--> SLEEPING --unpark--> WOKEN        EMPTY --unpark--> WOKEN
  *
  * No lost wake-up: unpark's exchange and park's compare-exchange order themselves on one word, so
  * either park sees WOKEN and does not sleep, or unpark sees SLEEPING and wakes.  No wake-up
- * syscall without a sleeper.  A parker serves one park/unpark pair; init makes it fresh again.
+ * syscall without a sleeper.
+ *
+ * Beside the one unpark that ends it, a wait may be hinted at: "look yourself".  EMPTY and SLEEPING
+ * become HINTED; who was hinted at looks, and rearms if it has to wait on.  A thread that is in its
+ * interruption hook is AWAY: it may be there for long, so a hint does not count on it.
  */
 #ifndef WEIR_BASE_PARK_H
 #define WEIR_BASE_PARK_H
@@ -15,29 +19,56 @@
 
 typedef struct weir__parker {
     _Atomic uint32_t state;
+    _Atomic weir_time woken_at; /* when a waker found it SLEEPING; a measurement, so relaxed */
 } weir__parker;
+
+#define WEIR__HINTED 1 /* a result of park beside WEIR_OK */
 
 static inline void weir__parker_init(weir__parker *parker)
 {
     atomic_init(&parker->state, 0);
+    atomic_init(&parker->woken_at, 0);
 }
 
-/* Sleeps until unparked (WEIR_OK: everything before the unpark is visible), the deadline
- * (WEIR_ETIMEDOUT), or a non-zero answer of the thread's interruption hook (WEIR_EINTR). */
+/* Sleeps until unparked (WEIR_OK: everything before the unpark is visible), hinted at
+ * (WEIR__HINTED, the same), the deadline (WEIR_ETIMEDOUT), or a non-zero answer of the thread's
+ * interruption hook (WEIR_EINTR). */
 int weir__park(weir__parker *parker, weir_time deadline);
 
-/* As weir__park without deadline and hook: for a wake-up that is certain and near. */
+/* Waits for the unpark without deadline and hook: it is certain and near. */
 void weir__park_surely(weir__parker *parker);
 
-/* Wakes the parked thread, or lets its park return at once.  Its exchange is the last touch of
- * the parker's memory: the woken thread may free it. */
+/* Wakes the parked thread for good, or lets its park return at once.  Its exchange is the last
+ * touch of the parker's memory: the woken thread may free it. */
 void weir__unpark(weir__parker *parker);
+
+/* What became of a hint. */
+typedef enum weir__hint {
+    WEIR__HINT_TAKEN,  /* the thread is awake, or will be: somebody sees to it */
+    WEIR__HINT_ASLEEP, /* the caller has to weir__futex_wake(&parker->state, 1, false) */
+    WEIR__HINT_AWAY,   /* it does not look before its hook has returned */
+} weir__hint;
+
+/* For who knows that the thread can neither be unparked nor leave meanwhile; the wake-up that may
+ * be owed needs no such knowledge. */
+weir__hint weir__hint_at(weir__parker *parker);
+
+/* By the thread itself, with the same knowledge: it was hinted at and parks again. */
+static inline void weir__parker_rearm(weir__parker *parker)
+{
+    atomic_store_explicit(&parker->woken_at, 0, memory_order_relaxed);
+    /* relaxed: who may touch it meanwhile is kept out by the owner's locks */
+    atomic_store_explicit(&parker->state, 0, memory_order_relaxed);
+}
 
 /* ---- futex words, private to the process or shared through a mapping ---------------------- */
 
 /* Sleeps while *word == expected.  0: woken or changed; WEIR_ETIMEDOUT; WEIR_EINTR: the hook ended
  * the wait.  Spurious returns (0) happen: recheck. */
 int weir__futex_wait(_Atomic uint32_t *word, uint32_t expected, weir_time deadline, bool shared);
+
+/* The same for a private word, without the hook. */
+void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected, weir_time until);
 
 /* Wakes up to n sleepers. */
 void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared);

@@ -21,16 +21,26 @@
 #endif
 #define WEIR_P_PIDFD 3 /* P_PIDFD, absent from older libc headers */
 
-unsigned weir__cpu_count(void)
+static unsigned cpus_of(pid_t thread)
 {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    if (sched_getaffinity(thread, sizeof set, &set) == 0) {
         int n = CPU_COUNT(&set);
         if (n > 0)
             return (unsigned)n;
     }
     long n = sysconf(_SC_NPROCESSORS_ONLN); /* more CPUs than cpu_set_t holds */
     return n > 0 ? (unsigned)n : 1;
+}
+
+unsigned weir__cpu_count(void)
+{
+    return cpus_of(0);
+}
+
+unsigned weir__main_thread_cpu_count(void)
+{
+    return cpus_of(getpid());
 }
 
 int weir__pidfd_open(pid_t pid)

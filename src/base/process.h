@@ -6,8 +6,11 @@
 
 #include <weir/base.h>
 
-/* CPUs this process may run on, >= 1. */
+/* CPUs the calling thread may run on, >= 1. */
 unsigned weir__cpu_count(void);
+
+/* The same for its main thread: what the others may use as long as nobody pins them. */
+unsigned weir__main_thread_cpu_count(void);
 
 /* A descriptor that polls readable when the process has ended; < 0: -errno. */
 int weir__pidfd_open(pid_t pid);

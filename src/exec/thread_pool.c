@@ -3,7 +3,7 @@
  * A queue of tasks with bound_in_flight does the work: its capacity is backlog + threads, what a
  * thread took counts until it is reported done, and so the queue's bound and law are the pool's:
  *     running = in flight        finished = delivered - in flight        waiting = depth
- * Ownership:  a task lives from submit to its end or drop; a refused one is freed at once.
+ * A task is its function and its argument, and lies in the queue itself.
  */
 #include <weir/thread_pool.h>
 
@@ -13,11 +13,6 @@
 #include "base/alloc.h"
 #include "base/process.h"
 #include "flow/queue.h"
-
-typedef struct task {
-    weir_task_fn *fn;
-    void *arg;
-} task;
 
 struct weir_thread_pool {
     weir_queue *queue;
@@ -32,31 +27,22 @@ struct weir_thread_pool {
 /* The pool whose thread this is. */
 static _Thread_local weir_thread_pool *own_pool;
 
-static void run(task *taken)
-{
-    task t = *taken;
-    weir__free(taken);
-    t.fn(t.arg);
-    weir_set_interrupt(NULL, NULL); /* of this task; the next one sets its own */
-}
-
 static void *work(void *arg)
 {
     weir_thread_pool *pool = own_pool = arg;
-    void *item;
-    while (weir_queue_get(pool->queue, &item, WEIR_FOREVER) == WEIR_OK) {
-        run(item);
-        weir_queue_done(pool->queue, 1, 0);
+    weir__entry task;
+    for (size_t finished = 0; weir__queue_next_task(pool->queue, finished, &task) == WEIR_OK;
+         finished = 1) {
+        task.fn(task.item);
+        weir_set_interrupt(NULL, NULL); /* of this task; the next one sets its own */
     }
     return NULL; /* closed and empty */
 }
 
-static void drop_task(void *item, weir_drop_reason reason, void *ctx)
+static void drop_task(const weir__entry *task, weir_drop_reason reason, void *ctx)
 {
     weir_thread_pool *pool = ctx;
-    task t = *(task *)item;
-    weir__free(item);
-    pool->on_drop(t.fn, t.arg, reason, pool->drop_ctx);
+    pool->on_drop(task->fn, task->item, reason, pool->drop_ctx);
 }
 
 /* ---- beginning and end ---------------------------------------------------------------------- */
@@ -68,9 +54,9 @@ static int create_queue(weir_thread_pool *pool, weir_overflow overflow)
                                                                    : WEIR_UNBOUNDED;
     opts.overflow = overflow;
     opts.bound_in_flight = true;
-    opts.on_drop = drop_task;
+    opts.on_drop = weir_drop_ignore; /* drop_task has them */
     opts.drop_ctx = pool;
-    return weir_queue_create(&pool->queue, &opts);
+    return weir__queue_create(&pool->queue, &opts, drop_task);
 }
 
 /* A thread inherits the mask of who creates it: signals are for the program's own threads. */
@@ -137,15 +123,8 @@ void weir_thread_pool_destroy(weir_thread_pool *pool)
 
 int weir_thread_pool_submit(weir_thread_pool *pool, weir_task_fn *fn, void *arg, weir_time deadline)
 {
-    task *t = weir__malloc(sizeof(*t));
-    if (!t)
-        return WEIR_ENOMEM;
-    *t = (task){fn, arg};
-    int rc = own_pool == pool ? weir__queue_put_inside(pool->queue, t, 0, deadline, pool->threads)
-                              : weir_queue_put(pool->queue, t, 0, deadline);
-    if (rc < 0)
-        weir__free(t);
-    return rc;
+    return weir__queue_put_task(pool->queue, fn, arg, deadline,
+                                own_pool == pool ? pool->threads : 0);
 }
 
 void weir_thread_pool_close(weir_thread_pool *pool)

@@ -1,30 +1,40 @@
 /* queue.c - bounded FIFO shared by threads; the contract is <weir/queue.h>.
  *
- * One mutex guards everything.  A public call is one critical section, enter ... leave, or two
- * when it waits.  What a call decides under the mutex and has to do without it (wake those it
- * served, report drops, tell the watermark) is collected in its `call` and done by leave.
+ * Two sides: what puts change and what gets change, each under a mutex of its own, so that a
+ * putter and a getter on two CPUs do not meet.  Who has both mutexes (put side first) has the whole
+ * queue.  A plain put or get that need not wait takes its own one only: the short way.  Everything
+ * else is one critical section under both, enter ... leave, or several when it waits.  What a call
+ * decides there and has to do without it (wake those it served, report drops, tell the watermark)
+ * is collected in its `call` and done by leave.
  *
- * Hand-off:   a put gives its item to the first waiting getter; room admits the items of the first
- *             waiting putter.  So a waiter is served by who makes it possible, in order, and a
- *             wake-up is never a mere hint to try again.
- * Settling:   every leave admits waiting putters for as long as the first of them fits.  Whatever
- *             made room (get, done, expiry, discard, resize, a big putter giving up), nobody has to
- *             remember to pass it on.
+ * Hand-off:   items go to the first waiting getter, room to the first waiting putter, so waiters
+ *             are served in order; who goes the long way serves both lines first.
+ * Hints:      who goes the short way serves nobody.  If it makes it possible to serve the first in
+ *             line it hints at that waiter, once: the waiter then serves the line, itself first.
+ *             So one wake-up does for all that comes until the waiter has a CPU, and a line is not
+ *             forgotten: it cannot be served, or somebody who is awake is about to serve it.
+ * Looking:    a snapshot goes the long way, so nobody sees a line that could be served.
+ * Settling:   every leave serves both lines as far as that goes.  Whatever made room (get, done,
+ *             expiry, discard, resize, a big putter giving up), nobody has to remember to pass it on.
+ * Spinning:   a call comes into line after it has spun for less than a wake-up takes (base/spin.h),
+ *             if there is no line yet.  Only who is in line is waiting.
+ * Counting:   each side counts what went through it; the numbers of a snapshot follow from that.
  * Memory:     a putter is admitted without memory when the queue is empty (see fifo.h).  If memory
- *             is what it lacks, then something is inside, and the leave of the call that takes that
- *             out tries again: a putter cannot be stranded.
+ *             is what it lacks, then something is inside, and who takes that out hints at it again:
+ *             a putter cannot be stranded.
  */
 #include "flow/queue.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bell.h"
 #include "base/mutex.h"
+#include "base/spin.h"
 #include "flow/waitq.h"
-#include "model/fifo.h"
 #include "model/overflow.h"
 
 /* A level-triggered descriptor: fd < 0 until asked for; readable is what the kernel was told. */
@@ -33,53 +43,171 @@ typedef struct level {
     bool readable;
 } level;
 
-/* What holds whenever the mutex is free:
- *  - accepted == delivered + dropped + depth, in items and in cost       (now)
- *  - fifo.count == depth; in_flight <= delivered, 0 without bound_in_flight
- *  - getters wait only while nothing is inside; nobody waits to put or get once closed
- *  - putters wait only under BLOCK, and the first of them does not fit (or memory is short)
+/* The other side reads these without the mutex they change under.  Each store releases and each
+ * such load acquires: who sees the number sees what it counts. */
+typedef _Atomic uint64_t counter;
+
+/* Changed under its mutex.  What was seen of the other side is never more than is true there, so
+ * room is never seen where there is none. */
+typedef struct put_side {
+    _Alignas(WEIR__LINE) weir__mutex mutex;
+    bool is_short; /* set by settle: a put that fits may go the short way */
+    bool hinted;   /* the first getter in line was hinted at */
+    weir__fifo_tail tail;
+    counter pushed;       /* items that went in */
+    uint64_t pushed_cost; /* all costs are sums modulo 2^64 */
+    weir__load released;  /* as last seen */
+    uint64_t popped;      /* as last seen */
+    size_t peak_depth;
+} put_side;
+
+typedef struct get_side {
+    _Alignas(WEIR__LINE) weir__mutex mutex;
+    bool is_short; /* set by settle: a get that finds an item may go the short way */
+    bool hinted;   /* the first putter in line was hinted at */
+    weir__fifo_head head;
+    counter popped, popped_cost;     /* what came out, delivered or dropped */
+    uint64_t pushed;                 /* as last seen */
+    counter released, released_cost; /* what of it no longer counts: under bound_in_flight; else
+                                        all of it, and these are not used */
+} get_side;
+
+/* What holds whenever both mutexes are free:
+ *  - accepted == delivered + dropped + depth, in items and in cost       (by counting)
+ *  - the fifo holds pushed - popped items; released <= popped, == without bound_in_flight
+ *  - getters wait only while nothing is inside, or the first of them is hinted at
+ *  - putters wait only under BLOCK, and the first of them does not fit (or memory is short), or it
+ *    is hinted at
+ *  - nobody waits to put or get once closed
  *  - drainers wait only while something is inside or in flight
- *  - told == now.above_high, or a thread is telling
+ *  - told == marks.above, or a thread is telling
  */
 struct weir_queue {
-    weir__mutex mutex;
+    put_side put;
+    get_side get;
 
     /* set at creation */
-    int64_t max_age_ns; /* 0: none */
+    _Alignas(WEIR__LINE) int64_t max_age_ns; /* 0: none */
     bool bound_in_flight;
     bool default_marks;
     weir_drop_fn *on_drop;
+    weir__entry_drop_fn *on_entry_drop; /* instead, where it is not NULL */
     void *drop_ctx;
     weir_watermark_fn *on_watermark;
     void *watermark_ctx;
 
-    /* under the mutex */
-    weir_queue_snapshot now; /* as a snapshot shows it, but for the waiting counts */
-    weir__fifo fifo;
+    /* changed under both mutexes, so read under either */
     weir__load bound;
+    bool closed;
+    weir__waitq putters, getters, drainers;
+    weir__load lacking;    /* what the first putter needs to have released ... */
+    weir__load lacking_of; /* ... since this was released */
+    size_t capacity;       /* the bound as it was given */
+    uint64_t max_cost;
+    uint64_t dropped[WEIR_DROP_REASONS], dropped_cost[WEIR_DROP_REASONS];
+    uint64_t refused, put_blocked_ns, get_blocked_ns;
     weir__marks marks;
     weir__overflow overflow;
-    weir__waitq putters, getters, drainers;
-    size_t insiders_waiting; /* of putters: see weir__queue_put_inside */
+    size_t insiders_waiting; /* of putters: see weir__queue_put_task */
     level item, room;
     bool told, telling;
+
+    weir__spin put_spin, get_spin; /* theirs to guard */
 };
+
+/* ---- counting ------------------------------------------------------------------------------- */
+
+/* For the side that changes it. */
+static uint64_t own(const counter *c)
+{
+    return atomic_load_explicit(c, memory_order_relaxed);
+}
+
+/* For the other one. */
+static uint64_t seen(const counter *c)
+{
+    return atomic_load_explicit(c, memory_order_acquire);
+}
+
+static void count(counter *c, uint64_t n)
+{
+    atomic_store_explicit(c, own(c) + n, memory_order_release);
+}
+
+/* What came out and no longer counts to the bound. */
+static counter *released(weir_queue *queue)
+{
+    return queue->bound_in_flight ? &queue->get.released : &queue->get.popped;
+}
+
+static counter *released_cost(weir_queue *queue)
+{
+    return queue->bound_in_flight ? &queue->get.released_cost : &queue->get.popped_cost;
+}
+
+/* Under the get mutex: n items that came out stop to count to the bound. */
+static void release(weir_queue *queue, size_t n, uint64_t cost)
+{
+    if (!queue->bound_in_flight)
+        return;
+    count(&queue->get.released_cost, cost);
+    count(&queue->get.released, n);
+}
+
+/* From here to the calls: under both mutexes, if nothing else is said. */
+
+static size_t depth(const weir_queue *queue)
+{
+    return own(&queue->put.pushed) - own(&queue->get.popped);
+}
+
+static weir__load inside(const weir_queue *queue)
+{
+    return (weir__load){depth(queue), queue->put.pushed_cost - own(&queue->get.popped_cost)};
+}
+
+/* What counts to the bound. */
+static weir__load held(weir_queue *queue)
+{
+    return (weir__load){
+        .items = own(&queue->put.pushed) - own(released(queue)),
+        .cost = queue->put.pushed_cost - own(released_cost(queue)),
+    };
+}
+
+static weir__load in_flight(weir_queue *queue)
+{
+    return (weir__load){
+        .items = own(&queue->get.popped) - own(released(queue)),
+        .cost = own(&queue->get.popped_cost) - own(released_cost(queue)),
+    };
+}
+
+static bool is_idle(weir_queue *queue)
+{
+    return own(&queue->put.pushed) == own(released(queue));
+}
+
+static bool fits(weir_queue *queue, uint64_t cost)
+{
+    return weir__fits(queue->bound, held(queue), cost);
+}
 
 /* ---- one call ------------------------------------------------------------------------------- */
 
 #define DROPS_MAX (2 * WEIR__FIFO_BLOCK)
 
 typedef struct drop {
-    void *item;
+    weir__entry entry;
     weir_drop_reason reason;
 } drop;
 
-/* What a call owes once the mutex is free.  Nothing here needs memory. */
+/* What a call owes once the mutexes are free.  Nothing here needs memory. */
 typedef struct call {
     weir_time time; /* read when first needed; 0: not yet */
     weir__wakeups wakeups;
-    bool tell, above; /* this thread tells the watermark */
-    weir__fifo bulk;  /* whole blocks of dropped items, ... */
+    bool tell, above;    /* this thread tells the watermark */
+    weir__fifo_cut bulk; /* whole blocks of dropped items, ... */
     weir_drop_reason bulk_reason;
     size_t bulk_at; /* ... which come before drops[bulk_at] */
     size_t drop_count;
@@ -89,23 +217,27 @@ typedef struct call {
 /* A thread in line. */
 typedef struct waiter {
     weir__waiter base; /* first: what the waitqs hold */
-    weir_time since;
+    weir_time since;   /* when the wait began; 0: when it joins the line */
     bool insider;
 } waiter;
 
+/* The n entries of items and costs. */
 typedef struct putter {
     waiter waiter;
     void *const *items;
     const uint64_t *costs; /* NULL: all 0 */
+    void (*fn)(void *);    /* NULL: none */
     size_t n, taken;       /* items[taken] is what waits */
 } putter;
 
 typedef struct getter {
     waiter waiter;
-    void **items;
+    void **items;    /* NULL: entry is where it goes */
     uint64_t *costs; /* NULL: not wanted */
+    weir__entry *entry;
     size_t max, got;
-    size_t enough; /* stops waiting with this many */
+    size_t enough;   /* stops waiting with this many */
+    size_t finished; /* taken before, and done now */
     bool waited;
 } getter;
 
@@ -116,72 +248,64 @@ static weir_time time_of(call *c)
     return c->time;
 }
 
-static weir__load inside(const weir_queue *queue)
-{
-    return (weir__load){queue->now.depth, queue->now.cost};
-}
-
-/* What counts to the bound. */
-static weir__load held(const weir_queue *queue)
-{
-    return (weir__load){
-        .items = queue->now.depth + queue->now.in_flight,
-        .cost = queue->now.cost + queue->now.in_flight_cost,
-    };
-}
-
-static bool is_idle(const weir_queue *queue)
-{
-    return queue->now.depth == 0 && queue->now.in_flight == 0;
-}
-
-static bool fits(const weir_queue *queue, uint64_t cost)
-{
-    return weir__fits(queue->bound, held(queue), cost);
-}
-
 /* The invariants above, as far as they are cheap to see. */
-static inline bool check(const weir_queue *queue)
+static inline bool check(weir_queue *queue)
 {
-    const weir_queue_snapshot *now = &queue->now;
-    uint64_t dropped = 0, dropped_cost = 0;
-    for (int i = 0; i < WEIR_DROP_REASONS; i++) {
-        dropped += now->dropped[i];
-        dropped_cost += now->dropped_cost[i];
-    }
-    assert(now->accepted == now->delivered + dropped + now->depth);
-    assert(now->accepted_cost == now->delivered_cost + dropped_cost + now->cost);
-    assert(queue->fifo.count == now->depth);
-    assert(now->depth > 0 || now->cost == 0);
-    assert(now->in_flight > 0 || now->in_flight_cost == 0);
-    assert(now->in_flight <= (queue->bound_in_flight ? now->delivered : 0));
-    assert(!queue->getters.head || (now->depth == 0 && !now->closed));
+    size_t n = depth(queue);
+    weir__load flying = in_flight(queue);
+    assert(n <= PTRDIFF_MAX && flying.items <= PTRDIFF_MAX);
+    assert((queue->put.tail.end - queue->get.head.first - n) % WEIR__FIFO_BLOCK == 0);
+    assert(n > 0 || inside(queue).cost == 0);
+    assert(flying.items > 0 || flying.cost == 0);
+    assert(queue->bound_in_flight || flying.items == 0);
+    assert(!queue->getters.head || (n == 0 && !queue->closed));
     assert(!queue->putters.head ||
-           (queue->overflow.when_full == WEIR__WAIT && !now->closed && !is_idle(queue)));
+           (queue->overflow.when_full == WEIR__WAIT && !queue->closed && !is_idle(queue)));
     assert(queue->insiders_waiting <= queue->putters.count);
     assert(!queue->drainers.head || !is_idle(queue));
-    assert(!queue->on_watermark || queue->told == now->above_high || queue->telling);
+    assert(!queue->on_watermark || queue->told == queue->marks.above || queue->telling);
     return true;
 }
 
 static bool owes_drops(const call *c)
 {
-    return c->drop_count > 0 || c->bulk.head;
+    return c->drop_count > 0 || c->bulk.head.block;
 }
 
+static void serve_getters(weir_queue *queue, call *c);
 static void admit(weir_queue *queue, call *c);
 static void report_drops(weir_queue *queue, call *c);
 static void tell_watermark(weir_queue *queue, call *c);
 static void serve(weir_queue *queue, weir__waitq *line, weir__waiter *base, int result, call *c);
 
+static void lock_both(weir_queue *queue)
+{
+    weir__lock(&queue->put.mutex);
+    weir__lock(&queue->get.mutex);
+}
+
+static void unlock_both(weir_queue *queue)
+{
+    weir__unlock(&queue->get.mutex);
+    weir__unlock(&queue->put.mutex);
+}
+
+/* To be read outside the mutexes. */
+static weir_time time_if_needed(const weir_queue *queue)
+{
+    return queue->max_age_ns ? weir_now() : 0;
+}
+
 static void enter(weir_queue *queue, call *c)
 {
-    c->time = queue->max_age_ns ? weir_now() : 0; /* outside the mutex where it is known */
+    c->time = time_if_needed(queue);
     c->wakeups = (weir__wakeups){0};
     c->tell = false;
     c->drop_count = 0;
-    c->bulk.head = NULL;
-    weir__lock(&queue->mutex);
+    c->bulk.head.block = NULL;
+    lock_both(queue);
+    serve_getters(queue, c); /* those who were hinted at */
+    admit(queue, c);
 }
 
 static void set_level(level *l, bool readable)
@@ -197,18 +321,52 @@ static void set_level(level *l, bool readable)
 
 static void set_levels(weir_queue *queue)
 {
-    bool closed = queue->now.closed;
-    set_level(&queue->item, closed || queue->now.depth > 0);
-    set_level(&queue->room, closed || (!queue->putters.head && fits(queue, 0)));
+    set_level(&queue->item, queue->closed || depth(queue) > 0);
+    set_level(&queue->room, queue->closed || (!queue->putters.head && fits(queue, 0)));
+}
+
+static uint64_t next_cost(const putter *p)
+{
+    return p->costs ? p->costs[p->taken] : 0;
+}
+
+/* Whether hints do for the first getter: it wants the next item, whenever it comes to take it.
+ * (A batch that lingers takes items as they come, and is woken once.  An item must not grow too
+ * old while a getter waits for it.) */
+static bool may_be_hinted_at(const weir_queue *queue, const getter *g)
+{
+    return g->enough - g->got == 1 && !queue->max_age_ns;
+}
+
+/* Who may go the short way, and when it has to hint. */
+static void set_short_ways(weir_queue *queue)
+{
+    bool plain = queue->item.fd < 0 && queue->room.fd < 0 && !weir__marks_any(&queue->marks);
+    const getter *g = (getter *)queue->getters.head;
+    const putter *p = (putter *)queue->putters.head;
+    queue->put.is_short = plain && !queue->closed && !p && (!g || may_be_hinted_at(queue, g));
+    queue->get.is_short = plain && !g && !queue->drainers.head;
+    queue->put.hinted = queue->get.hinted = false;
+    queue->put.released.items = queue->lacking_of.items = own(released(queue));
+    queue->put.released.cost = queue->lacking_of.cost = own(released_cost(queue));
+    queue->put.popped = own(&queue->get.popped);
+    queue->get.pushed = own(&queue->put.pushed);
+    if (p)
+        queue->lacking = weir__excess(queue->bound, held(queue), next_cost(p));
+}
+
+static void reset_if_empty(weir_queue *queue)
+{
+    if (depth(queue) == 0)
+        weir__fifo_reset(&queue->put.tail, &queue->get.head);
 }
 
 /* Brings everything that follows from the loads up to date. */
 static void settle(weir_queue *queue, call *c)
 {
-    if (queue->putters.head)
-        admit(queue, c);
+    serve_getters(queue, c);
+    admit(queue, c);
     weir__marks_update(&queue->marks, inside(queue));
-    queue->now.above_high = queue->marks.above;
     if (queue->on_watermark && queue->told != queue->marks.above && !queue->telling) {
         queue->telling = c->tell = true;
         c->above = queue->marks.above;
@@ -217,13 +375,15 @@ static void settle(weir_queue *queue, call *c)
         serve(queue, &queue->drainers, queue->drainers.head, WEIR_OK, c);
     if (queue->item.fd >= 0 || queue->room.fd >= 0)
         set_levels(queue);
+    reset_if_empty(queue);
+    set_short_ways(queue);
     assert(check(queue));
 }
 
 static void leave(weir_queue *queue, call *c)
 {
     settle(queue, c);
-    weir__unlock(&queue->mutex);
+    unlock_both(queue);
     if (c->wakeups.head)
         weir__wake_all(&c->wakeups);
     if (owes_drops(c))
@@ -237,71 +397,80 @@ static void leave(weir_queue *queue, call *c)
 /* Whether the call can take on whatever one more step may drop. */
 static bool has_room_for_drops(const call *c)
 {
-    return c->drop_count <= DROPS_MAX - WEIR__FIFO_BLOCK && !c->bulk.head;
+    return c->drop_count <= DROPS_MAX - WEIR__FIFO_BLOCK && !c->bulk.head.block;
 }
 
-static void count_drop(weir_queue *queue, uint64_t cost, weir_drop_reason reason)
+static void count_drops(weir_queue *queue, size_t n, uint64_t cost, weir_drop_reason reason)
 {
-    queue->now.dropped[reason]++;
-    queue->now.dropped_cost[reason] += cost;
+    queue->dropped[reason] += n;
+    queue->dropped_cost[reason] += cost;
 }
 
 /* Of an item that the queue took and that is not inside. */
-static void drop_later(weir_queue *queue, void *item, uint64_t cost, weir_drop_reason reason,
-                       call *c)
+static void drop_later(weir_queue *queue, weir__entry entry, weir_drop_reason reason, call *c)
 {
-    count_drop(queue, cost, reason);
-    c->drops[c->drop_count++] = (drop){item, reason};
+    count_drops(queue, 1, entry.cost, reason);
+    c->drops[c->drop_count++] = (drop){entry, reason};
 }
 
-static weir__entry take_out(weir_queue *queue)
+/* Under the get mutex: there must be one. */
+static inline weir__entry take_out(get_side *get)
 {
-    weir__entry entry = weir__fifo_pop(&queue->fifo);
-    queue->now.depth--;
-    queue->now.cost -= entry.cost;
+    weir__entry entry = weir__fifo_pop(&get->head);
+    count(&get->popped_cost, entry.cost);
+    count(&get->popped, 1);
     return entry;
 }
 
 static void drop_head(weir_queue *queue, weir_drop_reason reason, call *c)
 {
-    weir__entry entry = take_out(queue);
-    drop_later(queue, entry.item, entry.cost, reason, c);
+    weir__entry entry = take_out(&queue->get);
+    release(queue, 1, entry.cost);
+    drop_later(queue, entry, reason, c);
 }
 
 /* The n oldest; has_room_for_drops. */
 static void drop_heads(weir_queue *queue, size_t n, weir_drop_reason reason, call *c)
 {
-    weir__fifo_cut(&queue->fifo, n, &c->bulk);
+    weir__fifo_cut_off(&queue->put.tail, &queue->get.head, n, &c->bulk);
     c->bulk_reason = reason;
     c->bulk_at = c->drop_count;
     n -= c->bulk.count;
     uint64_t cost = weir__fifo_cost(&c->bulk);
-    queue->now.depth -= c->bulk.count;
-    queue->now.cost -= cost;
-    queue->now.dropped[reason] += c->bulk.count;
-    queue->now.dropped_cost[reason] += cost;
+    count(&queue->get.popped_cost, cost);
+    count(&queue->get.popped, c->bulk.count);
+    release(queue, c->bulk.count, cost);
+    count_drops(queue, c->bulk.count, cost, reason);
     while (n-- > 0)
         drop_head(queue, reason, c);
 }
 
+static void report(const weir_queue *queue, weir__entry entry, weir_drop_reason reason)
+{
+    if (queue->on_entry_drop)
+        queue->on_entry_drop(&entry, reason, queue->drop_ctx);
+    else
+        queue->on_drop(entry.item, reason, queue->drop_ctx);
+}
+
 static void report_bulk(weir_queue *queue, call *c)
 {
-    while (c->bulk.count > 0)
-        queue->on_drop(weir__fifo_pop(&c->bulk).item, c->bulk_reason, queue->drop_ctx);
-    weir__fifo_fini(&c->bulk);
+    for (; c->bulk.count > 0; c->bulk.count--)
+        report(queue, weir__fifo_pop(&c->bulk.head), c->bulk_reason);
+    weir__fifo_cut_fini(&c->bulk);
 }
 
 /* Oldest first. */
 static void report_drops(weir_queue *queue, call *c)
 {
     size_t i = 0;
-    if (c->bulk.head) {
+    if (c->bulk.head.block) {
         for (; i < c->bulk_at; i++)
-            queue->on_drop(c->drops[i].item, c->drops[i].reason, queue->drop_ctx);
+            report(queue, c->drops[i].entry, c->drops[i].reason);
         report_bulk(queue, c);
     }
     for (; i < c->drop_count; i++)
-        queue->on_drop(c->drops[i].item, c->drops[i].reason, queue->drop_ctx);
+        report(queue, c->drops[i].entry, c->drops[i].reason);
 }
 
 /* Serialised by `telling`: a change that comes meanwhile is told by this thread too. */
@@ -309,11 +478,11 @@ static void tell_watermark(weir_queue *queue, call *c)
 {
     for (bool more = true; more;) {
         queue->on_watermark(c->above, queue->watermark_ctx);
-        weir__lock(&queue->mutex);
+        lock_both(queue);
         queue->told = c->above;
         c->above = queue->marks.above;
         more = queue->telling = c->above != queue->told;
-        weir__unlock(&queue->mutex);
+        unlock_both(queue);
     }
 }
 
@@ -326,11 +495,11 @@ static void end_wait(weir_queue *queue, weir__waitq *line, const waiter *w, int 
     if (waited < 0)
         waited = 0; /* both read the clock before they had the mutex */
     if (line == &queue->putters) {
-        queue->now.put_blocked_ns += (uint64_t)waited;
-        queue->now.refused += result == WEIR_ETIMEDOUT || result == WEIR_ETOOBIG;
+        queue->put_blocked_ns += (uint64_t)waited;
+        queue->refused += result == WEIR_ETIMEDOUT || result == WEIR_ETOOBIG;
         queue->insiders_waiting -= w->insider;
     } else if (line == &queue->getters) {
-        queue->now.get_blocked_ns += (uint64_t)waited;
+        queue->get_blocked_ns += (uint64_t)waited;
     }
 }
 
@@ -350,66 +519,127 @@ static void serve_all(weir_queue *queue, weir__waitq *line, int result, call *c)
 static int wait_in_line(weir_queue *queue, weir__waitq *line, waiter *w, weir_time deadline,
                         call *c)
 {
-    w->since = time_of(c);
+    if (w->since == 0)
+        w->since = time_of(c);
     weir__waitq_push(line, &w->base);
     leave(queue, c);
-    int rc = weir__waiter_park(&w->base, deadline);
-    if (rc == WEIR_OK)
-        return w->base.result;
-
-    enter(queue, c);
-    if (w->base.waiting) {
-        end_wait(queue, line, w, rc, c);
-        weir__waitq_give_up(line, &w->base);
+    for (;;) {
+        int rc = weir__waiter_park(&w->base, deadline);
+        if (rc == WEIR_OK)
+            return w->base.result;
+        enter(queue, c); /* serves the lines, so perhaps us */
+        bool served = !w->base.waiting;
+        if (!served && rc == WEIR__HINTED) {
+            weir__parker_rearm(&w->base.parker);
+        } else if (!served) {
+            end_wait(queue, line, w, rc, c);
+            weir__waitq_give_up(line, &w->base);
+        }
         leave(queue, c); /* what stood behind us may fit now */
-        return rc;
+        if (served) {
+            weir__waiter_join(&w->base);
+            return w->base.result;
+        }
+        if (rc != WEIR__HINTED)
+            return rc;
     }
-    leave(queue, c);
-    weir__waiter_join(&w->base); /* served meanwhile */
-    return w->base.result;
+}
+
+/* Under the mutex of one side, about the first in line of the other: hints at it, unless that was
+ * done.  *ret_asleep: whom the caller has to wake once it has no mutex.  false: nobody sees to the
+ * line, so the caller has to. */
+static bool hint_at(bool *hinted, weir__waiter *first, weir__parker **ret_asleep)
+{
+    if (*hinted)
+        return true;
+    weir__hint hint = weir__hint_at(&first->parker);
+    if (hint == WEIR__HINT_AWAY)
+        return false;
+    *hinted = true;
+    if (hint == WEIR__HINT_ASLEEP)
+        *ret_asleep = &first->parker;
+    return true;
+}
+
+/* What a call owes that went the short way. */
+typedef struct errand {
+    weir__parker *asleep; /* its thread may be gone by the time it is woken, which does no harm */
+    bool settle;
+} errand;
+
+static inline void run_errand(weir_queue *queue, const errand *e)
+{
+    if (e->asleep)
+        weir__futex_wake(&e->asleep->state, 1, false);
+    if (e->settle) {
+        call c;
+        enter(queue, &c);
+        leave(queue, &c);
+    }
 }
 
 /* ---- giving and taking ---------------------------------------------------------------------- */
 
-/* Hands an item to a getter, which is in line or in this call. */
-static void give(weir_queue *queue, getter *g, void *item, uint64_t cost)
+/* Hands an item that was taken out to a getter, which is in line or in this call. */
+static void give(getter *g, weir__entry entry)
 {
-    if (g->costs)
-        g->costs[g->got] = cost;
-    g->items[g->got++] = item;
-    queue->now.delivered++;
-    queue->now.delivered_cost += cost;
-    if (queue->bound_in_flight) {
-        queue->now.in_flight++;
-        queue->now.in_flight_cost += cost;
+    if (!g->items) {
+        *g->entry = entry;
+    } else {
+        g->items[g->got] = entry.item;
+        if (g->costs)
+            g->costs[g->got] = entry.cost;
     }
+    g->got++;
+}
+
+/* Hands what is inside to those in line.  (None of it is too old: where items age, nothing gets
+ * inside past a getter.) */
+static void serve_getters(weir_queue *queue, call *c)
+{
+    for (getter *g; depth(queue) > 0 && (g = (getter *)queue->getters.head);) {
+        give(g, take_out(&queue->get));
+        if (g->got == g->enough)
+            serve(queue, &queue->getters, &g->waiter.base, WEIR_OK, c);
+    }
+}
+
+/* Under the put mutex. */
+static inline void count_in(put_side *put, uint64_t cost)
+{
+    put->pushed_cost += cost;
+    count(&put->pushed, 1);
+}
+
+/* Whether there is a block to push to. */
+static bool find_block(weir_queue *queue)
+{
+    reset_if_empty(queue);
+    if (weir__fifo_lacks_block(&queue->put.tail))
+        weir__fifo_recycle(&queue->put.tail, &queue->get.head);
+    return weir__fifo_reserve(&queue->put.tail);
 }
 
 /* Takes an item that fits: to the first waiting getter, or inside. */
-static int accept_item(weir_queue *queue, void *item, uint64_t cost, call *c)
+static int accept_item(weir_queue *queue, weir__entry entry, call *c)
 {
-    assert(fits(queue, cost));
-    getter *g = (getter *)queue->getters.head;
-    if (g) {
-        give(queue, g, item, cost);
-        if (g->got == g->enough)
-            serve(queue, &queue->getters, &g->waiter.base, WEIR_OK, c);
-    } else {
-        weir__entry entry = {item, cost, c->time};
-        if (!weir__fifo_push(&queue->fifo, entry))
-            return WEIR_ENOMEM;
-        queue->now.cost += cost;
-        if (++queue->now.depth > queue->now.peak_depth)
-            queue->now.peak_depth = queue->now.depth;
-    }
-    queue->now.accepted++;
-    queue->now.accepted_cost += cost;
+    assert(fits(queue, entry.cost));
+    if (!find_block(queue))
+        return WEIR_ENOMEM;
+    weir__fifo_push(&queue->put.tail, entry);
+    count_in(&queue->put, entry.cost);
+    serve_getters(queue, c);
+    if (depth(queue) > queue->put.peak_depth)
+        queue->put.peak_depth = depth(queue);
     return WEIR_KEPT;
 }
 
-static uint64_t next_cost(const putter *p)
+static weir__entry next_entry(const putter *p, weir_time now)
 {
-    return p->costs ? p->costs[p->taken] : 0;
+    weir__entry entry = {.item = p->items[p->taken], .cost = next_cost(p), .since = now};
+    if (p->fn)
+        entry.fn = p->fn;
+    return entry;
 }
 
 /* Takes what fits from the putters in line, from the head, never past one that does not fit. */
@@ -423,7 +653,7 @@ static void admit(weir_queue *queue, call *c)
                 break;
             }
             if (!fits(queue, next_cost(p)) ||
-                accept_item(queue, p->items[p->taken], next_cost(p), c) == WEIR_ENOMEM)
+                accept_item(queue, next_entry(p, c->time), c) == WEIR_ENOMEM)
                 return;
         }
         serve(queue, &queue->putters, &p->waiter.base, result, c);
@@ -440,51 +670,217 @@ static void refuse_too_big(weir_queue *queue, call *c)
     }
 }
 
+/* ---- the short ways ------------------------------------------------------------------------- */
+
+/* Inlined, so that an entry stays in registers: going through memory in pieces of different sizes
+ * would take longer than all the rest. */
+#define SHORT static inline __attribute__((always_inline))
+
+/* Beside WEIR_KEPT, WEIR_DROPPED and WEIR_OK: */
+#define MUST_WAIT 2 /* it does not fit; nothing is there */
+#define LONG_WAY  3 /* this is for who has both mutexes */
+
+/* Under the put mutex: whether it fits, if necessary after a look at the other side. */
+static inline bool fits_in(weir_queue *queue, uint64_t cost)
+{
+    put_side *put = &queue->put;
+    weir__load full = {own(&put->pushed) - put->released.items,
+                       put->pushed_cost - put->released.cost};
+    if (weir__fits(queue->bound, full, cost))
+        return true;
+    /* Each may have grown since it was seen, and neither shrinks: what they show together is no
+     * more than is true. */
+    put->released.items = seen(released(queue));
+    put->released.cost = seen(released_cost(queue));
+    full = (weir__load){own(&put->pushed) - put->released.items,
+                        put->pushed_cost - put->released.cost};
+    return weir__fits(queue->bound, full, cost);
+}
+
+/* Under the put mutex.  (The item counts as inside from the look at the other side on.) */
+static inline void note_peak(weir_queue *queue)
+{
+    put_side *put = &queue->put;
+    if (own(&put->pushed) - put->popped <= put->peak_depth)
+        return;
+    put->popped = seen(&queue->get.popped);
+    if (own(&put->pushed) - put->popped > put->peak_depth)
+        put->peak_depth = own(&put->pushed) - put->popped;
+}
+
+/* Under the put mutex. */
+SHORT int put_one_short(weir_queue *queue, weir__entry entry)
+{
+    put_side *put = &queue->put;
+    if (!put->is_short)
+        return LONG_WAY;
+    if (!fits_in(queue, entry.cost))
+        return MUST_WAIT;
+    if (weir__fifo_lacks_block(&put->tail)) {
+        weir__lock(&queue->get.mutex);
+        weir__fifo_recycle(&put->tail, &queue->get.head);
+        weir__unlock(&queue->get.mutex);
+        if (weir__fifo_lacks_block(&put->tail))
+            return LONG_WAY; /* which may need none, or allocates */
+    }
+    weir__fifo_push(&put->tail, entry);
+    count_in(put, entry.cost);
+    note_peak(queue);
+    return WEIR_KEPT;
+}
+
+/* Under the put mutex, if getters wait: items are inside, so one of them has to know. */
+static errand hint_getter(weir_queue *queue)
+{
+    errand e = {0};
+    if (own(&queue->put.pushed) != seen(&queue->get.popped))
+        e.settle = !hint_at(&queue->put.hinted, queue->getters.head, &e.asleep);
+    return e;
+}
+
+/* Puts an entry, if that can be done so.  *ret_released: as seen when it did not fit. */
+SHORT int put_short(weir_queue *queue, weir__entry entry, uint64_t *ret_released)
+{
+    errand e = {0};
+    weir__lock(&queue->put.mutex);
+    int rc = put_one_short(queue, entry);
+    if (rc == MUST_WAIT)
+        *ret_released = queue->put.released.items;
+    if (queue->getters.head)
+        e = hint_getter(queue);
+    weir__unlock(&queue->put.mutex);
+    run_errand(queue, &e);
+    return rc;
+}
+
+/* Puts as much of p as can be put so. */
+static void put_many_short(weir_queue *queue, putter *p)
+{
+    weir_time now = time_if_needed(queue);
+    errand e = {0};
+    weir__lock(&queue->put.mutex);
+    while (p->taken < p->n && put_one_short(queue, next_entry(p, now)) == WEIR_KEPT)
+        p->taken++;
+    if (queue->getters.head)
+        e = hint_getter(queue);
+    weir__unlock(&queue->put.mutex);
+    run_errand(queue, &e);
+}
+
+/* Under the get mutex, if putters wait: what was released may let the first of them in. */
+static errand hint_putter(weir_queue *queue)
+{
+    errand e = {0};
+    if (own(released(queue)) - queue->lacking_of.items >= queue->lacking.items &&
+        own(released_cost(queue)) - queue->lacking_of.cost >= queue->lacking.cost)
+        e.settle = !hint_at(&queue->get.hinted, queue->putters.head, &e.asleep);
+    return e;
+}
+
+static bool is_expired(const weir_queue *queue, const weir__entry *entry, weir_time now)
+{
+    return queue->max_age_ns && now - entry->since > queue->max_age_ns;
+}
+
+/* Under the get mutex, and get.is_short. */
+SHORT int get_one_short(weir_queue *queue, weir__entry *ret_entry, weir_time now)
+{
+    get_side *get = &queue->get;
+    if (own(&get->popped) == get->pushed) {
+        get->pushed = seen(&queue->put.pushed);
+        if (own(&get->popped) == get->pushed)
+            return queue->putters.head || queue->closed ? LONG_WAY : MUST_WAIT;
+    }
+    if (is_expired(queue, weir__fifo_peek(&get->head), now))
+        return LONG_WAY;
+    *ret_entry = take_out(get);
+    return WEIR_OK;
+}
+
+/* Gets an entry, if that can be done so.  *finished: taken before and done now; 0 when that has been
+ * seen to.  *ret_pushed: as seen when nothing was there. */
+SHORT int get_short(weir_queue *queue, size_t *finished, weir__entry *ret_entry,
+                    uint64_t *ret_pushed)
+{
+    weir_time now = time_if_needed(queue);
+    errand e = {0};
+    int rc = LONG_WAY;
+    weir__lock(&queue->get.mutex);
+    if (queue->get.is_short) {
+        if (*finished > 0)
+            release(queue, *finished, 0);
+        *finished = 0;
+        rc = get_one_short(queue, ret_entry, now);
+        if (rc == MUST_WAIT)
+            *ret_pushed = queue->get.pushed;
+        if (queue->putters.head)
+            e = hint_putter(queue);
+    }
+    weir__unlock(&queue->get.mutex);
+    run_errand(queue, &e);
+    return rc;
+}
+
+/* Gets as much for g as can be got so. */
+static void get_many_short(weir_queue *queue, getter *g)
+{
+    weir_time now = time_if_needed(queue);
+    errand e = {0};
+    weir__lock(&queue->get.mutex);
+    if (queue->get.is_short) {
+        weir__entry entry;
+        while (g->got < g->max && get_one_short(queue, &entry, now) == WEIR_OK)
+            give(g, entry);
+        if (queue->putters.head)
+            e = hint_putter(queue);
+    }
+    weir__unlock(&queue->get.mutex);
+    run_errand(queue, &e);
+}
+
+/* ---- putting -------------------------------------------------------------------------------- */
+
 static int refuse(weir_queue *queue, int error)
 {
-    queue->now.refused++;
+    queue->refused++;
     return error;
 }
 
-static int accept_and_drop(weir_queue *queue, void *item, uint64_t cost, weir_drop_reason reason,
-                           call *c)
+static int accept_and_drop(weir_queue *queue, weir__entry entry, weir_drop_reason reason, call *c)
 {
-    queue->now.accepted++;
-    queue->now.accepted_cost += cost;
-    drop_later(queue, item, cost, reason, c);
+    drop_later(queue, entry, reason, c);
     return WEIR_DROPPED;
 }
 
 /* Drops as many of the oldest as the item needs; none when all of them would not do. */
-static int accept_evicting(weir_queue *queue, void *item, uint64_t cost, call *c)
+static int accept_evicting(weir_queue *queue, weir__entry entry, call *c)
 {
-    weir__load excess = weir__excess(queue->bound, held(queue), cost);
-    if (excess.items > queue->now.depth || excess.cost > queue->now.cost)
+    weir__load excess = weir__excess(queue->bound, held(queue), entry.cost);
+    weir__load there = inside(queue);
+    if (excess.items > there.items || excess.cost > there.cost)
         return refuse(queue, WEIR_EFULL); /* what is in flight takes the room */
-    if (!weir__fifo_reserve(&queue->fifo))
+    if (!find_block(queue))
         return WEIR_ENOMEM;
-    size_t n = weir__fifo_worth(&queue->fifo, excess.items, excess.cost);
+    size_t n = weir__fifo_worth(&queue->get.head, there.items, excess.items, excess.cost);
     drop_heads(queue, n, WEIR_DROP_OLDEST, c);
-    return accept_item(queue, item, cost, c);
+    return accept_item(queue, entry, c);
 }
 
-#define MUST_WAIT 2 /* beside WEIR_KEPT and WEIR_DROPPED */
-
 /* What becomes of an item, as far as that can be said without waiting. */
-static int offer(weir_queue *queue, void *item, uint64_t cost, call *c)
+static int offer(weir_queue *queue, weir__entry entry, call *c)
 {
-    if (queue->now.closed)
+    if (queue->closed)
         return WEIR_ECLOSED;
-    if (cost > queue->bound.cost)
+    if (entry.cost > queue->bound.cost)
         return refuse(queue, WEIR_ETOOBIG);
-    bool room = !queue->putters.head && fits(queue, cost); /* never past a waiter */
+    bool room = !queue->putters.head && fits(queue, entry.cost); /* never past a waiter */
     switch (weir__overflow_decide(&queue->overflow, queue->marks.above, room)) {
-    case WEIR__KEEP: return accept_item(queue, item, cost, c);
+    case WEIR__KEEP: return accept_item(queue, entry, c);
     case WEIR__WAIT: return MUST_WAIT;
     case WEIR__REFUSE: return refuse(queue, WEIR_EFULL);
-    case WEIR__DROP: return accept_and_drop(queue, item, cost, WEIR_DROP_NEWEST, c);
-    case WEIR__EVICT: return accept_evicting(queue, item, cost, c);
-    case WEIR__SAMPLE_OUT: return accept_and_drop(queue, item, cost, WEIR_DROP_SAMPLED, c);
+    case WEIR__DROP: return accept_and_drop(queue, entry, WEIR_DROP_NEWEST, c);
+    case WEIR__EVICT: return accept_evicting(queue, entry, c);
+    case WEIR__SAMPLE_OUT: return accept_and_drop(queue, entry, WEIR_DROP_SAMPLED, c);
     }
     return WEIR_EINVAL; /* not reached */
 }
@@ -508,89 +904,124 @@ static int wait_for_room(weir_queue *queue, putter *p, weir_time deadline, size_
     return wait_in_line(queue, &queue->putters, &p->waiter, deadline, c);
 }
 
-static inline int put(weir_queue *queue, void *item, uint64_t cost, weir_time deadline,
-                      size_t insiders)
-{
-    call c;
-    enter(queue, &c);
-    int rc = offer(queue, item, cost, &c);
-    if (rc == MUST_WAIT) {
-        putter p = {.items = &item, .costs = &cost, .n = 1};
-        return wait_for_room(queue, &p, deadline, insiders, &c);
-    }
-    leave(queue, &c);
-    return rc;
-}
-
-int weir_queue_put(weir_queue *queue, void *item, uint64_t cost, weir_time deadline)
-{
-    return put(queue, item, cost, deadline, 0);
-}
-
-int weir__queue_put_inside(weir_queue *queue, void *item, uint64_t cost, weir_time deadline,
-                           size_t insiders)
-{
-    return put(queue, item, cost, deadline, insiders);
-}
-
 /* Entered: offers the rest of p until one is not taken or the call owes too many drops. */
-static int offer_many(weir_queue *queue, putter *p, call *c)
+static int offer_rest(weir_queue *queue, putter *p, call *c)
 {
+    int rc = WEIR_OK;
     while (p->taken < p->n && has_room_for_drops(c)) {
-        int rc = offer(queue, p->items[p->taken], next_cost(p), c);
+        rc = offer(queue, next_entry(p, c->time), c);
         if (rc != WEIR_KEPT && rc != WEIR_DROPPED)
             return rc;
         p->taken++;
         weir__marks_update(&queue->marks, inside(queue)); /* the next one is sampled by it */
     }
-    return WEIR_OK;
+    return rc;
+}
+
+/* Puts what it can of p, and waits for room; WEIR_KEPT or WEIR_DROPPED: and that may not be all. */
+static int put_long(weir_queue *queue, putter *p, weir_time deadline, size_t insiders)
+{
+    call c;
+    enter(queue, &c);
+    int rc = offer_rest(queue, p, &c);
+    if (rc == MUST_WAIT)
+        return wait_for_room(queue, p, deadline, insiders, &c);
+    leave(queue, &c);
+    return rc;
+}
+
+/* The same until all of p is taken. */
+static int put_rest(weir_queue *queue, putter *p, weir_time deadline, size_t insiders)
+{
+    int rc = WEIR_KEPT;
+    while (rc >= 0 && p->taken < p->n)
+        rc = put_long(queue, p, deadline, insiders);
+    return rc;
+}
+
+/* It did not fit: whether there is room again soon.  *since: when the wait began; 0: not yet. */
+static bool room_comes_soon(weir_queue *queue, weir_time deadline, uint64_t released_then,
+                            weir_time *since)
+{
+    if (deadline <= WEIR_POLL || queue->overflow.when_full != WEIR__WAIT)
+        return false;
+    if (*since == 0)
+        *since = weir_now();
+    return weir__spin_while(&queue->put_spin, released(queue), released_then, deadline);
+}
+
+/* Puts the entry, or finds that it takes the long way to do or refuse that. */
+SHORT bool put_now(weir_queue *queue, weir__entry entry, weir_time deadline, weir_time *since)
+{
+    uint64_t released_then = 0;
+    int rc;
+    do
+        rc = put_short(queue, entry, &released_then);
+    while (rc == MUST_WAIT && room_comes_soon(queue, deadline, released_then, since));
+    return rc == WEIR_KEPT;
+}
+
+int weir_queue_put(weir_queue *queue, void *item, uint64_t cost, weir_time deadline)
+{
+    weir__entry entry = {item, cost, {time_if_needed(queue)}};
+    weir_time since = 0;
+    if (put_now(queue, entry, deadline, &since))
+        return WEIR_KEPT;
+    putter p = {.waiter.since = since, .items = &item, .costs = &cost, .n = 1};
+    return put_rest(queue, &p, deadline, 0);
+}
+
+int weir__queue_put_task(weir_queue *queue, void (*fn)(void *), void *arg, weir_time deadline,
+                         size_t insiders)
+{
+    weir_time since = 0;
+    if (put_now(queue, (weir__entry){.item = arg, .fn = fn}, deadline, &since))
+        return WEIR_KEPT;
+    putter p = {.waiter.since = since, .items = &arg, .fn = fn, .n = 1};
+    return put_rest(queue, &p, deadline, insiders);
 }
 
 int64_t weir_queue_put_many(weir_queue *queue, void *const *items, const uint64_t *costs, size_t n,
                             weir_time deadline)
 {
     putter p = {.items = items, .costs = costs, .n = n};
-    int rc = WEIR_OK;
-    while (rc == WEIR_OK && p.taken < n) {
-        call c;
-        enter(queue, &c);
-        rc = offer_many(queue, &p, &c);
-        if (rc == MUST_WAIT)
-            rc = wait_for_room(queue, &p, deadline, 0, &c);
-        else
-            leave(queue, &c);
-    }
+    put_many_short(queue, &p);
+    int rc = put_rest(queue, &p, deadline, 0);
     return p.taken > 0 ? (int64_t)p.taken : rc;
 }
 
-static bool is_expired(const weir_queue *queue, const weir__entry *entry, call *c)
-{
-    return queue->max_age_ns && c->time - entry->since > queue->max_age_ns;
-}
+/* ---- getting -------------------------------------------------------------------------------- */
 
 /* Takes from inside up to g->max, dropping what is too old, as long as the call can owe drops. */
 static void take_what_is_there(weir_queue *queue, getter *g, call *c)
 {
-    while (queue->now.depth > 0 && g->got < g->max) {
-        if (is_expired(queue, weir__fifo_peek(&queue->fifo), c)) {
+    while (depth(queue) > 0 && g->got < g->max) {
+        if (is_expired(queue, weir__fifo_peek(&queue->get.head), c->time)) {
             if (c->drop_count == DROPS_MAX)
                 return;
             drop_head(queue, WEIR_DROP_EXPIRED, c);
         } else {
-            weir__entry entry = take_out(queue);
-            give(queue, g, entry.item, entry.cost);
+            give(g, take_out(&queue->get));
         }
-        if (queue->now.depth == 0 && g->got == 0)
+        if (depth(queue) == 0 && g->got == 0)
             admit(queue, c); /* all were too old: who waits behind them brings a fresh one */
     }
 }
 
+/* Under the get mutex: what the getter took earlier is done. */
+static void finish(weir_queue *queue, getter *g)
+{
+    release(queue, g->finished, 0);
+    g->finished = 0;
+}
+
 /* Gets until g has enough.  An error tells why it waits no longer. */
-static int get(weir_queue *queue, getter *g, weir_time deadline)
+static int get_long(weir_queue *queue, getter *g, weir_time deadline)
 {
     call c;
     for (;;) {
         enter(queue, &c);
+        finish(queue, g);
         take_what_is_there(queue, g, &c);
         if (g->got >= g->enough)
             break;
@@ -598,8 +1029,8 @@ static int get(weir_queue *queue, getter *g, weir_time deadline)
             leave(queue, &c); /* report before waiting or giving up */
             continue;
         }
-        if (queue->now.closed || deadline <= WEIR_POLL) {
-            int rc = queue->now.closed ? WEIR_ECLOSED : WEIR_EEMPTY;
+        if (queue->closed || deadline <= WEIR_POLL) {
+            int rc = queue->closed ? WEIR_ECLOSED : WEIR_EEMPTY;
             leave(queue, &c);
             return rc;
         }
@@ -610,15 +1041,69 @@ static int get(weir_queue *queue, getter *g, weir_time deadline)
     return WEIR_OK;
 }
 
+/* Nothing was there: whether something comes soon.  *since: when the wait began; 0: not yet. */
+static bool item_comes_soon(weir_queue *queue, weir_time deadline, uint64_t pushed_then,
+                            weir_time *since)
+{
+    if (deadline <= WEIR_POLL)
+        return false;
+    if (*since == 0)
+        *since = weir_now();
+    return weir__spin_while(&queue->get_spin, &queue->put.pushed, pushed_then, deadline);
+}
+
+/* WEIR_OK, WEIR_EEMPTY, or LONG_WAY: finds that it takes that. */
+SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, weir_time deadline,
+                  weir_time *since)
+{
+    uint64_t pushed_then = 0;
+    int rc;
+    do
+        rc = get_short(queue, finished, ret_entry, &pushed_then);
+    while (rc == MUST_WAIT && item_comes_soon(queue, deadline, pushed_then, since));
+    return rc != MUST_WAIT ? rc : deadline > WEIR_POLL ? LONG_WAY : WEIR_EEMPTY;
+}
+
 int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
 {
-    getter g = {.items = ret_item, .costs = ret_cost, .max = 1, .enough = 1};
-    return get(queue, &g, deadline);
+    weir__entry entry;
+    size_t finished = 0;
+    weir_time since = 0;
+    int rc = get_now(queue, &finished, &entry, deadline, &since);
+    if (rc == LONG_WAY) {
+        getter g = {.items = ret_item, .costs = ret_cost, .max = 1, .enough = 1};
+        g.waiter.since = since;
+        return get_long(queue, &g, deadline);
+    }
+    if (rc == WEIR_OK) {
+        *ret_item = entry.item;
+        if (ret_cost)
+            *ret_cost = entry.cost;
+    }
+    return rc;
 }
 
 int weir_queue_get(weir_queue *queue, void **ret_item, weir_time deadline)
 {
     return weir_queue_get_cost(queue, ret_item, NULL, deadline);
+}
+
+int weir__queue_next_task(weir_queue *queue, size_t finished, weir__entry *ret_task)
+{
+    weir_time since = 0;
+    int rc = get_now(queue, &finished, ret_task, WEIR_FOREVER, &since);
+    if (rc != LONG_WAY)
+        return rc;
+    getter g = {.entry = ret_task, .max = 1, .enough = 1, .finished = finished};
+    g.waiter.since = since;
+    return get_long(queue, &g, WEIR_FOREVER);
+}
+
+/* Gets until g has enough. */
+static int get_many(weir_queue *queue, getter *g, weir_time deadline)
+{
+    get_many_short(queue, g);
+    return g->got >= g->enough ? WEIR_OK : get_long(queue, g, deadline);
 }
 
 int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64_t *ret_costs, size_t max,
@@ -627,12 +1112,13 @@ int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64_t *ret_c
     getter g = {.items = ret_items, .costs = ret_costs, .max = max, .enough = 1};
     if (max == 0)
         return WEIR_EINVAL;
-    int rc = get(queue, &g, deadline);
+    int rc = get_many(queue, &g, deadline);
     if (rc != WEIR_OK)
         return rc;
     if (g.got < max && (g.waited || linger_ns > 0)) {
         g.enough = max;
-        get(queue, &g, weir_after(linger_ns)); /* how the lingering ended does not matter */
+        g.waiter.since = 0;                         /* a wait of its own */
+        get_many(queue, &g, weir_after(linger_ns)); /* how the lingering ended does not matter */
     }
     return (int64_t)g.got;
 }
@@ -641,13 +1127,11 @@ int weir_queue_done(weir_queue *queue, size_t n, uint64_t cost)
 {
     call c;
     enter(queue, &c);
-    weir_queue_snapshot *now = &queue->now;
-    bool known = n <= now->in_flight && cost <= now->in_flight_cost &&
-                 (n < now->in_flight || cost == now->in_flight_cost);
-    if (known) {
-        now->in_flight -= n;
-        now->in_flight_cost -= cost;
-    }
+    weir__load flying = in_flight(queue);
+    bool known =
+        n <= flying.items && cost <= flying.cost && (n < flying.items || cost == flying.cost);
+    if (known)
+        release(queue, n, cost);
     leave(queue, &c);
     return known ? WEIR_OK : WEIR_EINVAL;
 }
@@ -658,7 +1142,7 @@ void weir_queue_close(weir_queue *queue)
 {
     call c;
     enter(queue, &c);
-    queue->now.closed = true;
+    queue->closed = true;
     serve_all(queue, &queue->putters, WEIR_ECLOSED, &c);
     serve_all(queue, &queue->getters, WEIR_ECLOSED, &c);
     leave(queue, &c);
@@ -681,7 +1165,7 @@ size_t weir_queue_discard(weir_queue *queue)
 {
     call c;
     enter(queue, &c);
-    size_t n = queue->now.depth;
+    size_t n = depth(queue);
     drop_heads(queue, n, WEIR_DROP_DISCARDED, &c);
     leave(queue, &c);
     return n;
@@ -696,8 +1180,8 @@ static weir__load make_bound(size_t capacity, uint64_t max_cost)
 
 static void set_bound(weir_queue *queue, size_t capacity, uint64_t max_cost)
 {
-    queue->now.capacity = capacity;
-    queue->now.max_cost = max_cost;
+    queue->capacity = capacity;
+    queue->max_cost = max_cost;
     queue->bound = make_bound(capacity, max_cost);
 }
 
@@ -717,24 +1201,67 @@ int weir_queue_resize(weir_queue *queue, size_t capacity, uint64_t max_cost)
 
 /* ---- looking -------------------------------------------------------------------------------- */
 
+/* Of items that never were inside; and of those that came out of there. */
+static uint64_t dropped_outside(const uint64_t by_reason[])
+{
+    return by_reason[WEIR_DROP_NEWEST] + by_reason[WEIR_DROP_SAMPLED];
+}
+
+static uint64_t dropped_from_inside(const uint64_t by_reason[])
+{
+    return by_reason[WEIR_DROP_OLDEST] + by_reason[WEIR_DROP_EXPIRED] +
+           by_reason[WEIR_DROP_DISCARDED];
+}
+
 int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot)
 {
     if (ret_snapshot->size != sizeof(*ret_snapshot))
         return WEIR_EINVAL; /* there is one version so far */
-    weir__lock(&queue->mutex);
-    *ret_snapshot = queue->now;
-    ret_snapshot->putters_waiting = queue->putters.count;
-    ret_snapshot->getters_waiting = queue->getters.count;
-    weir__unlock(&queue->mutex);
+    call c;
+    enter(queue, &c);
+    weir__load there = inside(queue), flying = in_flight(queue);
+    const uint64_t *dropped = queue->dropped, *dropped_cost = queue->dropped_cost;
+    weir_queue_snapshot now = {
+        .size = sizeof(now),
+        .capacity = queue->capacity,
+        .max_cost = queue->max_cost,
+        .depth = there.items,
+        .cost = there.cost,
+        .in_flight = flying.items,
+        .in_flight_cost = flying.cost,
+        .accepted = own(&queue->put.pushed) + dropped_outside(dropped),
+        .accepted_cost = queue->put.pushed_cost + dropped_outside(dropped_cost),
+        .delivered = own(&queue->get.popped) - dropped_from_inside(dropped),
+        .delivered_cost = own(&queue->get.popped_cost) - dropped_from_inside(dropped_cost),
+        .refused = queue->refused,
+        .put_blocked_ns = queue->put_blocked_ns,
+        .get_blocked_ns = queue->get_blocked_ns,
+        .putters_waiting = queue->putters.count,
+        .getters_waiting = queue->getters.count,
+        .peak_depth = queue->put.peak_depth,
+        .closed = queue->closed,
+        .above_high = queue->marks.above,
+    };
+    memcpy(now.dropped, dropped, sizeof(now.dropped));
+    memcpy(now.dropped_cost, dropped_cost, sizeof(now.dropped_cost));
+    leave(queue, &c);
+    *ret_snapshot = now;
     return WEIR_OK;
 }
 
 size_t weir_queue_depth(weir_queue *queue)
 {
-    weir__lock(&queue->mutex);
-    size_t depth = queue->now.depth;
-    weir__unlock(&queue->mutex);
-    return depth;
+    weir__lock(&queue->get.mutex);
+    bool alone = !queue->getters.head && !queue->putters.head;
+    size_t n = seen(&queue->put.pushed) - own(&queue->get.popped);
+    weir__unlock(&queue->get.mutex);
+    if (alone)
+        return n;
+    call c; /* not before the lines are served */
+    enter(queue, &c);
+    n = depth(queue);
+    leave(queue, &c);
+    return n;
 }
 
 static int level_fd(weir_queue *queue, level *l)
@@ -790,28 +1317,36 @@ static bool read_options(weir_queue *queue, const weir_queue_opts *opts)
     return weir__marks_set(&queue->marks, high, low, queue->bound, wanted);
 }
 
-int weir_queue_create(weir_queue **ret_queue, const weir_queue_opts *opts)
+int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
+                       weir__entry_drop_fn *on_entry_drop)
 {
     if (opts->size != sizeof(*opts))
         return WEIR_EINVAL; /* there is one version so far */
-    weir_queue *queue = weir__calloc(1, sizeof(*queue));
+    weir_queue *queue = weir__calloc_line(sizeof(*queue));
     if (!queue)
         return WEIR_ENOMEM;
     int rc = WEIR_EINVAL;
     if (!read_options(queue, opts))
         goto fail;
     rc = WEIR_ENOMEM;
-    if (!weir__fifo_init(&queue->fifo))
+    if (!weir__fifo_init(&queue->put.tail, &queue->get.head))
         goto fail;
-    weir__mutex_init(&queue->mutex);
-    queue->now.size = sizeof(queue->now);
+    weir__mutex_init(&queue->put.mutex);
+    weir__mutex_init(&queue->get.mutex);
+    queue->on_entry_drop = on_entry_drop;
     queue->item.fd = queue->room.fd = -1;
+    set_short_ways(queue);
     *ret_queue = queue;
     return WEIR_OK;
 
 fail:
     weir__free(queue);
     return rc;
+}
+
+int weir_queue_create(weir_queue **ret_queue, const weir_queue_opts *opts)
+{
+    return weir__queue_create(ret_queue, opts, NULL);
 }
 
 void weir_queue_destroy(weir_queue *queue)
@@ -824,8 +1359,9 @@ void weir_queue_destroy(weir_queue *queue)
         close(queue->item.fd);
     if (queue->room.fd >= 0)
         close(queue->room.fd);
-    weir__fifo_fini(&queue->fifo);
-    weir__mutex_fini(&queue->mutex);
+    weir__fifo_fini(&queue->put.tail, &queue->get.head);
+    weir__mutex_fini(&queue->put.mutex);
+    weir__mutex_fini(&queue->get.mutex);
     weir__free(queue);
 }
 

@@ -15,6 +15,10 @@
  *     return w.result;
  *
  *     lock; w = weir__waitq_serve(&q, &woken, result); ...; unlock; weir__wake_all(&woken);
+ *
+ * Where serving takes more than the owner wants to do at that moment, it can hint at a waiter
+ * instead (weir__hint_at).  The waiter's park then returns WEIR__HINTED; it takes the mutex, serves
+ * the line, and if it was not served itself rearms and parks again.
  */
 #ifndef WEIR_FLOW_WAITQ_H
 #define WEIR_FLOW_WAITQ_H
@@ -54,7 +58,8 @@ bool weir__waitq_give_up(weir__waitq *waitq, weir__waiter *waiter);
 /* Without the mutex: wakes those served, in order. */
 void weir__wake_all(weir__wakeups *wakeups);
 
-/* Without the mutex: sleeps until served (WEIR_OK), or WEIR_ETIMEDOUT, WEIR_EINTR. */
+/* Without the mutex: sleeps until served (WEIR_OK), hinted at (WEIR__HINTED), or WEIR_ETIMEDOUT,
+ * WEIR_EINTR. */
 static inline int weir__waiter_park(weir__waiter *waiter, weir_time deadline)
 {
     return weir__park(&waiter->parker, deadline);

@@ -45,6 +45,12 @@ bool weir__marks_set(weir__marks *marks, weir__load high, weir__load low, weir__
 /* The default marks again, for another bound. */
 void weir__marks_default(weir__marks *marks, weir__load bound);
 
+/* Whether there are any. */
+static inline bool weir__marks_any(const weir__marks *marks)
+{
+    return marks->high.items != SIZE_MAX || marks->high.cost != UINT64_MAX;
+}
+
 static inline void weir__marks_update(weir__marks *marks, weir__load inside)
 {
     if (marks->above)

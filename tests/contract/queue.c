@@ -397,6 +397,155 @@ static void a_later_try_never_overtakes_a_waiting_putter(void **state)
     end(queue);
 }
 
+/* ---- served, although the other side stops calling ------------------------------------------- */
+
+static void waiting_putters_are_let_in_although_nobody_calls_any_more(void **state)
+{
+    (void)state;
+    weir_queue *queue = plain(4);
+    other putters[6];
+    fill(queue, 1, 4);
+    for (uintptr_t i = 0; i < 6; i++) {
+        putters[i] = (other){.queue = queue, .item = number(i + 5), .deadline = WEIR_FOREVER};
+        start_waiting_put(&putters[i]);
+    }
+    expect(queue, 1, 4);
+    for (int i = 0; i < 4; i++) /* not one call on the queue until these have returned */
+        assert_int_equal(finish(&putters[i]), WEIR_KEPT);
+    assert_int_equal(snapshot_of(queue).putters_waiting, 2);
+    expect(queue, 5, 10);
+    for (int i = 4; i < 6; i++)
+        assert_int_equal(finish(&putters[i]), WEIR_KEPT);
+    end(queue);
+}
+
+static void waiting_getters_get_their_items_although_nobody_calls_any_more(void **state)
+{
+    (void)state;
+    weir_queue *queue = plain(4);
+    other getters[6];
+    for (int i = 0; i < 6; i++) {
+        getters[i] = (other){.queue = queue, .deadline = WEIR_FOREVER};
+        start_waiting_get(&getters[i]);
+    }
+    fill(queue, 1, 4);
+    for (uintptr_t i = 0; i < 4; i++) {
+        assert_int_equal(finish(&getters[i]), WEIR_OK);
+        assert_ptr_equal(getters[i].item, number(i + 1));
+    }
+    weir_queue_close(queue);
+    for (int i = 4; i < 6; i++)
+        assert_int_equal(finish(&getters[i]), WEIR_ECLOSED);
+    end(queue);
+}
+
+static void what_belongs_to_a_waiter_is_not_to_be_seen_or_taken_before(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 200; round++) { /* whether it has woken up or not */
+        weir_queue *queue = plain(1);
+        other putter = {.queue = queue, .item = number(2), .deadline = WEIR_FOREVER};
+        fill(queue, 1, 1);
+        start_waiting_put(&putter);
+        expect(queue, 1, 1);
+        if (round % 3 == 0) {
+            assert_int_equal(put(queue, 3), WEIR_EFULL);
+        } else if (round % 3 == 1) {
+            assert_int_equal(weir_queue_depth(queue), 1);
+        } else {
+            weir_queue_snapshot now = snapshot_of(queue);
+            assert_int_equal(now.depth + now.putters_waiting, 1);
+            assert_int_equal(now.accepted, 2);
+        }
+        expect(queue, 2, 2); /* at once */
+        assert_int_equal(finish(&putter), WEIR_KEPT);
+
+        other getter = {.queue = queue, .deadline = WEIR_FOREVER};
+        start_waiting_get(&getter);
+        fill(queue, 3, 3);
+        if (round % 3 == 0) {
+            assert_int_equal(get(queue), WEIR_EEMPTY);
+        } else if (round % 3 == 1) {
+            assert_int_equal(weir_queue_depth(queue), 0);
+        } else {
+            weir_queue_snapshot now = snapshot_of(queue);
+            assert_int_equal(now.depth + now.getters_waiting, 0);
+            assert_int_equal(now.delivered, 3);
+        }
+        assert_int_equal(finish(&getter), WEIR_OK);
+        assert_ptr_equal(getter.item, number(3));
+        end(queue);
+    }
+}
+
+/* As a signal handler that takes its time, or waits for something itself. */
+typedef struct long_hook {
+    _Atomic bool inside, leave;
+} long_hook;
+
+static int stays_away(void *ctx)
+{
+    long_hook *h = ctx;
+    h->inside = true;
+    soon(h->leave);
+    return 0;
+}
+
+static void a_waiter_in_its_hook_holds_nobody_up(void **state)
+{
+    (void)state;
+    weir_queue *queue = plain(1);
+    long_hook h = {0};
+    fill(queue, 1, 1);
+    other away = {.queue = queue, .item = number(2), .deadline = WEIR_FOREVER};
+    away.hook = stays_away;
+    away.hook_ctx = &h;
+    start_waiting_put(&away);
+    other behind = {.queue = queue, .item = number(3), .deadline = WEIR_FOREVER};
+    start_waiting_put(&behind);
+    soon(h.inside);
+    expect(queue, 1, 3);
+    assert_int_equal(finish(&behind), WEIR_KEPT);
+    h.leave = true;
+    assert_int_equal(finish(&away), WEIR_KEPT);
+
+    h.inside = h.leave = false;
+    start_waiting_get(&away);
+    start_waiting_get(&behind);
+    soon(h.inside);
+    fill(queue, 4, 4);
+    fill(queue, 5, 5);
+    assert_int_equal(finish(&behind), WEIR_OK);
+    assert_ptr_equal(behind.item, number(5));
+    h.leave = true;
+    assert_int_equal(finish(&away), WEIR_OK);
+    assert_ptr_equal(away.item, number(4));
+    end(queue);
+}
+
+/* The deadline of a waiter that could be served comes too late. */
+static void a_deadline_that_passes_while_the_waiter_is_served_changes_nothing(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        weir_queue *queue = plain(1);
+        fill(queue, 1, 1);
+        other putter = {.queue = queue, .item = number(2)};
+        putter.deadline = weir_after(WEIR_MILLISECOND);
+        must(pthread_create(&putter.thread, NULL, other_puts, &putter) == 0);
+        while (weir_now() < putter.deadline - 20000 + round * 100)
+            ;
+        expect(queue, 1, 1);
+        int rc = finish(&putter);
+        assert_int_equal(get(queue), rc == WEIR_KEPT ? 2 : WEIR_EEMPTY);
+        assert_true(rc == WEIR_KEPT || rc == WEIR_ETIMEDOUT);
+        weir_queue_snapshot now = snapshot_of(queue);
+        assert_int_equal(now.accepted, 1 + (rc == WEIR_KEPT));
+        assert_int_equal(now.refused, rc != WEIR_KEPT);
+        end(queue);
+    }
+}
+
 /* Asked by a waiting thread: looks at the queue (so no lock is held, and its place in line is kept),
  * and ends the wait when told to. */
 typedef struct hook {
@@ -649,6 +798,34 @@ static void get_many_waits_for_the_first(void **state)
     fill(queue, 1, 1);
     assert_int_equal(finish_batch(&b), 1);
     assert_ptr_equal(b.got[0], number(1));
+    end(queue);
+}
+
+static void *puts_one_later(void *queue)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    must(weir_queue_put(queue, number(2), 0, WEIR_FOREVER) == WEIR_KEPT);
+    return NULL;
+}
+
+static void each_wait_of_a_batch_is_counted_once(void **state)
+{
+    (void)state;
+    weir_queue *queue = plain(10);
+    other getter = {.queue = queue, .deadline = WEIR_FOREVER};
+    void *items[5];
+    start_waiting_get(&getter);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    fill(queue, 1, 1);
+    finish(&getter);
+    uint64_t before = snapshot_of(queue).get_blocked_ns;
+    assert_true(before >= 20000000);
+    weir_time start = weir_now();
+    pthread_t late;
+    assert_int_equal(pthread_create(&late, NULL, puts_one_later, queue), 0);
+    assert_int_equal(weir_queue_get_many(queue, items, NULL, 5, WEIR_FOREVER, 20000000), 1);
+    assert_true(snapshot_of(queue).get_blocked_ns - before <= (uint64_t)(weir_now() - start));
+    pthread_join(late, NULL);
     end(queue);
 }
 
@@ -1492,6 +1669,11 @@ int main(void)
         cmocka_unit_test(waiting_putters_are_served_in_the_order_they_came),
         cmocka_unit_test(waiting_getters_are_served_in_the_order_they_came),
         cmocka_unit_test(a_later_try_never_overtakes_a_waiting_putter),
+        cmocka_unit_test(waiting_putters_are_let_in_although_nobody_calls_any_more),
+        cmocka_unit_test(waiting_getters_get_their_items_although_nobody_calls_any_more),
+        cmocka_unit_test(what_belongs_to_a_waiter_is_not_to_be_seen_or_taken_before),
+        cmocka_unit_test(a_waiter_in_its_hook_holds_nobody_up),
+        cmocka_unit_test(a_deadline_that_passes_while_the_waiter_is_served_changes_nothing),
         cmocka_unit_test(a_putter_that_gives_up_lets_in_whom_it_held_back),
         cmocka_unit_test(an_interruption_ends_the_wait_and_nothing_happened),
         cmocka_unit_test(a_signal_without_a_hook_does_not_end_a_wait),
@@ -1502,6 +1684,7 @@ int main(void)
         cmocka_unit_test(put_many_stops_waiting_at_an_item_that_can_never_fit),
         cmocka_unit_test(get_many_takes_what_is_there),
         cmocka_unit_test(get_many_waits_for_the_first),
+        cmocka_unit_test(each_wait_of_a_batch_is_counted_once),
         cmocka_unit_test(get_many_takes_all_that_came_with_the_first),
         cmocka_unit_test(get_many_lingers_until_the_batch_is_full),
         cmocka_unit_test(get_many_returns_what_it_has_when_the_linger_ends),

@@ -5,6 +5,7 @@
  * WEIR_STRESS_SECONDS (default 2) scales how long all cases together take. */
 #include "contract/support.h"
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ typedef struct plan {
     bool batches;   /* half of the threads use put_many and get_many */
     bool disturbs;  /* resizes, discards, drains */
     bool impatient; /* waits have short deadlines */
+    bool bare;      /* no marks, no descriptor: what takes the short ways, and seldom looked at */
+    bool signals;   /* waits are interrupted, and sometimes given up */
 } plan;
 
 static struct {
@@ -109,7 +112,18 @@ static void book(void *item)
 static bool is_expected(int64_t rc)
 {
     return rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED || rc == WEIR_ETOOBIG ||
-           rc == WEIR_EEMPTY;
+           rc == WEIR_EEMPTY || (rc == WEIR_EINTR && run.plan.signals);
+}
+
+static void ignore(int signal)
+{
+    (void)signal;
+}
+
+static int gives_up_sometimes(void *ctx)
+{
+    uint32_t *asked = ctx;
+    return ++*asked % 4 == 0;
 }
 
 static int64_t put_one(unsigned me, uint32_t n)
@@ -139,7 +153,8 @@ static void *produce(void *arg)
 {
     unsigned me = (unsigned)(uintptr_t)arg;
     bool batches = run.plan.batches && me % 2;
-    uint32_t n = 0;
+    uint32_t n = 0, asked = me;
+    weir_set_interrupt(run.plan.signals ? gives_up_sometimes : NULL, &asked);
     while (n < ITEMS - 32 && !run.stop) {
         uint32_t some = batches ? n % 32 + 1 : 1;
         int64_t rc = batches ? put_some(me, n, some) : put_one(me, n);
@@ -164,8 +179,9 @@ static void take_in(void *item, uint32_t last[PRODUCERS])
 static void *consume(void *arg)
 {
     unsigned me = (unsigned)(uintptr_t)arg;
-    uint32_t last[PRODUCERS] = {0};
+    uint32_t last[PRODUCERS] = {0}, asked = me;
     bool batches = run.plan.batches && me % 2;
+    weir_set_interrupt(run.plan.signals ? gives_up_sometimes : NULL, &asked);
     for (uint32_t round = 0;; round++) {
         void *items[64];
         uint64_t costs[64], cost = 0;
@@ -231,6 +247,8 @@ static void *watch(void *arg)
         check_progress(&before, &now);
         before = now;
         (*snapshots)++;
+        if (run.plan.bare)
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
     return NULL;
 }
@@ -255,9 +273,10 @@ static void start_run(plan p)
     opts.overflow = p.overflow;
     opts.bound_in_flight = p.bound_in_flight;
     opts.on_drop = on_drop;
-    opts.on_watermark = on_watermark;
+    opts.on_watermark = p.bare ? NULL : on_watermark;
     assert_int_equal(weir_queue_create(&run.queue, &opts), WEIR_OK);
-    assert_true(weir_queue_item_fd(run.queue) >= 0);
+    if (!p.bare)
+        assert_true(weir_queue_item_fd(run.queue) >= 0);
 }
 
 static void check_the_end(void)
@@ -269,7 +288,7 @@ static void check_the_end(void)
     assert_int_equal(now.accepted, run.accepted);
     assert_int_equal(now.delivered, run.delivered);
     assert_int_equal(total(now.dropped), run.dropped);
-    assert_int_equal(now.above_high, run.told_above);
+    assert_true(run.plan.bare || now.above_high == run.told_above);
     for (unsigned p = 0; p < PRODUCERS; p++)
         for (uint32_t n = 0; n < run.used[p]; n++) {
             must(came_out[p][n] == was_accepted[p][n]);
@@ -291,8 +310,13 @@ static void execute(const char *name, plan p, double share)
         pthread_create(&disturber, NULL, disturb, NULL);
 
     weir_time until = weir_after((int64_t)(seconds() * share * (double)WEIR_SECOND));
-    while (weir_now() < until)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    while (weir_now() < until) {
+        nanosleep(&(struct timespec){.tv_nsec = p.signals ? 100000 : 1000000}, NULL);
+        for (int i = 0; p.signals && i < PRODUCERS; i++) {
+            pthread_kill(producers[i], SIGUSR1);
+            pthread_kill(consumers[i], SIGUSR1);
+        }
+    }
     if (p.disturbs)
         CALL((weir_queue_close(run.queue), 0)); /* while all of them are at it */
     run.stop = true;
@@ -306,29 +330,47 @@ static void execute(const char *name, plan p, double share)
     if (p.disturbs)
         pthread_join(disturber, NULL);
     check_the_end();
-    print_message("    %-30s %9llu in, %9llu out, %9llu dropped, %7llu snapshots, %llu marks\n",
+    print_message("    %-34s %9llu in, %9llu out, %9llu dropped, %7llu snapshots, %llu marks\n",
                   name, (unsigned long long)run.accepted, (unsigned long long)run.delivered,
                   (unsigned long long)run.dropped, (unsigned long long)snapshots,
                   (unsigned long long)run.told);
     weir_queue_destroy(run.queue);
 }
 
-/* Each policy: six ways to be used, which share the time. */
+/* Each policy: six ways to be used, with and without all that needs both sides of the queue; they
+ * share the time. */
 static void stress(weir_overflow policy)
 {
-    execute("plain", (plan){policy, .capacity = 64}, 0.03);
-    execute("tiny", (plan){policy, .capacity = 1, .impatient = true}, 0.03);
-    execute("cost, batches", (plan){policy, .capacity = 64, .max_cost = 100, .batches = true},
-            0.03);
-    execute("max_age", (plan){policy, .capacity = 256, .max_age_ns = 20000, .batches = true}, 0.03);
-    execute("bound_in_flight",
-            (plan){policy, .capacity = 12, .max_cost = 60, .bound_in_flight = true, .batches = true,
-                   .impatient = true},
-            0.04);
-    execute("everything, closed under way",
-            (plan){policy, .capacity = 32, .max_cost = 60, .max_age_ns = 50000,
-                   .bound_in_flight = true, .batches = true, .disturbs = true, .impatient = true},
-            0.04);
+    const plan all = {policy,
+                      .capacity = 32,
+                      .max_cost = 60,
+                      .max_age_ns = 50000,
+                      .bound_in_flight = true,
+                      .batches = true,
+                      .disturbs = true,
+                      .impatient = true};
+    const struct {
+        const char *name;
+        plan plan;
+    } cases[] = {
+        {"plain", {policy, .capacity = 64}},
+        {"tiny", {policy, .capacity = 1, .impatient = true}},
+        {"cost, batches", {policy, .capacity = 64, .max_cost = 100, .batches = true}},
+        {"max_age", {policy, .capacity = 256, .max_age_ns = 20000, .batches = true}},
+        {"bound_in_flight",
+         {policy, .capacity = 12, .max_cost = 60, .bound_in_flight = true, .batches = true,
+          .impatient = true}},
+        {"everything, closed under way", all},
+    };
+    char name[64];
+    for (int bare = 0; bare < 2; bare++)
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+            plan p = cases[i].plan;
+            p.bare = bare;
+            p.signals = bare && i != 0;
+            snprintf(name, sizeof(name), "%s%s", cases[i].name, bare ? ", bare" : "");
+            execute(name, p, 0.015);
+        }
 }
 
 static void block_keeps_the_law_at_every_snapshot(void **state)
@@ -409,8 +451,104 @@ static void waiting_putters_take_turns(void **state)
     weir_queue_destroy(run.queue);
 }
 
+/* ---- nobody is forgotten ------------------------------------------------------------------------ */
+
+/* Putters that wait and getters that wait are served by whoever makes it possible, who then stops
+ * calling.  Nobody looks at the queue meanwhile, since that would serve them. */
+static _Atomic uint64_t let_in, got;
+
+static void *puts_for_ever(void *arg)
+{
+    while (weir_queue_put(run.queue, arg, 0, WEIR_FOREVER) == WEIR_KEPT)
+        let_in++;
+    return NULL;
+}
+
+static void *gets_for_ever(void *arg)
+{
+    void *item;
+    (void)arg;
+    while (weir_queue_get(run.queue, &item, WEIR_FOREVER) == WEIR_OK)
+        got++;
+    return NULL;
+}
+
+static void take_some_and_stop(unsigned n)
+{
+    void *items[PRODUCERS];
+    if (n % 3 == 0) {
+        must(weir_queue_get_many(run.queue, items, NULL, n, WEIR_FOREVER, 0) == n);
+    } else {
+        for (unsigned i = 0; i < n; i++)
+            must(weir_queue_get(run.queue, items, WEIR_FOREVER) == WEIR_OK);
+    }
+}
+
+static void start_all(pthread_t threads[], void *(*fn)(void *), size_t capacity)
+{
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = capacity;
+    opts.on_drop = nothing;
+    let_in = got = 0;
+    assert_int_equal(weir_queue_create(&run.queue, &opts), WEIR_OK);
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        pthread_create(&threads[i], NULL, fn, number(i));
+}
+
+static void end_all(pthread_t threads[])
+{
+    weir_queue_close(run.queue);
+    for (int i = 0; i < PRODUCERS; i++)
+        pthread_join(threads[i], NULL);
+    weir_queue_destroy(run.queue);
+}
+
+static void a_waiting_putter_is_never_forgotten(void **state)
+{
+    (void)state;
+    for (size_t capacity = 1; capacity <= 64; capacity *= 8) {
+        pthread_t threads[PRODUCERS];
+        start_all(threads, puts_for_ever, capacity);
+        uint64_t taken = 0;
+        weir_time until = weir_after((int64_t)(seconds() * 0.1 * (double)WEIR_SECOND));
+        for (unsigned round = 0; weir_now() < until; round++) {
+            unsigned n = 1 + round % PRODUCERS;
+            if (n % 3 == 0)
+                n = n < capacity ? n : 1; /* a batch is what is inside */
+            soon(let_in >= taken + capacity);
+            take_some_and_stop(n);
+            taken += n;
+            soon(let_in >= taken + capacity); /* what was taken is replaced, ... */
+            must(let_in == taken + capacity); /* ... exactly */
+        }
+        end_all(threads);
+    }
+}
+
+static void a_waiting_getter_is_never_forgotten(void **state)
+{
+    (void)state;
+    void *items[2 * PRODUCERS] = {0};
+    pthread_t threads[PRODUCERS];
+    start_all(threads, gets_for_ever, 4 * PRODUCERS);
+    uint64_t put = 0;
+    weir_time until = weir_after((int64_t)(seconds() * 0.1 * (double)WEIR_SECOND));
+    for (unsigned round = 0; weir_now() < until; round++) {
+        unsigned n = 1 + round % (2 * PRODUCERS);
+        if (round % 2)
+            must(weir_queue_put_many(run.queue, items, NULL, n, WEIR_POLL) == n);
+        else
+            for (unsigned i = 0; i < n; i++)
+                must(weir_queue_put(run.queue, NULL, 0, WEIR_POLL) == WEIR_KEPT);
+        put += n;
+        soon(got == put);
+    }
+    end_all(threads);
+}
+
 int main(void)
 {
+    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = ignore}, NULL); /* no SA_RESTART */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(block_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(fail_keeps_the_law_at_every_snapshot),
@@ -418,6 +556,8 @@ int main(void)
         cmocka_unit_test(drop_oldest_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(sample_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(waiting_putters_take_turns),
+        cmocka_unit_test(a_waiting_putter_is_never_forgotten),
+        cmocka_unit_test(a_waiting_getter_is_never_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,90 @@ static void the_hook_is_asked_at_least_every_50_ms(void **state)
     assert_true(weir_now() - before >= 150 * WEIR_MILLISECOND);
 }
 
+static void a_hint_wakes_without_ending_the_wait(void **state)
+{
+    (void)state;
+    weir__parker parker;
+    weir__parker_init(&parker);
+    assert_int_equal(weir__hint_at(&parker), WEIR__HINT_TAKEN);
+    assert_int_equal(weir__hint_at(&parker), WEIR__HINT_TAKEN);
+    assert_int_equal(weir__park(&parker, WEIR_FOREVER), WEIR__HINTED);
+    weir__parker_rearm(&parker);
+    assert_int_equal(weir__park(&parker, weir_after(1000)), WEIR_ETIMEDOUT);
+    assert_int_equal(weir__hint_at(&parker), WEIR__HINT_ASLEEP); /* it may be, for all we know */
+    weir__unpark(&parker);
+    assert_int_equal(weir__park(&parker, WEIR_FOREVER), WEIR_OK);
+}
+
+static struct {
+    weir__parker parker;
+    bool unparks;
+    weir__hint hint;
+} in_hook;
+
+static int sees_to_it_in_the_hook(void *ctx)
+{
+    (void)ctx;
+    in_hook.hint = weir__hint_at(&in_hook.parker);
+    if (in_hook.unparks)
+        weir__unpark(&in_hook.parker);
+    return 1;
+}
+
+static void a_hint_does_not_count_on_a_thread_in_its_hook(void **state)
+{
+    (void)state;
+    weir__parker_init(&in_hook.parker);
+    in_hook.unparks = false;
+    weir_set_interrupt(sees_to_it_in_the_hook, NULL);
+    assert_int_equal(weir__park(&in_hook.parker, WEIR_FOREVER), WEIR_EINTR);
+    weir_set_interrupt(NULL, NULL);
+    assert_int_equal(in_hook.hint, WEIR__HINT_AWAY);
+}
+
+static void an_unpark_during_the_hook_ends_the_wait_as_served(void **state)
+{
+    (void)state;
+    weir__parker_init(&in_hook.parker);
+    in_hook.unparks = true;
+    weir_set_interrupt(sees_to_it_in_the_hook, NULL);
+    assert_int_equal(weir__park(&in_hook.parker, WEIR_FOREVER), WEIR_OK);
+    weir_set_interrupt(NULL, NULL);
+}
+
+static struct {
+    weir__parker parker;
+    _Atomic bool looked;
+} hinted;
+
+static void *looks_and_parks_again(void *arg)
+{
+    (void)arg;
+    must(weir__park(&hinted.parker, WEIR_FOREVER) == WEIR__HINTED);
+    weir__parker_rearm(&hinted.parker);
+    hinted.looked = true;
+    must(weir__park(&hinted.parker, WEIR_FOREVER) == WEIR_OK);
+    return NULL;
+}
+
+static void a_sleeper_is_woken_by_a_hint_and_then_for_good(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        pthread_t thread;
+        weir__parker_init(&hinted.parker);
+        hinted.looked = false;
+        pthread_create(&thread, NULL, looks_and_parks_again, NULL);
+        if (i % 2)
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        if (weir__hint_at(&hinted.parker) == WEIR__HINT_ASLEEP)
+            weir__futex_wake(&hinted.parker.state, 1, false);
+        soon(hinted.looked);
+        weir__unpark(&hinted.parker);
+        pthread_join(thread, NULL);
+    }
+}
+
 /* ---- a line under a mutex ----------------------------------------------------------------------- */
 
 static struct {
@@ -232,6 +316,10 @@ int main(void)
         cmocka_unit_test(an_unpark_that_comes_first_is_not_lost),
         cmocka_unit_test(park_ends_at_its_deadline_and_not_before),
         cmocka_unit_test(the_hook_is_asked_at_least_every_50_ms),
+        cmocka_unit_test(a_hint_wakes_without_ending_the_wait),
+        cmocka_unit_test(a_hint_does_not_count_on_a_thread_in_its_hook),
+        cmocka_unit_test(an_unpark_during_the_hook_ends_the_wait_as_served),
+        cmocka_unit_test(a_sleeper_is_woken_by_a_hint_and_then_for_good),
         cmocka_unit_test_setup_teardown(the_line_is_served_from_its_head, begin, end),
         cmocka_unit_test_setup_teardown(one_in_the_middle_can_be_served_first, begin, end),
         cmocka_unit_test_setup_teardown(one_that_gives_up_leaves_the_others_in_line, begin, end),
