@@ -22,6 +22,7 @@ void weir__batch_join(weir__task *part, const weir__task *of, uint32_t first, ui
     part->first = first;
     part->limit = limit;
     part->tag = of->tag;
+    part->seq = of->seq; /* it was accepted with the batch */
     part->in_size = of->in_size;
     part->block = of->block;
     if (of->block.offset == 0)

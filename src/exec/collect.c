@@ -447,12 +447,14 @@ static bool share_batch(weir_pool *pool, struct round *round)
     weir__task *longest = NULL;
     uint32_t most = 0;
     weir_time now = weir_now();
-    if (pool->permits >= pool->limit || pool->submitters.head)
+    if (pool->permits >= pool->limit || pool->submitters.head || pool->killed)
         return false;
     for (unsigned i = 0; i < pool->n_desks; i++) {
         weir__desk *desk = &pool->desks[i];
         weir__task *task = desk->live && !desk->ended ? running_batch(pool, desk) : NULL;
         uint32_t n = task ? weir__batch_remaining(weir__slot_at(desk, task->position)) : 0;
+        if (n > 0 && round->wake_at > now + STEAL_AFTER)
+            round->wake_at = now + STEAL_AFTER; /* nothing else may happen until then */
         if (n > most && is_worth_a_cut(desk, task, n, now)) {
             most = n;
             victim = desk;
@@ -461,11 +463,8 @@ static bool share_batch(weir_pool *pool, struct round *round)
     }
     if (!victim)
         return false;
-    weir_time since = victim->cut > victim->progressed ? victim->cut : victim->progressed;
-    if (now < since + STEAL_AFTER) {
-        round->wake_at = since + STEAL_AFTER;
+    if (now < victim->progressed + STEAL_AFTER || now < victim->cut + STEAL_AFTER)
         return false;
-    }
     weir__task *part = weir__tasks_new(&pool->tasks);
     if (!part)
         return false; /* no memory: it stays where it is */
@@ -476,7 +475,7 @@ static bool share_batch(weir_pool *pool, struct round *round)
         return false;
     }
     weir__batch_join(part, longest, longest->limit, longest->limit + n);
-    weir__tasks_append(&pool->tasks, part);
+    weir__tasks_put_back(&pool->tasks, part);
     pool->permits++;
     pool->accepted++;
     victim->cut = now;
@@ -487,11 +486,9 @@ static bool share_batch(weir_pool *pool, struct round *round)
  * one, or with a worker that does not run: takes some of those back for the line. */
 static bool steal(weir_pool *pool, struct round *round)
 {
-    bool idle = false;
+    bool idle = weir__pool_has_idle(pool);
     unsigned most = 0;
     weir__desk *victim = NULL;
-    for (unsigned i = 0; i < pool->n_desks; i++)
-        idle |= pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1);
     for (unsigned i = 0; idle && i < pool->n_desks; i++) {
         weir__desk *desk = &pool->desks[i];
         unsigned n = desk->live && !desk->ended ? unclaimed(desk) : 0;
@@ -913,12 +910,7 @@ static void let_go(weir_pool *pool, weir__after *after)
 /* Under the mutex: a worker has nothing to do, and there is nothing for it. */
 static bool runs_dry(const weir_pool *pool)
 {
-    if (weir__tasks_first(&pool->tasks))
-        return false;
-    for (unsigned i = 0; i < pool->n_desks; i++)
-        if (pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1))
-            return true;
-    return false;
+    return !weir__tasks_first(&pool->tasks) && weir__pool_has_idle(pool);
 }
 
 /* Under the mutex. */

@@ -360,7 +360,8 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
         *ret_id = weir__task_id(task);
     weir__tasks_append(&pool->tasks, task);
     weir__pool_deal(pool, &after);
-    after.kick |= weir__pool_wants_worker(pool);
+    /* A batch that is all there is to do is shared out, by the collector, when it takes long. */
+    after.kick |= weir__pool_wants_worker(pool) || (items > 0 && weir__pool_has_idle(pool));
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
     return 0;
@@ -421,6 +422,14 @@ bool weir__pool_has_room(const weir_pool *pool, const weir__desk *desk, unsigned
            desk->dealt - desk->freed < WEIR__SLOTS && (!tasks_max || desk->total < tasks_max) &&
            atomic_load_explicit(&desk->seat->state, memory_order_relaxed) == SEAT_READY; /* a hint:
                 what is dealt to one that leaves comes back when it is buried */
+}
+
+bool weir__pool_has_idle(const weir_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        if (pool->desks[i].held == 0 && weir__pool_has_room(pool, &pool->desks[i], 1))
+            return true;
+    return false;
 }
 
 /* The worker with the fewest tasks among those with room; NULL: none has. */

@@ -120,6 +120,9 @@ static inline weir__slot *weir__slot_at(const weir__desk *desk, uint64_t positio
 /* Under the mutex: the worker may be dealt a task, up to `depth` in all. */
 bool weir__pool_has_room(const weir_pool *pool, const weir__desk *desk, unsigned depth);
 
+/* Under the mutex: a worker could run a task at once. */
+bool weir__pool_has_idle(const weir_pool *pool);
+
 /* Under the mutex: gives waiting tasks to workers that have room. */
 void weir__pool_deal(weir_pool *pool, weir__after *after);
 
