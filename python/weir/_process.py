@@ -122,6 +122,11 @@ def _failed(error: Exception) -> Future[Any]:
     return future
 
 
+def _with_error(future: _TaskFuture[T], error: Exception) -> _TaskFuture[T]:
+    future.set_exception(error)
+    return future
+
+
 def _tell_waiters(future: Future[Any]) -> None:
     """Cancelled -> cancelled and notified, once."""
     with future._condition:
@@ -573,21 +578,18 @@ class ProcessPoolExecutor(MappingExecutor):
         self,
         permit: _weir.Permit,
         dump: Callable[[], Any],
-        future: _TaskFuture[Any] | None = None,
+        make: Callable[[], _TaskFuture[Any]] = _TaskFuture,
     ) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
-        if future is None:
-            future = _TaskFuture()
         try:
             data = dump()
         except Exception as error:
             permit.release()  # before anybody sees the error
-            future.set_exception(error)
-            return future
+            return _with_error(make(), error)  # whose traceback refers to this frame, not back
         except BaseException:
             permit.release()  # not only when the traceback goes
             raise
-        return self._post_as(future, permit, data, 0)
+        return self._post_as(make(), permit, data, 0)
 
     def _post_as(
         self, future: _TaskFuture[Any], permit: _weir.Permit, data: Any, items: int
@@ -601,7 +603,7 @@ class ProcessPoolExecutor(MappingExecutor):
         except MemoryError as error:
             permit.release()
             future._pool = None
-            future.set_exception(error)
+            future.set_exception(error.with_traceback(None))  # it would refer to the future
         finally:
             permit.release()
         return future
@@ -684,8 +686,12 @@ class ProcessPoolExecutor(MappingExecutor):
                     return self._post_as(future, permit, payload, items), items
         # Alone it is a plain task, and its large buffers travel out of band.
         args = (calls[0],) if n_args == 1 else calls[0]
-        alone: _BatchOfOne[Any] = _BatchOfOne()
-        alone.report = report and partial(report, 1)
+
+        def alone() -> _BatchOfOne[Any]:
+            future: _BatchOfOne[Any] = _BatchOfOne()
+            future.report = report and partial(report, 1)
+            return future
+
         return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), alone), 1
 
     @property
