@@ -276,7 +276,7 @@ static void collect_all(weir_pool *pool)
 {
     while (look_at(pool).waiting + look_at(pool).running > 0) {
         weir_completion done[3];
-        int64_t n = weir_pool_collect(pool, done, 3, weir_after(PATIENCE / 2));
+        int64_t n = weir_pool_collect(pool, done, 3, weir_after(2 * PATIENCE));
         if (n <= 0)
             fail_msg("collect returned %s with %zu waiting, %zu running", weir_error_name((int)n),
                      look_at(pool).waiting, look_at(pool).running);
