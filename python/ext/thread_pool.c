@@ -78,6 +78,13 @@ typedef struct ThreadPool {
     Worker *idle, *guard;
     size_t blocked_workers; /* that wait for room themselves */
     uint8_t history;        /* of the last 8 tasks: 1 where it was short */
+    struct {                /* a backlog that finds its own size; see grow */
+        bool on, pressed;   /* pressed: somebody found no room since a worker ran dry last */
+        size_t least;
+        weir_time at;   /* when it was set last ... */
+        uint64_t after; /* ... and how many tasks had finished then */
+        const char *why;
+    } size;
     bool has_warned;
     uint64_t accepted, finished, cancelled, refused, caller_ran;
     uint64_t dropped_newest, dropped_oldest, dropped_broken;
@@ -219,8 +226,10 @@ static void see_to_tasks(ThreadPool *pool, bool now)
 
 static bool take_permit(ThreadPool *pool)
 {
-    if (pool->permits_out >= pool->limit)
+    if (pool->permits_out >= pool->limit) {
+        pool->size.pressed = true;
         return false;
+    }
     pool->permits_out++;
     return true;
 }
@@ -246,6 +255,43 @@ static void give_permit_back(ThreadPool *pool)
     }
     submitter->has_permit = true;
     ext_bell_ring(&submitter->bell);
+}
+
+static void set_backlog(ThreadPool *pool, size_t backlog)
+{
+    pool->backlog = backlog;
+    pool->limit =
+        backlog > WEIR_UNBOUNDED - pool->max_workers ? WEIR_UNBOUNDED : backlog + pool->max_workers;
+}
+
+/* The backlog of max_submit_backlog="auto" begins with twice the workers.  When a worker has nothing
+ * to do although somebody was held back since, it was too small to bridge the time that producers
+ * take to come back, and doubles: up to what is finished in 20 ms. */
+#define AHEAD      (20 * WEIR_MILLISECOND)
+#define MOST_AHEAD ((uint64_t)1 << 16)
+
+static void grow(ThreadPool *pool)
+{
+    uint64_t finished = pool->finished - pool->size.after;
+    pool->size.pressed = false;
+    if (finished < pool->backlog)
+        return; /* the last change has not had its effect yet */
+    weir_time now = weir_now();
+    uint64_t enough =
+        finished < MOST_AHEAD ? finished * AHEAD / (uint64_t)(now - pool->size.at + 1) : MOST_AHEAD;
+    if (enough > MOST_AHEAD)
+        enough = MOST_AHEAD;
+    bool is_enough = enough <= 2 * pool->backlog;
+    size_t size = is_enough ? (size_t)enough : 2 * pool->backlog;
+    set_backlog(pool, size > pool->size.least ? size : pool->size.least);
+    pool->size.why = is_enough ? "20 ms of work, or twice the workers"
+                               : "workers ran dry while producers waited for room";
+    pool->size.at = now;
+    pool->size.after = pool->finished;
+    while (pool->first_submitter && pool->permits_out < pool->limit) {
+        pool->permits_out++; /* which the submitter takes over */
+        give_permit_back(pool);
+    }
 }
 
 static void unlink_submitter(ThreadPool *pool, Submitter *submitter)
@@ -746,6 +792,8 @@ static void be_idle(ThreadPool *pool, Worker *self)
 {
     ext_turns *turns = &pool->head.turns;
     uint32_t let_go = atomic_load_explicit(&turns->let_go, memory_order_relaxed);
+    if (pool->size.on && pool->size.pressed)
+        grow(pool);
     pool->coming--;
     self->called = false;
     self->next = pool->idle;
@@ -1010,6 +1058,13 @@ static PyObject *get_backlog(ThreadPool *self, void *Py_UNUSED(closure))
     return self->backlog == WEIR_UNBOUNDED ? Py_NewRef(Py_None) : PyLong_FromSize_t(self->backlog);
 }
 
+static PyObject *get_backlog_why(ThreadPool *self, void *Py_UNUSED(closure))
+{
+    if (!self->size.on)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(self->size.why);
+}
+
 static PyObject *get_closed(ThreadPool *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(self->phase != OPEN);
@@ -1019,6 +1074,8 @@ static PyGetSetDef pool_getset[] = {
     {"idle", (getter)get_idle, NULL, "Workers that wait for a task.", NULL},
     {"permits_out", (getter)get_permits_out, NULL, "Tasks accepted and not finished.", NULL},
     {"backlog", (getter)get_backlog, NULL, "None: without bound.", NULL},
+    {"backlog_why", (getter)get_backlog_why, NULL, "Of an auto backlog: what made it so large.",
+     NULL},
     {"closed", (getter)get_closed, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -1051,7 +1108,11 @@ static int parse_on_full(const char *text, OnFull *ret)
 static int parse_bounds(ThreadPool *self, Py_ssize_t workers, PyObject *backlog)
 {
     size_t bound = WEIR_UNBOUNDED;
-    if (backlog != Py_None)
+    self->size.on =
+        PyUnicode_Check(backlog) && PyUnicode_CompareWithASCIIString(backlog, "auto") == 0;
+    if (self->size.on && workers > 0)
+        bound = self->size.least = 2 * (size_t)workers;
+    else if (backlog != Py_None)
         bound = PyLong_AsSize_t(backlog);
     if (bound == (size_t)-1 && PyErr_Occurred())
         return -1;
@@ -1060,9 +1121,9 @@ static int parse_bounds(ThreadPool *self, Py_ssize_t workers, PyObject *backlog)
         return -1;
     }
     self->max_workers = (size_t)workers;
-    self->backlog = bound;
-    self->limit =
-        bound > WEIR_UNBOUNDED - self->max_workers ? WEIR_UNBOUNDED : bound + self->max_workers;
+    self->size.at = weir_now();
+    self->size.why = "twice the workers: no worker has run dry";
+    set_backlog(self, bound);
     return 0;
 }
 

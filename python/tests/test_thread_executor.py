@@ -1029,3 +1029,48 @@ def test_what_a_forked_child_inherits_is_quiet_whatever_was_locked() -> None:
         outer.shutdown()
         """
     )
+
+
+# ---- a backlog that finds its own size ----------------------------------------------------------
+
+
+def test_an_auto_backlog_grows_while_producers_wait_and_workers_idle() -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog="auto") as pool:
+        assert pool.stats().max_submit_backlog == 4
+        assert "twice the workers" in str(pool.stats().backlog_why)
+        for _ in range(50):
+            for future in [pool.submit(int) for _ in range(2000)]:
+                future.result()
+            if (pool.stats().max_submit_backlog or 0) > 64:
+                break
+        s = pool.stats()
+        assert (s.max_submit_backlog or 0) > 64
+        assert s.backlog_why in (
+            "workers ran dry while producers waited for room",
+            "20 ms of work, or twice the workers",
+        )
+    assert s.accepted == s.finished
+
+
+def test_an_auto_backlog_of_long_tasks_is_twice_the_workers() -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog="auto") as pool:
+        for future in [pool.submit(time.sleep, 0.02) for _ in range(40)]:
+            future.result()
+        assert pool.stats().max_submit_backlog == 4
+
+
+def test_an_auto_backlog_lets_those_in_line_in_when_it_grows() -> None:
+    with weir.ThreadPoolExecutor(2, max_submit_backlog="auto") as pool:
+
+        def submit_many() -> list[int]:
+            return [pool.submit(int).result(30) for _ in range(300)]
+
+        submitters = [InThread(submit_many) for _ in range(20)]
+        for submitter in submitters:
+            assert submitter.result(60) == [0] * 300
+        assert pool._pool.permits_out == 0
+
+
+def test_only_auto_gives_reasons() -> None:
+    with weir.ThreadPoolExecutor(2) as pool:
+        assert pool.stats().backlog_why is None

@@ -80,6 +80,7 @@ class ThreadPoolStats:
     max_workers: int
     workers: int  # threads alive
     max_submit_backlog: int | None  # None: unbounded
+    backlog_why: str | None  # with max_submit_backlog="auto": what made it so large
     waiting: int  # accepted, not started
     running: int
     accepted: int

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
-from typing import Any
+from typing import Any, Literal
 
 from weir._admission import OnFull, parse_backlog, parse_on_full, warn_in_event_loop
 from weir._map import MappingExecutor
@@ -132,8 +132,9 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
     max_workers         threads, started when needed; default min(32, CPUs + 4)
     thread_name_prefix  of the threads
     initializer         called with `initargs` in each new thread; if it raises, the pool is broken
-    max_submit_backlog  tasks that may wait, on top of those that run: True = 2 x max_workers, an
-                        int > 0, or None = without bound
+    max_submit_backlog  tasks that may wait, on top of those that run: True = 2 x max_workers;
+                        "auto" = the least with which no worker runs dry while producers wait (see
+                        stats()), up to what is finished in 20 ms; an int > 0; None = without bound
     on_full             what submit() does when there is no room:
                         "block"        waits, in line, up to `submit_timeout` seconds
                         "fail"         raises weir.BacklogFull at once
@@ -159,7 +160,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
-        max_submit_backlog: int | bool | None = True,
+        max_submit_backlog: int | bool | Literal["auto"] | None = True,
         on_full: OnFull = "block",
         submit_timeout: float | None = None,
         name: str | None = None,
@@ -172,7 +173,9 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             raise TypeError("initializer must be a callable")
         pool = self._pool = _Pool(
             max_workers,
-            parse_backlog(max_submit_backlog, max_workers),
+            "auto"
+            if max_submit_backlog == "auto"
+            else parse_backlog(max_submit_backlog, max_workers),
             parse_on_full(on_full, submit_timeout),
             submit_timeout,
             name,
@@ -208,6 +211,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             max_workers=pool.workers,
             workers=sum(thread.is_alive() for thread in list(pool.threads)),
             max_submit_backlog=pool.backlog,
+            backlog_why=pool.backlog_why,
             **counts,
         )
 

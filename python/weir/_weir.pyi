@@ -146,7 +146,7 @@ class ThreadPool:
     def __new__(
         cls,
         workers: int,
-        backlog: int | None,
+        backlog: int | Literal["auto"] | None,
         on_full: str,
         submit_timeout: float | None,
         name: str | None,
@@ -158,6 +158,8 @@ class ThreadPool:
     def workers(self) -> int: ...
     @property
     def backlog(self) -> int | None: ...
+    @property
+    def backlog_why(self) -> str | None: ...
     @property
     def threads(self) -> set[Thread]: ...
     @property
