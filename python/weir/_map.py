@@ -59,7 +59,7 @@ class BatchSize:
 
     TARGET = 0.2  # seconds; a batch that takes less may grow to at most twice that
     TOO_LONG = 0.5
-    LARGEST = 1024  # items; the overhead is small long before
+    LARGEST = 4096  # items; the overhead is small long before
     PATIENCE = 0.02  # seconds that a batch waits for a slow iterable to fill it
 
     def __init__(self) -> None:
@@ -449,7 +449,7 @@ class MappingExecutor(Executor):
 
         timeout     seconds from this call; then TimeoutError, and iteration can be tried again
         chunksize   items per task of an executor of processes: "auto" starts with 1 and grows until
-                    a task takes 50 to 500 ms (never more than 1,024 items), or an int > 0; threads
+                    a task takes 50 to 500 ms (never more than 4,096 items), or an int > 0; threads
                     get one item per task
         buffersize  items that are submitted and not yet yielded, at most: an int > 0; True: as many
                     tasks as the executor holds (backlog + workers; each of up to chunksize items),

@@ -23,6 +23,7 @@
 #include "base/park.h"
 #include "base/process.h"
 #include "base/robust.h"
+#include "base/spin.h"
 #include "flow/shared_line.h"
 #include "flow/shared_ring.h"
 #include "model/overflow.h"
@@ -64,6 +65,7 @@ struct weir_shared_queue {
     size_t mapped; /* bytes */
     unsigned spins;
     weir__marks marks; /* of SAMPLE; `above` is the one in the file */
+    weir__spin put_spin, get_spin;
 };
 
 /* relaxed: these words stand for themselves */
@@ -222,8 +224,16 @@ static int enter_again(weir_shared_queue *queue, wait *w, int rc)
 /* Entered; entered when it returns 0: look again.  Else left, and no place is held. */
 static int wait_turn(weir_shared_queue *queue, wait *w, const weir__tide *now, uint64_t cost)
 {
-    if (w->since == 0)
+    if (w->since ==
+        0) { /* what is waited for may be on its way: looks for as long as a sleep costs */
         w->since = weir_now();
+        _Atomic uint64_t *commit = &queue->ring.shared->commit;
+        uint64_t seen = GET(*commit);
+        leave(queue, now);
+        weir__spin_while(w->side == WEIR__PUTTERS ? &queue->put_spin : &queue->get_spin, commit,
+                         seen, w->deadline);
+        return enter_again(queue, w, WEIR_OK);
+    }
     if (w->place) {
         w->place->called = 0;
         w->place->cost = cost;
