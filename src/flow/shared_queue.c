@@ -221,19 +221,26 @@ static int enter_again(weir_shared_queue *queue, wait *w, int rc)
     return rc;
 }
 
+/* Entered; entered when it returns 0.  What is waited for may be on its way: looks for it, for no
+ * longer than a sleep costs. */
+static int look_a_moment(weir_shared_queue *queue, wait *w, const weir__tide *now)
+{
+    weir__spin *spin = w->side == WEIR__PUTTERS ? &queue->put_spin : &queue->get_spin;
+    _Atomic uint64_t *commit = &queue->ring.shared->commit;
+    uint64_t seen = GET(*commit);
+    leave(queue, now);
+    weir__spin_while(spin, commit, seen, w->deadline);
+    return enter_again(queue, w, WEIR_OK);
+}
+
 /* Entered; entered when it returns 0: look again.  Else left, and no place is held. */
 static int wait_turn(weir_shared_queue *queue, wait *w, const weir__tide *now, uint64_t cost)
 {
-    if (w->since ==
-        0) { /* what is waited for may be on its way: looks for as long as a sleep costs */
+    bool is_new = w->since == 0;
+    if (is_new)
         w->since = weir_now();
-        _Atomic uint64_t *commit = &queue->ring.shared->commit;
-        uint64_t seen = GET(*commit);
-        leave(queue, now);
-        weir__spin_while(w->side == WEIR__PUTTERS ? &queue->put_spin : &queue->get_spin, commit,
-                         seen, w->deadline);
-        return enter_again(queue, w, WEIR_OK);
-    }
+    if (is_new && weir__line_is_empty(&queue->shared->line, w->side))
+        return look_a_moment(queue, w, now);
     if (w->place) {
         w->place->called = 0;
         w->place->cost = cost;
