@@ -340,7 +340,8 @@ def test_another_descriptor_is_refused_by_number() -> None:
 def test_a_fork_while_threads_use_the_queue_leaves_the_child_able_to() -> None:
     assert (
         output_of("""
-            import os, threading, weir
+            import os, threading, warnings, weir
+            warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12: that we fork
             q, out = weir.SharedQueue(5), weir.SharedQueue(100)
             def spin():
                 for item in q:
