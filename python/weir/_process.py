@@ -651,6 +651,16 @@ class ProcessPoolExecutor(MappingExecutor):
     _map_in_batches = _map_reports = True
     _BATCH_BYTES = 256 << 10  # of arguments in a batch
 
+    def _dump_batch(
+        self, fn: Callable[..., Any], calls: list[Any], n_args: int
+    ) -> tuple[bytes, int, dict[int, Exception]]:
+        """The payload of the first calls, how many, and why some of them cannot be pickled; less
+        than two are no batch."""
+        fn_data = _transfer.dump_argument(fn) if len(calls) > 1 and n_args <= 64 else None
+        if fn_data is None:
+            return b"", 0, {}
+        return _weir.dump_calls(fn_data, calls, n_args, _transfer.dump_argument, self._BATCH_BYTES)
+
     def _submit_batch(
         self,
         fn: Callable[..., Any],
@@ -664,26 +674,17 @@ class ProcessPoolExecutor(MappingExecutor):
         permit = self._permit_for_map(wait, timeout)
         if permit is None:
             return None, 0
-        if len(calls) > 1 and n_args <= 64:
-            try:
-                fn_data = _transfer.dump_argument(fn)
-                payload, items, errors = _weir.dump_calls(
-                    fn_data or b"",
-                    calls if fn_data else [],
-                    n_args,
-                    _transfer.dump_argument,
-                    self._BATCH_BYTES,
-                )
-            except Exception:
-                pass  # fn cannot be pickled: the error of each item alone
-            except BaseException:
-                permit.release()
-                raise
-            else:
-                if items > 1:
-                    future = _BatchFuture(items, errors)
-                    future.report = report and partial(report, items)
-                    return self._post_as(future, permit, payload, items), items
+        try:
+            payload, items, errors = self._dump_batch(fn, calls, n_args)
+        except Exception:
+            items = 0  # fn cannot be pickled: the error of each item alone
+        except BaseException:
+            permit.release()
+            raise
+        if items > 1:
+            future = _BatchFuture(items, errors)
+            future.report = report and partial(report, items)
+            return self._post_as(future, permit, payload, items), items
         # Alone it is a plain task, and its large buffers travel out of band.
         args = (calls[0],) if n_args == 1 else calls[0]
 

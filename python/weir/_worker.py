@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-PICKLE_PROTOCOL = 5
-
 # The status that goes with a reply; as in module.h.
 RESULT = 0
 EXCEPTION = 1
@@ -116,7 +114,7 @@ def dump_exception(error: BaseException) -> Any:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         assert error.__traceback__ is not None
         remote = _ExceptionWithTraceback(error, error.__traceback__)
-        data = ForkingPickler.dumps(remote, PICKLE_PROTOCOL)
+        data = ForkingPickler.dumps(remote, _transfer.PROTOCOL)
         pickle.loads(data)
         return data
     except BaseException as reason:
@@ -125,7 +123,7 @@ def dump_exception(error: BaseException) -> Any:
             f"(the exception itself cannot be sent between processes: {_try(repr, reason)})"
             f"\n\n{text}"
         )
-        return ForkingPickler.dumps(stand_in, PICKLE_PROTOCOL)
+        return ForkingPickler.dumps(stand_in, _transfer.PROTOCOL)
 
 
 def _try(show: Callable[[Any], str], error: BaseException) -> str:

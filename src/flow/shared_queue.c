@@ -62,8 +62,7 @@ typedef struct shared {
 struct weir_shared_queue {
     shared *shared;
     weir__ring ring;
-    size_t mapped; /* bytes */
-    unsigned spins;
+    size_t mapped;     /* bytes */
     weir__marks marks; /* of SAMPLE; `above` is the one in the file */
     weir__spin put_spin, get_spin;
 };
@@ -75,21 +74,13 @@ struct weir_shared_queue {
 
 /* ---- entering and leaving ------------------------------------------------------------------- */
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* A critical section is shorter than going to sleep and being woken. */
 static int spin(weir_shared_queue *queue)
 {
     int rc = WEIR_EEMPTY;
-    for (unsigned i = 0; i < queue->spins && rc == WEIR_EEMPTY; i++) {
-        relax();
+    unsigned spins = weir__spin_is_useful() ? SPINS : 0;
+    for (unsigned i = 0; i < spins && rc == WEIR_EEMPTY; i++) {
+        weir__relax(1);
         if (!GET(queue->shared->held))
             rc = weir__robust_try(&queue->shared->lock);
     }
@@ -705,7 +696,6 @@ static int open_handle(weir_shared_queue **ret_queue, int fd, const layout *l)
     }
     queue->shared = (shared *)at;
     queue->mapped = l->end;
-    queue->spins = weir__cpu_count() > 1 ? SPINS : 0;
     queue->ring = (weir__ring){
         .shared = &queue->shared->ring,
         .table = (uint32_t *)(at + l->table),

@@ -48,7 +48,7 @@ static void where_it_does_not_help_it_is_soon_not_done(void **state)
     (void)state;
     weir__spin spin = {0};
     if (!weir__spin_is_useful())
-        skip();
+        skip(); /* one CPU: nobody ever spins, which is a test of its own */
     assert_int_equal(spins(&spin, 1), 1);
     size_t spun = spins(&spin, 6400);
     assert_in_range(spun, 6400 / 64, 6400 / 64 + 10);
@@ -60,7 +60,7 @@ static void where_it_helps_again_it_is_done_again(void **state)
     weir__spin spin = {0};
     _Atomic uint64_t word = 7;
     if (!weir__spin_is_useful())
-        skip();
+        skip(); /* one CPU: nobody ever spins, which is a test of its own */
     spins(&spin, 1000);
     int tries = 0;
     for (; spin.failures > 0 && tries < 1000; tries++) /* it differs at once */
