@@ -7,9 +7,7 @@
  * and an item is a tag and what the tag says.  Small plain values are written as they are; everything
  * else is pickled on its own, so that what cannot be pickled is the error of its own item.
  *
- *     N T F          None, True, False
- *     i d            int64, double: 8 bytes
- *     s b            ASCII str, bytes: size (u64) and bytes
+ *     below 32       a plain value, as in item.c, with its size (u64) where that is not fixed
  *     p              size and a pickle; as an argument: of the one argument
  *     t              size and the pickle of a tuple of arguments
  *     x              size and a pickled exception, which is raised
@@ -21,6 +19,12 @@
 typedef struct Failure {
     PyObject_HEAD PyObject *error;
 } Failure;
+
+/* Of what stands behind a tag; -1: a size comes first. */
+static int fixed_size(unsigned tag)
+{
+    return tag == 'e' || tag == 'm' ? 0 : tag < 32 ? ext_plain_size(tag) : -1;
+}
 
 /* ---- writing ------------------------------------------------------------------------------- */
 
@@ -64,51 +68,32 @@ static int write_tag(writer *w, char tag)
     return at ? 0 : -1;
 }
 
-static int write_word(writer *w, char tag, const void *word)
+/* With its size, unless the tag says it. */
+static int write_sized(writer *w, unsigned tag, const void *data, size_t size)
 {
-    char *at = writer_room(w, 9);
+    size_t head = fixed_size(tag) < 0 ? 9 : 1;
+    uint64_t n = size;
+    char *at = writer_room(w, (Py_ssize_t)(head + size));
     if (!at)
         return -1;
-    *at = tag;
-    memcpy(at + 1, word, 8);
-    return 0;
-}
-
-static int write_bytes(writer *w, char tag, const void *data, Py_ssize_t size)
-{
-    uint64_t n = (uint64_t)size;
-    char *at = writer_room(w, 9 + size);
-    if (!at)
-        return -1;
-    *at = tag;
-    memcpy(at + 1, &n, 8);
-    memcpy(at + 9, data, (size_t)size);
+    *at = (char)tag;
+    if (head > 1)
+        memcpy(at + 1, &n, 8);
+    if (size)
+        memcpy(at + head, data, size);
     return 0;
 }
 
 /* A value that needs no pickle: 1; 0: it does. */
 static int write_plain(writer *w, PyObject *value)
 {
-    if (value == Py_None)
-        return write_tag(w, 'N') < 0 ? -1 : 1;
-    if (value == Py_True || value == Py_False)
-        return write_tag(w, value == Py_True ? 'T' : 'F') < 0 ? -1 : 1;
-    if (PyLong_CheckExact(value)) {
-        int overflow;
-        int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
-        if (overflow)
-            return 0;
-        return write_word(w, 'i', &number) < 0 ? -1 : 1;
-    }
-    if (PyFloat_CheckExact(value)) {
-        double number = PyFloat_AS_DOUBLE(value);
-        return write_word(w, 'd', &number) < 0 ? -1 : 1;
-    }
-    if (PyUnicode_CheckExact(value) && PyUnicode_IS_COMPACT_ASCII(value))
-        return write_bytes(w, 's', PyUnicode_DATA(value), PyUnicode_GET_LENGTH(value)) < 0 ? -1 : 1;
-    if (PyBytes_CheckExact(value))
-        return write_bytes(w, 'b', PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)) < 0 ? -1 : 1;
-    return 0;
+    ext_item plain;
+    weir_message message;
+    if (!ext_plain_encode(value, &plain, &message))
+        return 0;
+    int rc = write_sized(w, message.tag, message.data, message.size);
+    Py_XDECREF(plain.owner);
+    return rc < 0 ? -1 : 1;
 }
 
 /* What dump(value) returns, a bytes-like object, with its tag.  ALONE: it returned None. */
@@ -122,23 +107,11 @@ static int write_dumped(writer *w, char tag, PyObject *dump, PyObject *value)
     if (data == Py_None) {
         rc = ALONE;
     } else if (data && PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0) {
-        rc = write_bytes(w, tag, view.buf, view.len);
+        rc = write_sized(w, (unsigned char)tag, view.buf, (size_t)view.len);
         PyBuffer_Release(&view);
     }
     Py_XDECREF(data);
     return rc;
-}
-
-static bool all_plain(PyObject *call)
-{
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(call); i++) {
-        PyObject *value = PyTuple_GET_ITEM(call, i);
-        if (!(value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) ||
-              PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) ||
-              PyBytes_CheckExact(value)))
-            return false;
-    }
-    return true;
 }
 
 /* One item's arguments; a tuple of them, unless there is one.  ALONE: it does not belong here. */
@@ -148,29 +121,17 @@ static int write_call(writer *w, PyObject *call, Py_ssize_t n_args, PyObject *du
         int plain = write_plain(w, call);
         return plain ? (plain < 0 ? -1 : 0) : write_dumped(w, 'p', dump, call);
     }
-    if (!all_plain(call)) /* together: what they share stays shared */
-        return write_dumped(w, 't', dump, call);
+    Py_ssize_t start = w->size;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(call); i++) {
-        PyObject *value = PyTuple_GET_ITEM(call, i);
-        int plain = write_plain(w, value);
-        int rc = plain < 0 ? -1 : plain > 0 ? 0 : write_dumped(w, 'p', dump, value);
-        if (rc != 0)
-            return rc;
+        int plain = write_plain(w, PyTuple_GET_ITEM(call, i));
+        if (plain < 0)
+            return -1;
+        if (plain == 0) { /* together: what they share stays shared */
+            w->size = start;
+            return write_dumped(w, 't', dump, call);
+        }
     }
     return 0;
-}
-
-/* Takes the current exception. */
-static PyObject *take_error(void)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback && value)
-        PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
 }
 
 /* An item that cannot be pickled becomes an 'e', and errors[i] the reason. */
@@ -178,7 +139,7 @@ static int note_unsendable(writer *w, Py_ssize_t start, PyObject *errors, Py_ssi
 {
     if (!w->bytes || !PyErr_ExceptionMatches(PyExc_Exception))
         return -1; /* no memory to write; a signal handler raised */
-    PyObject *error = take_error();
+    PyObject *error = ext_take_exception();
     PyObject *index = error ? PyLong_FromSsize_t(i) : NULL;
     int rc = index ? PyDict_SetItem(errors, index, error) : -1;
     Py_XDECREF(error);
@@ -217,15 +178,8 @@ static PyObject *dump_calls(PyObject *Py_UNUSED(module), PyObject *args)
         Py_DECREF(call);
         if (rc < 0 && note_unsendable(&w, start, errors, i) < 0)
             goto fail;
-        if (rc == ALONE || (i > 0 && w.size > max_bytes)) { /* goes with the next batch */
-            w.size = start;
-            PyObject *index = PyLong_FromSsize_t(i);
-            if (!index ||
-                (PyDict_Contains(errors, index) == 1 && PyDict_DelItem(errors, index) < 0)) {
-                Py_XDECREF(index);
-                goto fail;
-            }
-            Py_DECREF(index);
+        if (rc == ALONE || (rc == 0 && i > 0 && w.size > max_bytes)) {
+            w.size = start; /* it goes with the next batch */
             break;
         }
         counts[0]++;
@@ -247,62 +201,48 @@ typedef struct reader {
     const char *at, *end;
 } reader;
 
-typedef struct item {
-    char tag;
-    union {
-        int64_t integer;
-        double real;
-    } word;
-    const char *data;
-    Py_ssize_t size;
-} item;
-
-static bool read_item(reader *r, item *ret)
+static bool read_item(reader *r, weir_message *ret)
 {
     if (r->at == r->end)
         return false;
-    ret->tag = *r->at++;
-    if (!strchr("idsbptx", ret->tag))
-        return strchr("NTFem", ret->tag) && ret->tag;
-    if (r->end - r->at < 8)
+    ret->tag = (unsigned char)*r->at++;
+    int64_t size = fixed_size(ret->tag);
+    if (size < 0) {
+        if (r->end - r->at < 8)
+            return false;
+        memcpy(&size, r->at, 8);
+        r->at += 8;
+    }
+    if (size < 0 || size > r->end - r->at)
         return false;
-    memcpy(&ret->word, r->at, 8);
-    r->at += 8;
-    if (ret->tag == 'i' || ret->tag == 'd')
-        return true;
     ret->data = r->at;
-    ret->size = (Py_ssize_t)ret->word.integer;
-    if (ret->size < 0 || ret->size > r->end - r->at)
-        return false;
-    r->at += ret->size;
+    ret->size = (size_t)size;
+    r->at += size;
     return true;
 }
 
-static PyObject *load_pickle(const item *it, PyObject *load)
+static PyObject *load_pickle(const weir_message *it, PyObject *load)
 {
-    PyObject *view = PyMemoryView_FromMemory((char *)it->data, it->size, PyBUF_READ);
+    PyObject *view = PyMemoryView_FromMemory((char *)it->data, (Py_ssize_t)it->size, PyBUF_READ);
     PyObject *value = view ? PyObject_CallOneArg(load, view) : NULL;
     Py_XDECREF(view);
     return value;
 }
 
-/* A plain or pickled value. */
-static PyObject *load_value(const item *it, PyObject *load)
+static bool is_pickled(unsigned tag)
 {
-    switch (it->tag) {
-    case 'N': Py_RETURN_NONE;
-    case 'T': Py_RETURN_TRUE;
-    case 'F': Py_RETURN_FALSE;
-    case 'i': return PyLong_FromLongLong(it->word.integer);
-    case 'd': return PyFloat_FromDouble(it->word.real);
-    case 's': return PyUnicode_DecodeASCII(it->data, it->size, NULL);
-    case 'b': return PyBytes_FromStringAndSize(it->data, it->size);
-    case 'm':
-        PyErr_SetString(PyExc_MemoryError,
-                        "the result did not fit into the machine's shared memory");
-        return NULL;
-    default: return load_pickle(it, load);
-    }
+    return tag == 'p' || tag == 't' || tag == 'x';
+}
+
+/* A plain or pickled value. */
+static PyObject *load_value(const weir_message *it, PyObject *load)
+{
+    if (is_pickled(it->tag))
+        return load_pickle(it, load);
+    if (it->tag != 'm')
+        return ext_plain_decode(it);
+    PyErr_SetString(PyExc_MemoryError, "the result did not fit into the machine's shared memory");
+    return NULL;
 }
 
 static PyObject *new_failure(module_state *state, PyObject *error)
@@ -316,14 +256,14 @@ static PyObject *new_failure(module_state *state, PyObject *error)
 /* The current exception as a Failure; NULL: it is not an item's. */
 static PyObject *failure_of_error(module_state *state)
 {
-    PyObject *error = take_error();
+    PyObject *error = ext_take_exception();
     PyObject *failure = error ? new_failure(state, error) : NULL;
     Py_XDECREF(error);
     return failure;
 }
 
-static PyObject *load_result(module_state *state, const item *it, PyObject *load, PyObject *errors,
-                             Py_ssize_t i)
+static PyObject *load_result(module_state *state, const weir_message *it, PyObject *load,
+                             PyObject *errors, Py_ssize_t i)
 {
     PyObject *value = NULL;
     if (it->tag == 'e') {
@@ -359,7 +299,7 @@ static PyObject *load_results(PyObject *module, PyObject *args)
     reader r = {data.buf, (const char *)data.buf + data.len};
     PyObject *results = PyList_New(items);
     for (Py_ssize_t i = 0; results && i < items; i++) {
-        item it;
+        weir_message it;
         PyObject *result = NULL;
         if (read_item(&r, &it))
             result = load_result(state, &it, load, errors, first + i);
@@ -391,9 +331,9 @@ PyObject *ext_dump_plain(PyObject *value)
 PyObject *ext_load_plain(const void *data, size_t size)
 {
     reader r = {data, (const char *)data + size};
-    item it;
-    if (read_item(&r, &it) && strchr("NTFidsb", it.tag) && r.at == r.end)
-        return load_value(&it, NULL);
+    weir_message it;
+    if (read_item(&r, &it) && r.at == r.end)
+        return ext_plain_decode(&it);
     PyErr_SetString(PyExc_RuntimeError, "the worker's reply makes no sense");
     return NULL;
 }
@@ -437,7 +377,7 @@ static int read_call(reader *r, Py_ssize_t n_args, PyObject *load, call *ret)
     ret->n = 0;
     ret->is_unsendable = ret->is_tuple = false;
     for (Py_ssize_t i = 0; i < n_args; i++) {
-        item it;
+        weir_message it;
         if (!read_item(r, &it))
             return -1;
         if (load && rc == 1 && it.tag != 'e') {
@@ -475,7 +415,7 @@ static int write_result(writer *w, PyObject *result, PyObject *dump, PyObject *d
     if (!w->bytes)
         return -1;
     w->size = 0;
-    PyObject *error = take_error();
+    PyObject *error = ext_take_exception();
     int rc = error ? write_dumped(w, 'x', dump_error, error) : -1;
     Py_XDECREF(error);
     return rc;
@@ -573,9 +513,9 @@ int ext_run_batch(weir_worker *worker, const char *payload, size_t size, PyObjec
                .load = load,
                .dump = dump,
                .dump_error = dump_error};
-    item fn = {.data = payload + 8, .size = (Py_ssize_t)fn_size};
+    weir_message fn = {payload + 8, fn_size, 'p'};
     b.fn = load_pickle(&fn, load);
-    if (!b.fn && !(b.fn_error = take_error()))
+    if (!b.fn && !(b.fn_error = ext_take_exception()))
         return -1;
     reader r = {payload + 16 + fn_size, payload + size};
     int rc = run_items(&b, &r);

@@ -88,3 +88,15 @@ void ext_postpone_exception(void)
     Py_DECREF(value);
     Py_XDECREF(traceback);
 }
+
+PyObject *ext_take_exception(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback && value)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}

@@ -1,4 +1,5 @@
-/* item.c - Python objects as the messages of a shared queue.
+/* item.c - Python objects as the messages of a shared queue; its plain values also travel in the
+ * batches of map() and in short replies.
  *
  * None, bools, ints of 64 bits, floats, str and bytes are written as they are, and so are small
  * tuples of them; everything else is pickled, which takes longer than the queue.  The tag of a
@@ -20,7 +21,7 @@ static int encode_pickle(module_state *state, PyObject *item, ext_item *to, weir
 }
 
 /* Of exactly these types: a subclass is pickled, and stays one.  false: none of them. */
-static bool encode_scalar(PyObject *item, ext_item *to, weir_message *message)
+bool ext_plain_encode(PyObject *item, ext_item *to, weir_message *message)
 {
     to->owner = NULL;
     if (PyBytes_CheckExact(item)) {
@@ -76,7 +77,7 @@ static bool encode_tuple(PyObject *tuple, ext_item *to, weir_message *message)
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++) {
         ext_item element;
         weir_message m;
-        if (!encode_scalar(PyTuple_GET_ITEM(tuple, i), &element, &m))
+        if (!ext_plain_encode(PyTuple_GET_ITEM(tuple, i), &element, &m))
             return false;
         bool fits = add_element(to->small.tuple, &used, (enum tag)m.tag, m.data, m.size);
         Py_XDECREF(element.owner);
@@ -89,7 +90,7 @@ static bool encode_tuple(PyObject *tuple, ext_item *to, weir_message *message)
 
 int ext_item_encode(module_state *state, PyObject *item, ext_item *to, weir_message *message)
 {
-    if (encode_scalar(item, to, message) ||
+    if (ext_plain_encode(item, to, message) ||
         (PyTuple_CheckExact(item) && encode_tuple(item, to, message)))
         return 0;
     return encode_pickle(state, item, to, message);
@@ -118,7 +119,19 @@ static PyObject *raise_strange(const weir_message *message)
                         message->tag, message->size);
 }
 
-static PyObject *decode_scalar(const weir_message *message)
+int ext_plain_size(unsigned tag)
+{
+    switch (tag) {
+    case INT:
+    case FLOAT: return 8;
+    case NONE:
+    case FALSE_:
+    case TRUE_: return 0;
+    default: return -1;
+    }
+}
+
+PyObject *ext_plain_decode(const weir_message *message)
 {
     int64_t integer;
     double real;
@@ -167,7 +180,7 @@ static PyObject *decode_tuple(const weir_message *message)
     at = 0;
     for (Py_ssize_t i = 0; tuple && i < n; i++) {
         next_element(message, &at, &element);
-        PyObject *item = decode_scalar(&element);
+        PyObject *item = ext_plain_decode(&element);
         if (item)
             PyTuple_SET_ITEM(tuple, i, item);
         else
@@ -180,5 +193,5 @@ PyObject *ext_item_decode(module_state *state, const weir_message *message)
 {
     return message->tag == PICKLE  ? decode_pickle(state, message)
            : message->tag == TUPLE ? decode_tuple(message)
-                                   : decode_scalar(message);
+                                   : ext_plain_decode(message);
 }

@@ -150,6 +150,10 @@ PyObject *ext_raise_text(module_state *state, int error, const char *text);
  * raised by the main thread as soon as it runs Python again, so that what was given is not lost. */
 void ext_postpone_exception(void);
 
+/* The current exception with its traceback, a new reference, and none is set any more; NULL: none
+ * was. */
+PyObject *ext_take_exception(void);
+
 /* ---- wait.c ----------------------------------------------------------------------------- */
 
 /* One wait without the GIL; on the stack of the waiting thread. */
@@ -228,6 +232,12 @@ typedef struct ext_item {
         char tuple[EXT_TUPLE_MAX];
     } small;
 } ext_item;
+
+/* A value of a type that needs no pickle (None, bool, int of 64 bits, float, str, bytes): as
+ * below; false: it is none.  And back.  The size of what a tag stands for, or -1: it varies. */
+bool ext_plain_encode(PyObject *object, ext_item *to, weir_message *message);
+PyObject *ext_plain_decode(const weir_message *message);
+int ext_plain_size(unsigned tag);
 
 /* Writes an object; the message is good until to->owner is let go.  -1 with an exception. */
 int ext_item_encode(module_state *state, PyObject *object, ext_item *to, weir_message *message);

@@ -388,19 +388,6 @@ static void forget_pool(Task *task)
     Py_XDECREF((PyObject *)pool);
 }
 
-/* What was raised just now, with its traceback. */
-static PyObject *take_exception(void)
-{
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback)
-        PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-}
-
 /* Takes a task out of the line, cancelled (exception NULL) or with an exception, and counts it in
  * *count.  *ret_left: it was still there.  keep: its permit is the caller's then.  -1: an exception,
  * also when it left and somebody who was told has raised. */
@@ -691,7 +678,7 @@ static PyObject *run_here(ThreadPool *pool, Task *task)
     pool->finished++;
     pool->caller_ran++;
     EXT_UNLOCK(&pool->lock);
-    PyObject *error = result ? NULL : take_exception();
+    PyObject *error = result ? NULL : ext_take_exception();
     if (ext_future_finish(pool->state, future, result, error) < 0) {
         Py_CLEAR(future);
     } else if (error && !PyErr_GivenExceptionMatches(error, PyExc_Exception)) {
@@ -848,7 +835,7 @@ static int run_task(ThreadPool *pool, Task *task)
     weir_time before = weir_now();
     PyObject *result = call_task(task);
     bool is_short = weir_now() - before < SHORT_TASK_NS;
-    PyObject *error = result ? NULL : take_exception();
+    PyObject *error = result ? NULL : ext_take_exception();
     forget_call(task);
     /* The permit is free before the future is done: who sees the result can submit. */
     end_task(pool, is_short, &pool->finished);
