@@ -7,13 +7,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* The files that bring types; a row is NULL when its file is not linked in. */
+/* The files that bring types and functions. */
 static int (*const types_add[])(PyObject *, module_state *) = {
     ext_queue_types_add,       ext_shared_queue_types_add,
     ext_permits_types_add,     ext_future_types_add,
     ext_buffer_types_add,      ext_shared_types_add,
     ext_thread_pool_types_add, ext_pool_types_add,
-    ext_worker_types_add,      ext_items_add,
+    ext_worker_types_add,      ext_batch_add,
+    ext_results_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -184,7 +185,7 @@ static int module_exec(PyObject *module)
     if (import_objects(state) < 0 || make_names(state) < 0)
         return -1;
     for (size_t i = 0; i < sizeof types_add / sizeof *types_add; i++)
-        if (types_add[i] && types_add[i](module, state) < 0)
+        if (types_add[i](module, state) < 0)
             return -1;
     return PyModule_AddStringConstant(module, "__version__", weir_version());
 }

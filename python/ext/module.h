@@ -109,11 +109,14 @@ int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);
 int ext_future_types_add(PyObject *module, module_state *state);
 int ext_thread_pool_types_add(PyObject *module, module_state *state);
-/* Weak: the module builds and loads without the files that bring them. */
-__attribute__((weak)) int ext_pool_types_add(PyObject *module, module_state *state);
-__attribute__((weak)) int ext_worker_types_add(PyObject *module, module_state *state);
+int ext_pool_types_add(PyObject *module, module_state *state);
+int ext_worker_types_add(PyObject *module, module_state *state);
 
-__attribute__((weak)) int ext_items_add(PyObject *module, module_state *state);
+int ext_batch_add(PyObject *module, module_state *state);
+int ext_results_add(PyObject *module, module_state *state);
+
+/* results.c: stands for a result that is this exception; NULL: no memory. */
+PyObject *ext_failure_new(module_state *state, PyObject *error);
 
 /* batch.c: a small plain value (None, a number, an ASCII str, bytes) as bytes; NULL without an
  * exception: it is none.  And back. */
