@@ -120,6 +120,10 @@ static inline weir__slot *weir__slot_at(const weir__desk *desk, uint64_t positio
 /* Under the mutex: the worker may be dealt a task, up to `depth` in all. */
 bool weir__pool_has_room(const weir_pool *pool, const weir__desk *desk, unsigned depth);
 
+/* Under the mutex: the batch that a worker runs, which is the first of its unsettled tasks; NULL: it
+ * runs none. */
+weir__task *weir__pool_running_batch(const weir_pool *pool, const weir__desk *desk);
+
 /* Under the mutex: a worker could run a task at once. */
 bool weir__pool_has_idle(const weir_pool *pool);
 
@@ -129,6 +133,11 @@ void weir__pool_deal(weir_pool *pool, weir__after *after);
 /* Under the mutex: the task's slot is READY -> REVOKED if its worker has not claimed it; then the
  * task belongs to nobody.  False: it has started. */
 bool weir__pool_revoke(weir_pool *pool, weir__task *task);
+
+/* Under the mutex: when a worker idles, nothing is in line, and work waits with another one: puts
+ * some of that in line, and says so; or, if it is too early, brings *wake_at forward to when it is
+ * worth another look. */
+bool weir__pool_redeal(weir_pool *pool, weir_time *wake_at);
 
 /* Under the mutex: another worker should be started. */
 bool weir__pool_wants_worker(const weir_pool *pool);

@@ -20,6 +20,7 @@ enum {
     SANE,
     KILL,
     SPAN,
+    SPAN_ONE_MORE,
     SPAN_LIMIT,
     FILLED,
     FILLED_BYTES,
@@ -57,6 +58,7 @@ static void go_mad(const weir_task *task, const order *what)
     uint64_t seed = what->seed;
     switch (what->madness) {
     case SPAN: slot->span = weir__pair(0, (uint32_t)(slot->span >> 32)); break;
+    case SPAN_ONE_MORE: slot->span = weir__pair(0, ITEMS + 1); break;
     case SPAN_LIMIT: slot->span = weir__pair((uint32_t)slot->span, UINT32_MAX); break;
     case FILLED: slot->filled = weir__pair(ITEMS + 1, 10); break;
     case FILLED_BYTES: slot->filled = weir__pair((uint32_t)slot->filled, UINT32_MAX); break;
@@ -85,8 +87,10 @@ static void serve(weir_worker *worker, const weir_task *task, void *ctx)
         if (item < ITEMS)
             board->runs[item]++;
         if (item == what.mad_item && what.madness != SANE && board->madnesses++ == 0) {
-            if (what.madness != KILL)
+            if (what.madness != KILL) {
                 go_mad(task, &what);
+                nanosleep(&(struct timespec){.tv_nsec = 4000000}, NULL); /* they look at it */
+            }
             raise(SIGKILL);
         }
         weir_bytes part = {&item, sizeof item};
@@ -222,7 +226,8 @@ static void a_worker_that_writes_nonsense_loses_no_other_item(void **state)
     (void)state;
     for (uint32_t madness = SPAN; madness < MADNESSES; madness++) {
         for (uint64_t seed = 1; seed < (madness == GARBAGE ? 40u : 2u); seed++) {
-            weir_pool *pool = make(1);
+            weir_pool *pool = make(2);
+            assert_int_equal(weir_pool_start_workers(pool, 2), 2); /* the other one idles */
             assert_int_equal(post(pool, (order){madness, 77, seed, ""}), 0);
             collect_batch(pool);
             assert_each_item_had(1);
