@@ -67,7 +67,9 @@ WEIR_API weir_time weir_after(int64_t ns);
     X(EDIED, -12, "the worker process died")                                                       \
     X(ENOTASK, -13, "no such task, or it has started already")                                     \
     X(ESYSTEM, -14, "a system call failed")                                                        \
-    X(EDEADLK, -15, "waiting here would wait for itself")
+    X(EDEADLK, -15, "waiting here would wait for itself")                                          \
+    X(ESHED, -16, "shed because of overload")                                                      \
+    X(EOPEN, -17, "the circuit breaker is open")
 
 typedef enum weir_error {
     WEIR_OK = 0,
@@ -95,6 +97,22 @@ WEIR_API const char *weir_error_name(int error);
 #else
 #define WEIR__SIZED(type) {.size = sizeof(type)}
 #endif
+
+/* ---- waiting without a thread ------------------------------------------------------------- */
+
+/* A place in line that no thread waits in, for event loops.  The caller's memory; begins as {0} with
+ * `ready` and `ctx` set, and belongs to the object from the call that returned WEIR_WAITING until
+ * `ready` was called or the object's cancel function returned true.
+ *
+ * `ready` is called once with what the wait came to (>= 0: it is yours), on the thread whose call
+ * decided that, before that call returns, with no lock held. */
+typedef struct weir_pending {
+    void (*ready)(struct weir_pending *pending, int result);
+    void *ctx; /* the caller's own */
+    uint64_t opaque[16];
+} weir_pending;
+
+#define WEIR_WAITING 1 /* nothing yet: `ready` will be called */
 
 /* ---- interruption ----------------------------------------------------------------------- */
 

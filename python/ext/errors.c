@@ -13,6 +13,8 @@ static PyObject *exception_for(module_state *state, weir_error error)
     case WEIR_EEMPTY: return state->empty;
     case WEIR_ETIMEDOUT: return PyExc_TimeoutError;
     case WEIR_ECLOSED: return state->shut_down;
+    case WEIR_ESHED: return state->overloaded;
+    case WEIR_EOPEN: return state->breaker_open;
     case WEIR_ETOOBIG: return state->too_large;
     case WEIR_EINVAL: return PyExc_ValueError;
     case WEIR_ENOMEM: return PyExc_MemoryError;

@@ -141,6 +141,8 @@ static int import_objects(module_state *state)
         {&state->shut_down, "weir._errors", "ShutDown"},
         {&state->too_large, "weir._errors", "TooLarge"},
         {&state->backlog_full, "weir._errors", "BacklogFull"},
+        {&state->breaker_open, "weir._errors", "BreakerOpen"},
+        {&state->overloaded, "weir._errors", "Overloaded"},
         {&state->timeout, "weir._errors", "Timeout"},
         {&state->dropped, "weir._errors", "Dropped"},
         {&state->condition_type, "threading", "Condition"},

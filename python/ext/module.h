@@ -63,6 +63,8 @@ typedef char ext_lock;
     X(PyObject, shut_down)       /* weir.ShutDown */                                               \
     X(PyObject, too_large)       /* weir.TooLarge */                                               \
     X(PyObject, backlog_full)    /* weir.BacklogFull */                                            \
+    X(PyObject, breaker_open)    /* weir.BreakerOpen */                                            \
+    X(PyObject, overloaded)      /* weir.Overloaded */                                             \
     X(PyObject, timeout)         /* weir._errors.Timeout */                                        \
     X(PyObject, dropped)         /* weir.Dropped */                                                \
     X(PyObject, getsizeof)       /* sys.getsizeof */                                               \

@@ -18,6 +18,8 @@ import weir
         weir.TooLarge("large"),
         weir.ShutDown(),
         weir.Dropped("oldest"),
+        weir.Overloaded("late"),
+        weir.BreakerOpen(1.5, "backend"),
         weir.WorkerDied(12, 3, None, 2**30, False),
         weir.WorkerDied(12, None, 9, None, None),
     ],
@@ -35,7 +37,7 @@ def test_the_exceptions_are_caught_by_the_handlers_people_have() -> None:
     assert issubclass(weir.BacklogFull, queue.Full)
     assert issubclass(weir.TooLarge, ValueError)
     assert issubclass(weir.WorkerDied, BrokenProcessPool)
-    for name in ("BacklogFull", "Dropped", "TooLarge", "WorkerDied"):
+    for name in ("BacklogFull", "BreakerOpen", "Dropped", "Overloaded", "TooLarge", "WorkerDied"):
         assert getattr(weir, name).__module__ == "weir"
 
 
@@ -53,6 +55,12 @@ def test_worker_died_says_everything_in_a_sentence() -> None:
     error = weir.WorkerDied(1, None, 9, 5, True)
     assert (error.pid, error.exitcode, error.signal) == (1, None, 9)
     assert (error.peak_rss, error.oom) == (5, True)
+
+
+def test_an_open_breaker_says_when_to_come_back() -> None:
+    assert str(weir.BreakerOpen(1.5)) == "the circuit breaker is open for another 1.5 s"
+    assert str(weir.BreakerOpen(None, "db")) == "the circuit breaker 'db' is isolated"
+    assert weir.BreakerOpen(2.0, "db").retry_after == 2.0
 
 
 @pytest.mark.parametrize("reason", ["newest", "oldest", "sampled", "expired", "discarded"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._died import RemoteError, WorkerDied, WorkerNotStarted
-    from weir._errors import BacklogFull, Dropped, ShutDown, TooLarge
+    from weir._errors import BacklogFull, BreakerOpen, Dropped, Overloaded, ShutDown, TooLarge
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
     from weir._shared import shared_array
@@ -39,9 +39,11 @@ __all__ = [
     "BoundedProcessPoolExecutor",
     "BoundedStats",
     "BoundedThreadPoolExecutor",
+    "BreakerOpen",
     "Dropped",
     "MapIterator",
     "OnFull",
+    "Overloaded",
     "ProcessPoolExecutor",
     "ProcessPoolStats",
     "Queue",
@@ -69,9 +71,11 @@ _LATER = {
     "BoundedProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "BoundedStats": ("weir._stats", "BoundedStats"),
     "BoundedThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
+    "BreakerOpen": ("weir._errors", "BreakerOpen"),
     "Dropped": ("weir._errors", "Dropped"),
     "MapIterator": ("weir._map", "MapIterator"),
     "OnFull": ("weir._admission", "OnFull"),
+    "Overloaded": ("weir._errors", "Overloaded"),
     "ProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
     "QueueStats": ("weir._stats", "QueueStats"),

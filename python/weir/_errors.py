@@ -6,7 +6,7 @@ import queue
 import sys
 from concurrent import futures
 
-__all__ = ["BacklogFull", "Dropped", "ShutDown", "Timeout", "TooLarge"]
+__all__ = ["BacklogFull", "BreakerOpen", "Dropped", "Overloaded", "ShutDown", "Timeout", "TooLarge"]
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown
@@ -69,5 +69,34 @@ class Dropped(Exception):
         return f"dropped ({self.reason}): {why}" if why else f"dropped ({self.reason})"
 
 
-for _class in (BacklogFull, TooLarge, Dropped):
+class Overloaded(Exception):
+    """Shed because of overload: it had waited too long in a line that does not get shorter.
+
+    Nothing has been done and nothing is held.
+    """
+
+
+class BreakerOpen(Exception):
+    """A circuit breaker is open: the call was not made.
+
+    `retry_after` is in how many seconds it will let a call through to see; None: nobody knows,
+    because somebody has isolated it.  `name` is the breaker's.
+    """
+
+    retry_after: float | None
+    name: str | None
+
+    def __init__(self, retry_after: float | None = None, name: str | None = None) -> None:
+        super().__init__(retry_after, name)
+        self.retry_after = retry_after
+        self.name = name
+
+    def __str__(self) -> str:
+        breaker = f"the circuit breaker {self.name!r}" if self.name else "the circuit breaker"
+        if self.retry_after is None:
+            return f"{breaker} is isolated"
+        return f"{breaker} is open for another {self.retry_after:.3g} s"
+
+
+for _class in (BacklogFull, BreakerOpen, Dropped, Overloaded, TooLarge):
     _class.__module__ = "weir"

@@ -1,9 +1,11 @@
 /* waitq.c - see waitq.h. */
 #include "flow/waitq.h"
 
-void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter)
+void weir__waitq_push_async(weir__waitq *waitq, weir__waiter *waiter,
+                            void (*notify)(weir__waiter *waiter))
 {
     weir__parker_init(&waiter->parker);
+    waiter->notify = notify;
     waiter->waiting = true;
     waiter->next = NULL;
     waiter->prev = waitq->tail;
@@ -13,6 +15,11 @@ void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter)
         waitq->head = waiter;
     waitq->tail = waiter;
     waitq->count++;
+}
+
+void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter)
+{
+    weir__waitq_push_async(waitq, waiter, NULL);
 }
 
 static void unlink_waiter(weir__waitq *waitq, weir__waiter *waiter)
@@ -60,8 +67,11 @@ bool weir__waitq_give_up(weir__waitq *waitq, weir__waiter *waiter)
 void weir__wake_all(weir__wakeups *wakeups)
 {
     for (weir__waiter *waiter = wakeups->head, *next; waiter; waiter = next) {
-        next = waiter->next; /* before the unpark: the waiter may be gone after it */
-        weir__unpark(&waiter->parker);
+        next = waiter->next; /* before the wake-up: the waiter may be gone after it */
+        if (waiter->notify)
+            waiter->notify(waiter);
+        else
+            weir__unpark(&waiter->parker);
     }
     wakeups->head = wakeups->tail = NULL;
 }

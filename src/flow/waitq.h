@@ -28,6 +28,8 @@
 typedef struct weir__waiter {
     struct weir__waiter *next, *prev;
     weir__parker parker;
+    /* No thread waits here: called instead of an unpark, as the last touch of the waiter. */
+    void (*notify)(struct weir__waiter *waiter);
     int result;   /* set when served */
     bool waiting; /* in a waitq; under the owner's mutex */
 } weir__waiter;
@@ -42,8 +44,11 @@ typedef struct weir__wakeups {
     weir__waiter *head, *tail;
 } weir__wakeups;
 
-/* Under the mutex: joins the end of the line. */
+/* Under the mutex: joins the end of the line.  The second one for who has no thread to park: once
+ * served, notify is called where a thread would have been woken. */
 void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter);
+void weir__waitq_push_async(weir__waitq *waitq, weir__waiter *waiter,
+                            void (*notify)(weir__waiter *waiter));
 
 /* Under the mutex: takes the head (there must be one) out of line with a result. */
 weir__waiter *weir__waitq_serve(weir__waitq *waitq, weir__wakeups *wakeups, int result);
@@ -55,7 +60,7 @@ void weir__waitq_serve_this(weir__waitq *waitq, weir__waiter *waiter, weir__wake
 /* Under the mutex: leaves the line; false: was served already. */
 bool weir__waitq_give_up(weir__waitq *waitq, weir__waiter *waiter);
 
-/* Without the mutex: wakes those served, in order. */
+/* Without the mutex: wakes, or notifies, those served, in order. */
 void weir__wake_all(weir__wakeups *wakeups);
 
 /* Without the mutex: sleeps until served (WEIR_OK), hinted at (WEIR__HINTED), or WEIR_ETIMEDOUT,

@@ -246,6 +246,38 @@ static void one_in_the_middle_can_be_served_first(void **state)
     }
 }
 
+typedef struct task {
+    weir__waiter waiter; /* first */
+    int told;
+} task;
+
+static void tell(weir__waiter *waiter)
+{
+    ((task *)waiter)->told = waiter->result;
+}
+
+static void one_without_a_thread_is_told_in_its_turn(void **state)
+{
+    (void)state;
+    sleeper s;
+    task first = {.told = -99}, last = {.told = -99};
+    weir__waitq_push_async(&owner.line, &first.waiter, tell);
+    start(&s, NULL);
+    weir__waitq_push_async(&owner.line, &last.waiter, tell);
+    weir__wakeups wakeups = {0};
+    weir__lock(&owner.mutex);
+    assert_ptr_equal(weir__waitq_serve(&owner.line, &wakeups, 1), &first.waiter);
+    assert_ptr_equal(weir__waitq_serve(&owner.line, &wakeups, 2), &s.waiter);
+    assert_true(weir__waitq_give_up(&owner.line, &last.waiter));
+    assert_false(weir__waitq_give_up(&owner.line, &first.waiter));
+    weir__unlock(&owner.mutex);
+    assert_int_equal(first.told, -99);
+    weir__wake_all(&wakeups);
+    assert_int_equal(first.told, 1);
+    assert_int_equal(last.told, -99);
+    assert_int_equal(finish_sleeper(&s), 2);
+}
+
 static _Atomic bool told_to_give_up;
 
 static int gives_up(void *ctx)
@@ -322,6 +354,7 @@ int main(void)
         cmocka_unit_test(a_sleeper_is_woken_by_a_hint_and_then_for_good),
         cmocka_unit_test_setup_teardown(the_line_is_served_from_its_head, begin, end),
         cmocka_unit_test_setup_teardown(one_in_the_middle_can_be_served_first, begin, end),
+        cmocka_unit_test_setup_teardown(one_without_a_thread_is_told_in_its_turn, begin, end),
         cmocka_unit_test_setup_teardown(one_that_gives_up_leaves_the_others_in_line, begin, end),
         cmocka_unit_test_setup_teardown(serving_and_giving_up_may_race, begin, end),
     };

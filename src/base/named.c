@@ -1,0 +1,315 @@
+/* named.c - see named.h.
+ *
+ * A file in the memory file system of the host, with the user's number in its name.  Locks are
+ * POSIX record locks: they belong to the process, so the kernel releases them when it ends, and to
+ * nobody it forks.  They also end when the process closes *any* descriptor of the file.  So a
+ * process opens a file once (the list below), and a descriptor that is open for a moment beside it
+ * is one of another file, or is closed before the seat is taken.
+ *
+ * Bytes of the file that are locked, all behind its contents:
+ *     DOOR          by who comes or leaves, exclusively and for a moment: so the last to leave
+ *                   cannot remove the name while somebody takes a seat
+ *     SEAT + seat   by who has the seat
+ */
+#include "base/named.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/memfd.h"
+
+#define FOLDER "/dev/shm"
+#define DOOR   (INT64_C(1) << 40)
+#define SEAT   (DOOR + 1)
+
+struct weir__named {
+    weir__named *next;
+    char path[160];
+    int fd;
+    void *data;
+    size_t size;
+    size_t handles;
+    int seat; /* changed by the first who asks in a forked child, then published by */
+    _Atomic unsigned generation; /* of the process whose seat it is: release, acquire */
+};
+
+/* Those this process has, and everything in them that changes. */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static weir__named *all;
+
+/* How many forks lie between this process and the first. */
+static _Atomic unsigned generation;
+
+/* A child of fork must not inherit a mutex that another thread held. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&mutex);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&mutex);
+}
+
+static void in_forked_child(void)
+{
+    atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed); /* the only thread */
+    after_fork();
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, in_forked_child);
+}
+
+static bool has_own_seat(const weir__named *named)
+{
+    /* acquire: pairs with the release in take_seat */
+    return atomic_load_explicit(&named->generation, memory_order_acquire) ==
+           atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
+static int error_of(int err)
+{
+    switch (err) {
+    case EMFILE:
+    case ENFILE: return WEIR_ENOFD;
+    case ENOMEM:
+    case ENOSPC:
+    case EDQUOT: return WEIR_ENOSHM;
+    case ELOOP: /* a link */
+    case EISDIR:
+    case EACCES: return WEIR_EINVAL;
+    default: return WEIR_ESYSTEM;
+    }
+}
+
+static bool is_name(const char *name)
+{
+    size_t n = strnlen(name, WEIR__NAME_MAX + 1);
+    if (n == 0 || n > WEIR__NAME_MAX || name[0] == '.')
+        return false;
+    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == n;
+}
+
+/* ---- locks on bytes ------------------------------------------------------------------------- */
+
+/* 0: got it; WEIR_EFULL: somebody has it. */
+static int lock_byte(int fd, int64_t at, bool wait)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    int rc;
+    do
+        rc = fcntl(fd, wait ? F_SETLKW : F_SETLK, &lock);
+    while (rc < 0 && errno == EINTR);
+    return rc == 0 ? 0 : errno == EACCES || errno == EAGAIN ? WEIR_EFULL : WEIR_ESYSTEM;
+}
+
+static void unlock_byte(int fd, int64_t at)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    fcntl(fd, F_SETLK, &lock);
+}
+
+/* Whether another process has a lock in [at, at + n). */
+static bool is_locked(int fd, int64_t at, int64_t n)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = n};
+    return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+/* The first seat that nobody has. */
+static int take_seat(weir__named *named)
+{
+    for (unsigned seat = 0; seat < WEIR__SEATS; seat++) {
+        int rc = lock_byte(named->fd, SEAT + seat, false);
+        if (rc == 0) {
+            named->seat = (int)seat;
+            atomic_store_explicit(&named->generation,
+                                  atomic_load_explicit(&generation, memory_order_relaxed),
+                                  memory_order_release);
+        }
+        if (rc != WEIR_EFULL)
+            return rc;
+    }
+    return WEIR_EFULL;
+}
+
+/* ---- the file ------------------------------------------------------------------------------- */
+
+/* Whether the file is one that we may use. */
+static int look(int fd, size_t size)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return WEIR_ESYSTEM;
+    bool ours = S_ISREG(st.st_mode) && st.st_uid == geteuid() && (st.st_mode & 0077) == 0 &&
+                st.st_nlink <= 1 && (uint64_t)st.st_size == size;
+    return ours ? 0 : WEIR_EINVAL;
+}
+
+/* Whether the name still leads to this file. */
+static bool is_named(const char *path, int fd)
+{
+    struct stat there, here;
+    return lstat(path, &there) == 0 && fstat(fd, &here) == 0 && there.st_ino == here.st_ino &&
+           there.st_dev == here.st_dev;
+}
+
+/* Fills in a file without a name, and gives it the name.  0; EEXIST: somebody else did. */
+static int make(const char *path, size_t size, int (*init)(void *, const void *), const void *ctx)
+{
+    int fd = open(FOLDER, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_of(errno);
+    int rc = fchmod(fd, 0600) < 0 ? WEIR_ESYSTEM : weir__memfd_reserve(fd, 0, size);
+    void *data = rc < 0 ? NULL : weir__memfd_map(fd, 0, size);
+    if (rc == 0 && !data)
+        rc = WEIR_ENOMEM;
+    if (rc == 0)
+        rc = init(data, ctx);
+    if (rc == 0) {
+        char self[64];
+        snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+        if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
+            rc = errno == EEXIST ? EEXIST : error_of(errno);
+    }
+    weir__memfd_unmap(data, size);
+    close(fd); /* no lock of this file is held yet: it is not in the list */
+    return rc;
+}
+
+/* Opens what has the name and takes a seat in it.  EEXIST: try again, the name has just gone. */
+static int enter(weir__named *named)
+{
+    named->fd = open(named->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (named->fd < 0)
+        return errno == ENOENT ? EEXIST : error_of(errno);
+    int rc = look(named->fd, named->size);
+    if (rc == 0)
+        rc = lock_byte(named->fd, DOOR, true);
+    if (rc == 0) {
+        rc = is_named(named->path, named->fd) ? take_seat(named) : EEXIST;
+        unlock_byte(named->fd, DOOR);
+    }
+    if (rc == 0 && !(named->data = weir__memfd_map(named->fd, 0, named->size)))
+        rc = WEIR_ENOMEM;
+    if (rc != 0) {
+        close(named->fd); /* and with it the seat */
+        named->fd = -1;
+    }
+    return rc;
+}
+
+static weir__named *find(const char *path)
+{
+    for (weir__named *named = all; named; named = named->next)
+        if (strcmp(named->path, path) == 0)
+            return named;
+    return NULL;
+}
+
+/* Under the mutex. */
+static int open_or_make(weir__named **ret_named, const char *path, size_t size,
+                        int (*init)(void *, const void *), const void *ctx)
+{
+    weir__named *named = find(path);
+    if (named && is_named(path, named->fd)) {
+        named->handles++;
+        *ret_named = named;
+        return WEIR_OK;
+    }
+    if (!(named = weir__calloc(1, sizeof *named)))
+        return WEIR_ENOMEM;
+    memcpy(named->path, path, strlen(path) + 1);
+    named->size = size;
+    named->handles = 1;
+    int rc;
+    while ((rc = enter(named)) == EEXIST) {
+        rc = make(path, size, init, ctx);
+        if (rc < 0)
+            break;
+    }
+    if (rc < 0) {
+        weir__free(named);
+        return rc;
+    }
+    named->next = all;
+    all = named;
+    *ret_named = named;
+    return WEIR_OK;
+}
+
+int weir__named_open(weir__named **ret_named, const char *kind, const char *name, size_t size,
+                     int (*init)(void *data, const void *ctx), const void *ctx)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    char path[sizeof((weir__named *)NULL)->path];
+    if (!is_name(name))
+        return WEIR_EINVAL;
+    /* The size is part of the name: another layout is another block. */
+    int n = snprintf(path, sizeof path, FOLDER "/weir-%ju-%s-%zu-%s", (uintmax_t)geteuid(), kind,
+                     size, name);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return WEIR_EINVAL;
+    pthread_mutex_lock(&mutex);
+    int rc = open_or_make(ret_named, path, size, init, ctx);
+    pthread_mutex_unlock(&mutex);
+    return rc;
+}
+
+void *weir__named_data(const weir__named *named)
+{
+    return named->data;
+}
+
+int weir__named_seat(weir__named *named, bool *ret_is_new)
+{
+    *ret_is_new = false;
+    if (has_own_seat(named))
+        return named->seat;
+    pthread_mutex_lock(&mutex);
+    *ret_is_new = !has_own_seat(named);
+    int rc = *ret_is_new ? take_seat(named) : 0;
+    pthread_mutex_unlock(&mutex);
+    return rc < 0 ? rc : named->seat;
+}
+
+bool weir__named_is_taken(weir__named *named, unsigned seat)
+{
+    if (has_own_seat(named) && named->seat == (int)seat)
+        return true; /* one's own locks do not show */
+    return is_locked(named->fd, SEAT + seat, 1);
+}
+
+void weir__named_close(weir__named *named, bool (*may_remove)(const void *data))
+{
+    if (!named)
+        return;
+    pthread_mutex_lock(&mutex);
+    if (--named->handles == 0) {
+        for (weir__named **at = &all; *at; at = &(*at)->next)
+            if (*at == named) {
+                *at = named->next;
+                break;
+            }
+        if (may_remove && lock_byte(named->fd, DOOR, false) == 0 &&
+            !is_locked(named->fd, SEAT, WEIR__SEATS) && is_named(named->path, named->fd) &&
+            may_remove(named->data))
+            unlink(named->path);
+        weir__memfd_unmap(named->data, named->size);
+        close(named->fd);
+        weir__free(named);
+    }
+    pthread_mutex_unlock(&mutex);
+}

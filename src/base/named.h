@@ -1,0 +1,49 @@
+/* named.h - a block of shared memory that the processes of one user find by its name, and seats in
+ * it that tell the living from the dead.
+ *
+ * Made whole: a block gets its name when it is filled in, so nobody sees half of one, whoever is
+ *             killed meanwhile.
+ * Ours only:  it belongs to the effective user, and nobody else can read it.  What is there under
+ *             the name and is not such a file is refused, and never written to.
+ * Seats:      each process holds a lock on the byte of its seat.  The kernel takes it back when
+ *             the process ends, however it ends; a forked child does not inherit it, and gets a
+ *             seat of its own when it first asks.
+ * Life:       the last process that leaves takes the name away, if it says that nothing in there
+ *             is worth keeping.  When all were killed the block stays, and the next one finds it.
+ * Threads:    everything may be called from any thread.  In one process, a name opened twice is
+ *             one block with one seat.
+ */
+#ifndef WEIR_BASE_NAMED_H
+#define WEIR_BASE_NAMED_H
+
+#include <weir/base.h>
+
+#define WEIR__SEATS    1024u
+#define WEIR__NAME_MAX 64u /* characters */
+
+typedef struct weir__named weir__named;
+
+/* Opens the block `name`, or makes it: `size` bytes, zeroed, then filled in by `init`, which may be
+ * called for a block that somebody else turns out to have made at the same time.  `kind` says what
+ * it holds, and in which layout: blocks of different kinds with the same name are different blocks.
+ * Names are of letters, digits, '.', '_' and '-', and do not begin with a '.'.
+ * WEIR_EINVAL: the name, or what is there is not ours; WEIR_EFULL: no seat; WEIR_ENOMEM, WEIR_ENOSHM,
+ * WEIR_ENOFD, WEIR_ESYSTEM. */
+int weir__named_open(weir__named **ret_named, const char *kind, const char *name, size_t size,
+                     int (*init)(void *data, const void *ctx), const void *ctx);
+
+/* Where it lies here; aligned to a page. */
+void *weir__named_data(const weir__named *named);
+
+/* This process's seat, < WEIR__SEATS.  In a child that was forked since: takes one, and
+ * *ret_is_new tells.  WEIR_EFULL, WEIR_ESYSTEM. */
+int weir__named_seat(weir__named *named, bool *ret_is_new);
+
+/* Whether a process that lives has this seat.  A system call. */
+bool weir__named_is_taken(weir__named *named, unsigned seat);
+
+/* Lets go.  may_remove: asked when this was the last process; with true the name is gone.  NULL: it
+ * stays. */
+void weir__named_close(weir__named *named, bool (*may_remove)(const void *data));
+
+#endif
