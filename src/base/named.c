@@ -34,9 +34,9 @@
 struct weir__named {
     weir__named *next;
     char path[160];
+    const weir__named_ops *ops;
     int fd;
     void *data;
-    size_t size;
     size_t handles;
     int seat; /* changed by the first who asks in a forked child, then published by */
     _Atomic unsigned generation; /* of the process whose seat it is: release, acquire */
@@ -130,18 +130,17 @@ static bool is_locked(int fd, int64_t at, int64_t n)
 /* The first seat that nobody has. */
 static int take_seat(weir__named *named)
 {
-    for (unsigned seat = 0; seat < WEIR__SEATS; seat++) {
-        int rc = lock_byte(named->fd, SEAT + seat, false);
-        if (rc == 0) {
-            named->seat = (int)seat;
-            atomic_store_explicit(&named->generation,
-                                  atomic_load_explicit(&generation, memory_order_relaxed),
-                                  memory_order_release);
-        }
-        if (rc != WEIR_EFULL)
-            return rc;
-    }
-    return WEIR_EFULL;
+    int rc = WEIR_EFULL;
+    unsigned seat = 0;
+    while (seat < WEIR__SEATS && (rc = lock_byte(named->fd, SEAT + seat, false)) == WEIR_EFULL)
+        seat++;
+    if (rc < 0 || (rc = named->ops->enter(named->data, seat)) < 0)
+        return rc;
+    named->seat = (int)seat;
+    atomic_store_explicit(&named->generation,
+                          atomic_load_explicit(&generation, memory_order_relaxed),
+                          memory_order_release);
+    return 0;
 }
 
 /* ---- the file ------------------------------------------------------------------------------- */
@@ -166,44 +165,54 @@ static bool is_named(const char *path, int fd)
 }
 
 /* Fills in a file without a name, and gives it the name.  0; EEXIST: somebody else did. */
-static int make(const char *path, size_t size, int (*init)(void *, const void *), const void *ctx)
+static int make(const char *path, const weir__named_ops *ops, const void *ctx)
 {
     int fd = open(FOLDER, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_of(errno);
-    int rc = fchmod(fd, 0600) < 0 ? WEIR_ESYSTEM : weir__memfd_reserve(fd, 0, size);
-    void *data = rc < 0 ? NULL : weir__memfd_map(fd, 0, size);
+    int rc = weir__memfd_reserve(fd, 0, ops->size);
+    void *data = rc < 0 ? NULL : weir__memfd_map(fd, 0, ops->size);
     if (rc == 0 && !data)
         rc = WEIR_ENOMEM;
     if (rc == 0)
-        rc = init(data, ctx);
+        rc = ops->init(data, ctx);
     if (rc == 0) {
         char self[64];
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
         if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) < 0)
             rc = errno == EEXIST ? EEXIST : error_of(errno);
     }
-    weir__memfd_unmap(data, size);
+    weir__memfd_unmap(data, ops->size);
     close(fd); /* no lock of this file is held yet: it is not in the list */
     return rc;
 }
 
-/* Opens what has the name and takes a seat in it.  EEXIST: try again, the name has just gone. */
+/* Takes a seat, if the name still leads here.  EEXIST: try again, it has just gone. */
+static int sit_down(weir__named *named)
+{
+    int rc = lock_byte(named->fd, DOOR, true);
+    if (rc < 0)
+        return rc;
+    rc = is_named(named->path, named->fd) ? take_seat(named) : EEXIST;
+    unlock_byte(named->fd, DOOR);
+    return rc;
+}
+
+/* Opens what has the name and takes a seat in it.  EEXIST as above. */
 static int enter(weir__named *named)
 {
+    size_t size = named->ops->size;
     named->fd = open(named->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (named->fd < 0)
         return errno == ENOENT ? EEXIST : error_of(errno);
-    int rc = look(named->fd, named->size);
-    if (rc == 0)
-        rc = lock_byte(named->fd, DOOR, true);
-    if (rc == 0) {
-        rc = is_named(named->path, named->fd) ? take_seat(named) : EEXIST;
-        unlock_byte(named->fd, DOOR);
-    }
-    if (rc == 0 && !(named->data = weir__memfd_map(named->fd, 0, named->size)))
+    int rc = look(named->fd, size);
+    if (rc == 0 && !(named->data = weir__memfd_map(named->fd, 0, size)))
         rc = WEIR_ENOMEM;
+    if (rc == 0)
+        rc = sit_down(named);
     if (rc != 0) {
+        weir__memfd_unmap(named->data, size);
+        named->data = NULL;
         close(named->fd); /* and with it the seat */
         named->fd = -1;
     }
@@ -219,8 +228,8 @@ static weir__named *find(const char *path)
 }
 
 /* Under the mutex. */
-static int open_or_make(weir__named **ret_named, const char *path, size_t size,
-                        int (*init)(void *, const void *), const void *ctx)
+static int open_or_make(weir__named **ret_named, const char *path, const weir__named_ops *ops,
+                        const void *ctx)
 {
     weir__named *named = find(path);
     if (named && is_named(path, named->fd)) {
@@ -231,11 +240,11 @@ static int open_or_make(weir__named **ret_named, const char *path, size_t size,
     if (!(named = weir__calloc(1, sizeof *named)))
         return WEIR_ENOMEM;
     memcpy(named->path, path, strlen(path) + 1);
-    named->size = size;
+    named->ops = ops;
     named->handles = 1;
     int rc;
     while ((rc = enter(named)) == EEXIST) {
-        rc = make(path, size, init, ctx);
+        rc = make(path, ops, ctx);
         if (rc < 0)
             break;
     }
@@ -249,8 +258,8 @@ static int open_or_make(weir__named **ret_named, const char *path, size_t size,
     return WEIR_OK;
 }
 
-int weir__named_open(weir__named **ret_named, const char *kind, const char *name, size_t size,
-                     int (*init)(void *data, const void *ctx), const void *ctx)
+int weir__named_open(weir__named **ret_named, const char *kind, const char *name,
+                     const weir__named_ops *ops, const void *ctx)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
@@ -259,11 +268,11 @@ int weir__named_open(weir__named **ret_named, const char *kind, const char *name
         return WEIR_EINVAL;
     /* The size is part of the name: another layout is another block. */
     int n = snprintf(path, sizeof path, FOLDER "/weir-%ju-%s-%zu-%s", (uintmax_t)geteuid(), kind,
-                     size, name);
+                     ops->size, name);
     if (n < 0 || (size_t)n >= sizeof path)
         return WEIR_EINVAL;
     pthread_mutex_lock(&mutex);
-    int rc = open_or_make(ret_named, path, size, init, ctx);
+    int rc = open_or_make(ret_named, path, ops, ctx);
     pthread_mutex_unlock(&mutex);
     return rc;
 }
@@ -273,14 +282,12 @@ void *weir__named_data(const weir__named *named)
     return named->data;
 }
 
-int weir__named_seat(weir__named *named, bool *ret_is_new)
+int weir__named_seat(weir__named *named)
 {
-    *ret_is_new = false;
     if (has_own_seat(named))
         return named->seat;
     pthread_mutex_lock(&mutex);
-    *ret_is_new = !has_own_seat(named);
-    int rc = *ret_is_new ? take_seat(named) : 0;
+    int rc = has_own_seat(named) ? 0 : take_seat(named);
     pthread_mutex_unlock(&mutex);
     return rc < 0 ? rc : named->seat;
 }
@@ -292,24 +299,34 @@ bool weir__named_is_taken(weir__named *named, unsigned seat)
     return is_locked(named->fd, SEAT + seat, 1);
 }
 
-void weir__named_close(weir__named *named, bool (*may_remove)(const void *data))
+static void forget(weir__named *named)
+{
+    weir__named **at = &all;
+    while (*at != named)
+        at = &(*at)->next;
+    *at = named->next;
+}
+
+/* Under the mutex, by the last handle. */
+static void leave(weir__named *named)
+{
+    forget(named);
+    if (has_own_seat(named))
+        named->ops->leave(named->data, (unsigned)named->seat);
+    if (lock_byte(named->fd, DOOR, false) == 0 && !is_locked(named->fd, SEAT, WEIR__SEATS) &&
+        is_named(named->path, named->fd) && named->ops->may_remove(named->data))
+        unlink(named->path);
+    weir__memfd_unmap(named->data, named->ops->size);
+    close(named->fd);
+    weir__free(named);
+}
+
+void weir__named_close(weir__named *named)
 {
     if (!named)
         return;
     pthread_mutex_lock(&mutex);
-    if (--named->handles == 0) {
-        for (weir__named **at = &all; *at; at = &(*at)->next)
-            if (*at == named) {
-                *at = named->next;
-                break;
-            }
-        if (may_remove && lock_byte(named->fd, DOOR, false) == 0 &&
-            !is_locked(named->fd, SEAT, WEIR__SEATS) && is_named(named->path, named->fd) &&
-            may_remove(named->data))
-            unlink(named->path);
-        weir__memfd_unmap(named->data, named->size);
-        close(named->fd);
-        weir__free(named);
-    }
+    if (--named->handles == 0)
+        leave(named);
     pthread_mutex_unlock(&mutex);
 }

@@ -23,27 +23,40 @@
 
 typedef struct weir__named weir__named;
 
-/* Opens the block `name`, or makes it: `size` bytes, zeroed, then filled in by `init`, which may be
- * called for a block that somebody else turns out to have made at the same time.  `kind` says what
- * it holds, and in which layout: blocks of different kinds with the same name are different blocks.
- * Names are of letters, digits, '.', '_' and '-', and do not begin with a '.'.
+/* What the block's owner does; data is where it lies here.  enter and leave run while no other
+ * thread of this process can open or close a block: they are short, and open none. */
+typedef struct weir__named_ops {
+    size_t size;
+    /* Fills in `size` zeroed bytes; may be called for a block that somebody else turns out to have
+     * made at the same time.  < 0: the block is not made. */
+    int (*init)(void *data, const void *ctx);
+    /* The seat is this process's from now on; somebody who is dead may have had it. */
+    int (*enter)(void *data, unsigned seat);
+    /* The seat is about to be left. */
+    void (*leave)(void *data, unsigned seat);
+    /* Whether nothing in there is worth keeping; asked when the last process has left. */
+    bool (*may_remove)(const void *data);
+} weir__named_ops;
+
+/* Opens the block `name`, or makes it.  `kind` says what it holds, and in which layout: blocks of
+ * different kinds (or sizes) with the same name are different blocks.  Names are of letters, digits,
+ * '.', '_' and '-', and do not begin with a '.'.  The ops stay the caller's and have to last.
  * WEIR_EINVAL: the name, or what is there is not ours; WEIR_EFULL: no seat; WEIR_ENOMEM, WEIR_ENOSHM,
- * WEIR_ENOFD, WEIR_ESYSTEM. */
-int weir__named_open(weir__named **ret_named, const char *kind, const char *name, size_t size,
-                     int (*init)(void *data, const void *ctx), const void *ctx);
+ * WEIR_ENOFD, WEIR_ESYSTEM; or what init or enter returned. */
+int weir__named_open(weir__named **ret_named, const char *kind, const char *name,
+                     const weir__named_ops *ops, const void *ctx);
 
 /* Where it lies here; aligned to a page. */
 void *weir__named_data(const weir__named *named);
 
-/* This process's seat, < WEIR__SEATS.  In a child that was forked since: takes one, and
- * *ret_is_new tells.  WEIR_EFULL, WEIR_ESYSTEM. */
-int weir__named_seat(weir__named *named, bool *ret_is_new);
+/* This process's seat, < WEIR__SEATS.  In a child that was forked since: takes one first.
+ * WEIR_EFULL, WEIR_ESYSTEM, or what enter returned. */
+int weir__named_seat(weir__named *named);
 
 /* Whether a process that lives has this seat.  A system call. */
 bool weir__named_is_taken(weir__named *named, unsigned seat);
 
-/* Lets go.  may_remove: asked when this was the last process; with true the name is gone.  NULL: it
- * stays. */
-void weir__named_close(weir__named *named, bool (*may_remove)(const void *data));
+/* Lets go (NULL is fine); the last handle of the process leaves its seat. */
+void weir__named_close(weir__named *named);
 
 #endif

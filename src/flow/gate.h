@@ -28,7 +28,7 @@
 typedef struct weir__gate weir__gate;
 
 typedef struct weir__gate_opts {
-    uint64_t capacity;  /* cost that may be inside, up to 2^62; 0 is fine: nothing is let in */
+    uint64_t capacity;  /* cost that may be inside, < 2^46; 0 is fine: nothing is let in */
     const char *kind;   /* of a shared gate: what it limits; see base/named.h */
     const char *shared; /* its name; NULL: this process's own.  Where it exists already, its
                            capacity, options and state are as who made it said. */
@@ -54,7 +54,7 @@ int weir__gate_create(weir__gate **ret_gate, const weir__gate_opts *opts);
  * given back with the last handle of the process. */
 void weir__gate_destroy(weir__gate *gate);
 
-/* Lets in a cost in [1, 2^62) for a partition.  < 0: WEIR_EFULL (WEIR_POLL), WEIR_ETIMEDOUT,
+/* Lets in a cost in [1, 2^46) for a partition.  < 0: WEIR_EFULL (WEIR_POLL), WEIR_ETIMEDOUT,
  * WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR; WEIR_ETOOBIG: more than the capacity and not one_always. */
 int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir_time deadline);
 

@@ -81,6 +81,7 @@ static weir__place *take_empty(weir__line *line, enum weir__side side, uint64_t 
             continue; /* whoever was killed as it left is not buried yet */
         place->ticket = ++line->last_ticket;
         place->cost = cost;
+        place->kind = 0;
         place->called = 0;
         mark(line, side, index, true);
         return place;
@@ -121,19 +122,33 @@ static bool is_overdue(const weir__place *place, weir_time *now)
     return *now - place->called > WEIR__OVERDUE;
 }
 
-weir__load weir__line_ahead(weir__line *line, enum weir__side side, uint64_t ticket)
+static bool came_before(const weir__place *a, const weir__place *b, const void *ctx)
+{
+    (void)ctx;
+    return a->ticket < b->ticket;
+}
+
+weir__load weir__line_before(weir__line *line, enum weir__side side, const weir__place *place,
+                             weir__before_fn *before, const void *ctx)
 {
     weir__load sum = {0, 0};
     weir__places set = waiting(line, side);
     weir_time now = 0;
     for (size_t index; draw(&set, &index);) {
-        const weir__place *place = &line->places[index];
-        if (place->ticket < ticket && is_alive(line, side, index) && !is_overdue(place, &now)) {
+        const weir__place *other = &line->places[index];
+        if (other != place && before(other, place, ctx) && is_alive(line, side, index) &&
+            !is_overdue(other, &now)) {
             sum.items++;
-            sum.cost += place->cost;
+            sum.cost += other->cost;
         }
     }
     return sum;
+}
+
+weir__load weir__line_ahead(weir__line *line, enum weir__side side, uint64_t ticket)
+{
+    const weir__place place = {.ticket = ticket};
+    return weir__line_before(line, side, &place, came_before, NULL);
 }
 
 weir__load weir__line_called(weir__line *line, enum weir__side side)
@@ -155,19 +170,25 @@ weir__load weir__line_called(weir__line *line, enum weir__side side)
     return sum;
 }
 
-weir__place *weir__line_next(weir__line *line, enum weir__side side)
+weir__place *weir__line_first(weir__line *line, enum weir__side side, weir__before_fn *before,
+                              const void *ctx)
 {
     for (;;) {
         weir__places set = waiting(line, side);
         weir__place *first = NULL;
         for (size_t index; draw(&set, &index);) {
             weir__place *place = &line->places[index];
-            if (!place->called && (!first || place->ticket < first->ticket))
+            if (!place->called && (!first || before(place, first, ctx)))
                 first = place;
         }
         if (!first || is_alive(line, side, (size_t)(first - line->places)))
             return first;
     }
+}
+
+weir__place *weir__line_next(weir__line *line, enum weir__side side)
+{
+    return weir__line_first(line, side, came_before, NULL);
 }
 
 void weir__line_call(weir__line *line, weir__place *place, weir__places *bells)

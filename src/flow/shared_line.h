@@ -33,7 +33,8 @@ typedef struct weir__places {
 typedef struct weir__place {
     _Alignas(64) weir__robust taken; /* held by the thread that waits here */
     uint64_t ticket;                 /* who has the smaller one came earlier */
-    uint64_t cost;                   /* what it waits to put, in bytes */
+    uint64_t cost;                   /* how much of it it waits for, in bytes */
+    uint32_t kind;                   /* the owner's own; 0 when it joins */
     weir_time called;                /* since when its turn is announced; 0: it is not */
     _Atomic uint32_t bell;           /* futex: counts the calls */
 } weir__place;
@@ -77,6 +78,13 @@ weir__load weir__line_called(weir__line *line, enum weir__side side);
 
 /* The first who is not called, and alive; NULL: nobody. */
 weir__place *weir__line_next(weir__line *line, enum weir__side side);
+
+/* The same in another order than that of coming: whether a comes before b. */
+typedef bool weir__before_fn(const weir__place *a, const weir__place *b, const void *ctx);
+weir__load weir__line_before(weir__line *line, enum weir__side side, const weir__place *place,
+                             weir__before_fn *before, const void *ctx);
+weir__place *weir__line_first(weir__line *line, enum weir__side side, weir__before_fn *before,
+                              const void *ctx);
 
 /* Calls it; whoever frees the lock then rings. */
 void weir__line_call(weir__line *line, weir__place *place, weir__places *bells);

@@ -1,6 +1,6 @@
 /* shared_queue.c - bounded FIFO of messages shared by processes; see <weir/shared_queue.h>.
  *
- * One robust lock guards everything (base/robust.h); what is inside changes by commits that a kill
+ * One lock guards everything (flow/door.h); what is inside changes by commits that a kill
  * cannot tear (flow/shared_ring.h); waiting is a line of places that can tell the dead
  * (flow/shared_line.h).  So whoever gets the lock from a dead owner finds a queue that is whole.
  * All that may be lacking is a wake-up which the dead one owed, and waiters look for themselves.
@@ -8,8 +8,6 @@
  * Settling:   every leave calls those whose turn has come, for as long as there is enough for one
  *             more.  Whatever made that possible, nobody has to remember to pass it on, not even
  *             those who were killed or gave up: the next one who leaves does.
- * Deadlines:  an owner that is stopped holds everybody up.  So the lock itself is waited for no
- *             longer than the deadline, or PATIENCE if that is later.
  * Beside:     words under `counts` are no part of the law; each is changed by one store.
  */
 #include <weir/shared_queue.h>
@@ -22,20 +20,18 @@
 #include "base/memfd.h"
 #include "base/park.h"
 #include "base/process.h"
-#include "base/robust.h"
 #include "base/spin.h"
+#include "flow/door.h"
 #include "flow/shared_line.h"
 #include "flow/shared_ring.h"
 #include "model/overflow.h"
 
-#define MAGIC    UINT64_C(0x3151736965770a1b)
-#define VERSION  1u
-#define PAGE     UINT64_C(4096)
-#define PATIENCE (100 * WEIR_MILLISECOND)
-#define SPINS    100u                 /* looks at a lock that is held, before sleeping for it */
-#define SECTION  256u                 /* messages that one holding of the lock moves, */
-#define LONG     (UINT64_C(1) << 20)  /* or bytes, whatever is reached first */
-#define HUGE     (UINT64_C(16) << 20) /* worth asking first how much memory there is */
+#define MAGIC   UINT64_C(0x3151736965770a1b)
+#define VERSION 1u
+#define PAGE    UINT64_C(4096)
+#define SECTION 256u                 /* messages that one holding of the lock moves, */
+#define LONG    (UINT64_C(1) << 20)  /* or bytes, whatever is reached first */
+#define HUGE    (UINT64_C(16) << 20) /* worth asking first how much memory there is */
 
 /* The beginning of the file.  Behind it, each from a page on: the table, the stack, the chunks. */
 typedef struct shared {
@@ -46,15 +42,14 @@ typedef struct shared {
     int64_t max_age_ns;
     uint32_t overflow, keep_one_of;
 
-    _Alignas(64) weir__robust lock;
-    _Atomic uint32_t held; /* a hint for those who spin: the lock is worth no try */
+    _Alignas(64) weir__door door;
 
     weir__ring_shared ring;
 
     /* counts: written under the lock (refused: also without), read without */
     _Alignas(64) _Atomic uint32_t closed;
     _Atomic uint32_t above, sampled_out;
-    _Atomic uint64_t peak, refused, put_blocked_ns, get_blocked_ns, recovered;
+    _Atomic uint64_t peak, refused, put_blocked_ns, get_blocked_ns;
 
     weir__line line;
 } shared;
@@ -74,38 +69,9 @@ struct weir_shared_queue {
 
 /* ---- entering and leaving ------------------------------------------------------------------- */
 
-/* A critical section is shorter than going to sleep and being woken. */
-static int spin(weir_shared_queue *queue)
-{
-    int rc = WEIR_EEMPTY;
-    unsigned spins = weir__spin_is_useful() ? SPINS : 0;
-    for (unsigned i = 0; i < spins && rc == WEIR_EEMPTY; i++) {
-        weir__relax(1);
-        if (!GET(queue->shared->held))
-            rc = weir__robust_try(&queue->shared->lock);
-    }
-    return rc;
-}
-
-/* WEIR_ETIMEDOUT, WEIR_EINTR. */
 static int enter(weir_shared_queue *queue, weir_time deadline)
 {
-    shared *s = queue->shared;
-    int rc = weir__robust_try(&s->lock);
-    if (rc == WEIR_EEMPTY)
-        rc = spin(queue);
-    if (rc == WEIR_EEMPTY) {
-        if (deadline == WEIR_PROBE)
-            return WEIR_ETIMEDOUT;
-        weir_time patience = weir_after(PATIENCE);
-        rc = weir__robust_lock(&s->lock, deadline > patience ? deadline : patience);
-        if (rc < 0)
-            return rc;
-    }
-    SET(s->held, 1);
-    if (rc == WEIR__OWNER_DIED)
-        ADD(s->recovered, 1); /* that is all there is to do */
-    return WEIR_OK;
+    return weir__door_enter(&queue->shared->door, deadline);
 }
 
 static weir__load bound(const shared *s)
@@ -152,8 +118,7 @@ static void leave(weir_shared_queue *queue, const weir__tide *now)
         call_getters(s, now, &bells);
     if (!weir__line_is_empty(&s->line, WEIR__PUTTERS))
         call_putters(s, now, &bells);
-    SET(s->held, 0);
-    weir__robust_unlock(&s->lock);
+    weir__door_leave(&s->door);
     weir__line_ring(&s->line, &bells);
 }
 
@@ -638,7 +603,7 @@ int weir_shared_queue_get_snapshot(const weir_shared_queue *queue,
         .putters_waiting = weir__line_count(&s->line, WEIR__PUTTERS),
         .getters_waiting = weir__line_count(&s->line, WEIR__GETTERS),
         .peak_depth = (size_t)GET(s->peak),
-        .recovered = GET(s->recovered),
+        .recovered = GET(s->door.recovered),
         .closed = GET(s->closed),
         .above_high = GET(s->above),
     };
@@ -728,7 +693,7 @@ static int fill_in(weir_shared_queue *queue, const weir_shared_queue_opts *opts,
     s->keep_one_of = opts->sample_keep_one_of ? opts->sample_keep_one_of : SAMPLE_DEFAULT;
     weir__ring_init(&queue->ring);
     set_marks(queue);
-    int rc = weir__robust_init(&s->lock);
+    int rc = weir__door_init(&s->door);
     return rc < 0 ? rc : weir__line_init(&s->line);
 }
 

@@ -12,6 +12,7 @@
 #include "base/named.h"
 
 #define SIZE 4096u
+#define KEEP 99 /* the content of a block that is worth keeping */
 
 static char name[32];
 
@@ -41,22 +42,34 @@ static int fill(void *data, const void *ctx)
     return 0;
 }
 
-static bool always(const void *data)
+static int entered[WEIR__SEATS], left; /* in this process */
+
+static int enter(void *data, unsigned seat)
 {
     (void)data;
-    return true;
+    entered[seat]++;
+    return 0;
 }
 
-static bool never(const void *data)
+static void leave(void *data, unsigned seat)
 {
     (void)data;
-    return false;
+    must(entered[seat] > 0);
+    left++;
 }
+
+static bool is_worthless(const void *data)
+{
+    return *(const int *)data != KEEP;
+}
+
+static const weir__named_ops ops = {
+    .size = SIZE, .init = fill, .enter = enter, .leave = leave, .may_remove = is_worthless};
 
 static weir__named *open_with(int value)
 {
     weir__named *named = NULL;
-    must(weir__named_open(&named, "kind", name, SIZE, fill, &value) == WEIR_OK);
+    must(weir__named_open(&named, "kind", name, &ops, &value) == WEIR_OK);
     return named;
 }
 
@@ -79,27 +92,29 @@ static int child_that(int (*fn)(weir__named *named), weir__named *named)
 static void a_name_leads_to_one_block(void **state)
 {
     (void)state;
-    bool is_new;
     weir__named *a = open_with(5), *b = open_with(6);
     assert_int_equal(content(a), 5);
     assert_int_equal(content(b), 5);
-    assert_int_equal(weir__named_seat(a, &is_new), weir__named_seat(b, &is_new));
-    assert_false(is_new);
-    weir__named_close(a, always);
-    assert_true(exists("kind"));
-    weir__named_close(b, always);
+    assert_int_equal(weir__named_seat(a), 0);
+    assert_int_equal(weir__named_seat(b), 0);
+    assert_int_equal(entered[0], 1);
+    weir__named_close(a);
+    assert_true(exists("kind") && left == 0);
+    weir__named_close(b);
+    assert_int_equal(left, 1);
     assert_false(exists("kind"));
-    weir__named_close(NULL, always);
+    weir__named_close(NULL);
 }
 
 static void what_is_worth_keeping_is_found_again(void **state)
 {
     (void)state;
-    weir__named_close(open_with(5), never);
+    weir__named_close(open_with(KEEP));
     assert_true(exists("kind"));
     weir__named *named = open_with(6);
-    assert_int_equal(content(named), 5);
-    weir__named_close(named, always);
+    assert_int_equal(content(named), KEEP);
+    *(int *)weir__named_data(named) = 5;
+    weir__named_close(named);
     assert_false(exists("kind"));
 }
 
@@ -107,7 +122,7 @@ static int tries(const char *bad)
 {
     weir__named *named;
     int value = 0;
-    return weir__named_open(&named, "kind", bad, SIZE, fill, &value);
+    return weir__named_open(&named, "kind", bad, &ops, &value);
 }
 
 static void names_that_could_lead_elsewhere_are_refused(void **state)
@@ -163,18 +178,17 @@ static void a_block_that_cannot_be_filled_in_gets_no_name(void **state)
 {
     (void)state;
     weir__named *named;
-    assert_int_equal(weir__named_open(&named, "kind", name, SIZE, out_of_luck, NULL), WEIR_ESYSTEM);
+    weir__named_ops bad = ops;
+    bad.init = out_of_luck;
+    assert_int_equal(weir__named_open(&named, "kind", name, &bad, NULL), WEIR_ESYSTEM);
     assert_false(exists("kind"));
 }
 
 static int takes_a_seat(weir__named *named)
 {
-    bool is_new;
-    unsigned parents = 0;
-    int seat = weir__named_seat(named, &is_new);
-    must(is_new && seat == 1);
-    must(weir__named_is_taken(named, parents) && weir__named_is_taken(named, 1));
-    must(weir__named_seat(named, &is_new) == 1 && !is_new);
+    must(weir__named_seat(named) == 1 && entered[1] == 1);
+    must(weir__named_is_taken(named, 0) && weir__named_is_taken(named, 1));
+    must(weir__named_seat(named) == 1 && entered[1] == 1);
     *(int *)weir__named_data(named) = 77;
     return 3;
 }
@@ -189,21 +203,41 @@ static void a_forked_child_gets_a_seat_of_its_own_until_it_ends(void **state)
 {
     (void)state;
     weir__named *named = open_with(5);
-    bool is_new;
-    assert_int_equal(weir__named_seat(named, &is_new), 0);
+    assert_int_equal(weir__named_seat(named), 0);
     assert_int_equal(child_that(takes_a_seat, named), 3);
     assert_int_equal(content(named), 77);
     assert_true(weir__named_is_taken(named, 0));
     assert_false(weir__named_is_taken(named, 1));
     assert_int_equal(child_that(takes_a_seat_and_is_killed, named), -SIGKILL);
     assert_false(weir__named_is_taken(named, 1));
-    weir__named_close(named, always);
+    weir__named_close(named);
 }
 
 static int closes_as_if_last(weir__named *named)
 {
-    weir__named_close(named, always);
+    weir__named_close(named);
     return exists("kind");
+}
+
+static int will_not(void *data, unsigned seat)
+{
+    (void)data;
+    (void)seat;
+    return WEIR_ETIMEDOUT;
+}
+
+static void who_cannot_enter_has_no_seat(void **state)
+{
+    (void)state;
+    weir__named *named;
+    weir__named_ops bad = ops;
+    int value = 5;
+    bad.enter = will_not;
+    assert_int_equal(weir__named_open(&named, "kind", name, &bad, &value), WEIR_ETIMEDOUT);
+    named = open_with(5);
+    assert_int_equal(weir__named_seat(named), 0);
+    weir__named_close(named);
+    assert_false(exists("kind"));
 }
 
 static void only_the_last_takes_the_name_away(void **state)
@@ -211,9 +245,8 @@ static void only_the_last_takes_the_name_away(void **state)
     (void)state;
     weir__named *named = open_with(5);
     assert_int_equal(child_that(closes_as_if_last, named), 1);
-    bool is_new;
-    assert_true(weir__named_is_taken(named, (unsigned)weir__named_seat(named, &is_new)));
-    weir__named_close(named, always);
+    assert_true(weir__named_is_taken(named, (unsigned)weir__named_seat(named)));
+    weir__named_close(named);
     assert_false(exists("kind"));
 }
 
@@ -224,7 +257,7 @@ static int comes_and_goes(weir__named *unused)
     for (int i = 0; i < 300; i++) {
         weir__named *named = open_with(9);
         must(content(named) == 9);
-        weir__named_close(named, always);
+        weir__named_close(named);
     }
     return 0;
 }
@@ -256,6 +289,7 @@ int main(void)
         cmocka_unit_test(what_is_not_such_a_file_is_refused_and_left_alone),
         cmocka_unit_test(a_block_that_cannot_be_filled_in_gets_no_name),
         cmocka_unit_test(a_forked_child_gets_a_seat_of_its_own_until_it_ends),
+        cmocka_unit_test(who_cannot_enter_has_no_seat),
         cmocka_unit_test(only_the_last_takes_the_name_away),
         cmocka_unit_test(coming_and_going_may_race),
     };

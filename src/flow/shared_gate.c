@@ -1,0 +1,527 @@
+/* shared_gate.c - see shared_gate.h.
+ *
+ * Each process has a seat (base/named.h), and what it has inside is written there: one word for each
+ * partition, changed by one instruction.  What is inside in all is the sum.  So a process may be
+ * killed between any two instructions: what its seat says is what it held, and goes when somebody
+ * who would have to wait finds the seat deserted.
+ *
+ * In:         under the lock (flow/door.h), because the sum must not grow meanwhile.
+ * Out:        one subtraction, without the lock, and the lock only if somebody waits.
+ * Waiting:    a line of places that can tell the dead (flow/shared_line.h); who is called helps
+ *             itself.
+ * Wake-ups:   who waits marks its place and then looks at the sum; who releases subtracts and then
+ *             looks at the marks; a fence on both sides between the two.  So one sees the other.  A
+ *             wake-up that was owed by somebody who was killed comes with the next slice.
+ * State:      lies there twice; an update writes the copy that is not in use, and commits by one
+ *             store.
+ */
+#include "flow/shared_gate.h"
+
+#include <assert.h>
+#include <stdalign.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/named.h"
+#include "base/park.h"
+#include "flow/door.h"
+#include "flow/shared_line.h"
+#include "model/shed.h"
+
+#define SEATS WEIR__SEATS
+#define LINE  WEIR__GETTERS /* the one side that is used */
+
+typedef struct seat {
+    _Alignas(64) _Atomic uint64_t used_by[WEIR__PARTITIONS];
+    _Atomic uint64_t calls; /* inside, < 2^24, and 2^24 for each released */
+    _Atomic uint64_t lost;  /* calls */
+} seat;
+
+#define ONE_RELEASED    (UINT64_C(1) << 24)
+#define INSIDE(calls)   ((calls) % ONE_RELEASED)
+#define RELEASED(calls) ((calls) / ONE_RELEASED)
+
+typedef struct copy {
+    _Atomic uint64_t capacity;
+    alignas(16) unsigned char state[WEIR__GATE_STATE];
+} copy;
+
+/* In the block. */
+typedef struct shared {
+    /* set when it is made */
+    uint32_t one_always, lifo, n_partitions;
+    uint64_t state_size;
+    double shares[WEIR__PARTITIONS];
+
+    _Alignas(64) weir__door door;
+    _Atomic uint32_t current; /* of the copies */
+    _Atomic uint32_t seats;   /* all that were ever taken are below */
+    copy copies[2];
+
+    /* changed under the lock (refused: also without), read without */
+    weir__shed shed;
+    weir_time swept;
+    _Atomic uint64_t peak, refused, n_shed, blocked_ns;
+
+    weir__line line;
+    seat seat[SEATS];
+} shared;
+
+struct weir__shared_gate {
+    weir__named *named;
+    shared *shared;
+    _Atomic bool closed;
+};
+
+/* relaxed: these words stand for themselves */
+#define GET(word)        atomic_load_explicit(&(word), memory_order_relaxed)
+#define SET(word, value) atomic_store_explicit(&(word), (value), memory_order_relaxed)
+#define ADD(word, n)     atomic_fetch_add_explicit(&(word), (n), memory_order_relaxed)
+
+/* ---- what is inside ------------------------------------------------------------------------- */
+
+static copy *current(shared *s)
+{
+    /* acquire: pairs with the release in change */
+    return &s->copies[atomic_load_explicit(&s->current, memory_order_acquire) % 2];
+}
+
+static unsigned partitions(const shared *s)
+{
+    return s->n_partitions > 0 ? s->n_partitions : 1;
+}
+
+static uint64_t used_by(const shared *s, unsigned partition)
+{
+    uint64_t sum = 0;
+    uint32_t seats = GET(s->seats);
+    for (uint32_t i = 0; i < seats && i < SEATS; i++)
+        sum += GET(s->seat[i].used_by[partition]);
+    return sum;
+}
+
+static uint64_t used(const shared *s)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < partitions(s); i++)
+        sum += used_by(s, i);
+    return sum;
+}
+
+/* Entered.  Nobody sits there: what the seat held is gone. */
+static void clear(seat *of)
+{
+    for (unsigned i = 0; i < WEIR__PARTITIONS; i++)
+        SET(of->used_by[i], 0);
+    uint64_t calls = GET(of->calls);
+    SET(of->calls, calls - INSIDE(calls));
+    ADD(of->lost, INSIDE(calls));
+}
+
+/* Entered.  Looks for the dead, now and then: only who would have to wait needs to know. */
+static void sweep(weir__shared_gate *gate)
+{
+    shared *s = gate->shared;
+    weir_time now = weir_now();
+    if (now - s->swept < WEIR__SLICE && now >= s->swept)
+        return;
+    s->swept = now;
+    for (uint32_t i = 0; i < GET(s->seats) && i < SEATS; i++)
+        if (INSIDE(GET(s->seat[i].calls)) > 0 || GET(s->seat[i].used_by[0]) > 0)
+            if (!weir__named_is_taken(gate->named, i))
+                clear(&s->seat[i]);
+}
+
+/* ---- who comes first ------------------------------------------------------------------------ */
+
+typedef struct order {
+    bool lifo;
+    bool first[WEIR__PARTITIONS]; /* those that have less than they are guaranteed */
+} order;
+
+static order order_of(shared *s)
+{
+    order o = {.lifo = s->lifo};
+    double capacity = (double)GET(current(s)->capacity);
+    for (unsigned i = 0; s->n_partitions > 1 && i < s->n_partitions; i++)
+        o.first[i] = (double)used_by(s, i) < s->shares[i] * capacity;
+    return o;
+}
+
+static bool comes_before(const weir__place *a, const weir__place *b, const void *ctx)
+{
+    const order *o = ctx;
+    bool a_first = o->first[a->kind % WEIR__PARTITIONS];
+    bool b_first = o->first[b->kind % WEIR__PARTITIONS];
+    if (a_first != b_first)
+        return a_first;
+    return (a->ticket < b->ticket) != o->lifo;
+}
+
+static bool fits(shared *s, uint64_t inside, uint64_t cost)
+{
+    uint64_t capacity = GET(current(s)->capacity);
+    return (inside <= capacity && cost <= capacity - inside) || (s->one_always && inside == 0);
+}
+
+/* ---- entering and leaving ------------------------------------------------------------------- */
+
+/* Calls those whose turn has come, and leaves. */
+static void leave(shared *s)
+{
+    weir__places bells = {{0}};
+    if (!weir__line_is_empty(&s->line, LINE)) {
+        order o = order_of(s);
+        uint64_t inside = used(s) + weir__line_called(&s->line, LINE).cost;
+        weir__place *next;
+        while ((next = weir__line_first(&s->line, LINE, comes_before, &o)) &&
+               fits(s, inside, next->cost)) {
+            weir__line_call(&s->line, next, &bells);
+            inside += next->cost;
+        }
+    }
+    weir__door_leave(&s->door);
+    weir__line_ring(&s->line, &bells);
+}
+
+typedef struct wait {
+    weir__shared_gate *gate;
+    uint64_t cost;
+    unsigned partition;
+    weir_time deadline;
+    weir_time since;    /* 0: it has not waited yet */
+    weir__place *place; /* NULL: none */
+} wait;
+
+/* Entered. */
+static void end_wait(wait *w)
+{
+    shared *s = w->gate->shared;
+    if (w->since)
+        ADD(s->blocked_ns, (uint64_t)(weir_now() - w->since));
+    if (w->place)
+        weir__line_leave(&s->line, LINE, w->place);
+    w->place = NULL;
+    w->since = 0;
+    if (weir__line_is_empty(&s->line, LINE))
+        weir__shed_note_empty(&s->shed);
+}
+
+/* Enters after a sleep that ended with rc; unless both went well, gives the place up. */
+static int enter_again(wait *w, int rc)
+{
+    shared *s = w->gate->shared;
+    int entered = weir__door_enter(&s->door, w->deadline);
+    if (rc == WEIR_OK && entered == WEIR_OK)
+        return WEIR_OK;
+    if (rc == WEIR_OK)
+        rc = entered;
+    while (entered == WEIR_EINTR)
+        entered = weir__door_enter(&s->door, WEIR_POLL);
+    if (entered == WEIR_OK) {
+        end_wait(w);
+        leave(s);
+    } else if (w->place) {
+        weir__line_abandon(w->place);
+    }
+    return rc;
+}
+
+/* Entered; entered when it returns 0: look again.  Else left, and no place is held. */
+static int wait_turn(wait *w)
+{
+    shared *s = w->gate->shared;
+    if (w->place)
+        w->place->called = 0;
+    else if ((w->place = weir__line_join(&s->line, LINE, w->cost)))
+        w->place->kind = w->partition;
+    if (w->since == 0)
+        w->since = weir_now();
+    uint32_t bell = w->place ? GET(w->place->bell) : 0;
+    /* seq_cst: between the mark in the line and the last look at the sum, which leave takes; pairs
+     * with the fence in weir__shared_gate_release */
+    atomic_thread_fence(memory_order_seq_cst);
+    leave(s);
+    return enter_again(w, weir__line_sleep(w->place, bell, w->deadline));
+}
+
+/* ---- coming in ------------------------------------------------------------------------------ */
+
+/* Entered.  Whether it is this one's turn, and there is room. */
+static bool may_come_in(const wait *w)
+{
+    shared *s = w->gate->shared;
+    uint64_t inside = used(s);
+    if (!fits(s, inside, w->cost))
+        return false;
+    if (weir__line_is_empty(&s->line, LINE))
+        return true;
+    order o = order_of(s);
+    const weir__place newcomer = {.ticket = UINT64_MAX, .kind = w->partition};
+    weir__load ahead =
+        weir__line_before(&s->line, LINE, w->place ? w->place : &newcomer, comes_before, &o);
+    return ahead.items == 0 || fits(s, inside + ahead.cost, w->cost);
+}
+
+static void come_in(const wait *w, unsigned at)
+{
+    shared *s = w->gate->shared;
+    seat *own = &s->seat[at];
+    /* One instruction: from here on it is inside, whoever is killed.  acquire: pairs with the
+     * release in weir__shared_gate_release */
+    atomic_fetch_add_explicit(&own->used_by[w->partition], w->cost, memory_order_acquire);
+    ADD(own->calls, 1);
+    uint64_t inside = used(s);
+    if (inside > GET(s->peak))
+        SET(s->peak, inside);
+}
+
+/* Entered; what it comes to: WEIR_OK, an error, or WEIR_WAITING. */
+static int look(wait *w, unsigned at)
+{
+    shared *s = w->gate->shared;
+    if (GET(w->gate->closed))
+        return WEIR_ECLOSED;
+    if (w->cost > GET(current(s)->capacity) && !s->one_always)
+        return WEIR_ETOOBIG;
+    if (!may_come_in(w)) {
+        sweep(w->gate);
+        if (!may_come_in(w))
+            return WEIR_WAITING;
+    }
+    if (w->since) {
+        weir_time now = weir_now();
+        if (weir__shed_is_late(&s->shed, now, now - w->since)) {
+            ADD(s->n_shed, 1);
+            return WEIR_ESHED;
+        }
+    }
+    come_in(w, at);
+    return WEIR_OK;
+}
+
+static bool is_over(weir_time deadline)
+{
+    return deadline != WEIR_FOREVER && (deadline <= WEIR_POLL || weir_now() >= deadline);
+}
+
+int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned partition,
+                              weir_time deadline)
+{
+    shared *s = gate->shared;
+    wait w = {.gate = gate, .cost = cost, .partition = partition, .deadline = deadline};
+    assert(cost > 0 && partition < partitions(s));
+    int at = weir__named_seat(gate->named);
+    if (at < 0)
+        return at;
+    int rc = weir__door_enter(&s->door, deadline);
+    while (rc == WEIR_OK) {
+        rc = look(&w, (unsigned)at);
+        if (rc == WEIR_WAITING && !is_over(deadline)) {
+            rc = wait_turn(&w);
+            continue;
+        }
+        end_wait(&w);
+        leave(s);
+        if (rc == WEIR_WAITING)
+            rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
+        break;
+    }
+    if (rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT)
+        ADD(s->refused, 1);
+    return rc;
+}
+
+/* ---- going out ------------------------------------------------------------------------------ */
+
+/* Entered. */
+static uint64_t change(shared *s, weir__gate_update_fn *fn, void *ctx)
+{
+    copy *now = current(s);
+    copy *next = &s->copies[now == &s->copies[0]];
+    memcpy(next->state, now->state, s->state_size);
+    uint64_t capacity = fn(next->state, used(s), GET(now->capacity), ctx);
+    SET(next->capacity, capacity);
+    /* release: the copy is complete before it is current, in the order in which a kill cuts */
+    atomic_store_explicit(&s->current, (uint32_t)(next - s->copies), memory_order_release);
+    return capacity;
+}
+
+/* What is given back without having been taken would make room for more than the capacity. */
+static void subtract(seat *own, uint64_t cost, unsigned partition)
+{
+    if (GET(own->used_by[partition]) < cost)
+        return;
+    ADD(own->calls, ONE_RELEASED - 1);
+    /* release: pairs with the acquire in come_in */
+    atomic_fetch_sub_explicit(&own->used_by[partition], cost, memory_order_release);
+}
+
+/* The lock is free soon, or its owner is stopped: then the next one does what is to do. */
+static bool enter_to_settle(shared *s)
+{
+    int rc;
+    while ((rc = weir__door_enter(&s->door, WEIR_POLL)) == WEIR_EINTR)
+        ;
+    return rc == WEIR_OK;
+}
+
+void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned partition,
+                               weir__gate_update_fn *fn, void *ctx)
+{
+    shared *s = gate->shared;
+    int at = weir__named_seat(gate->named);
+    if (at < 0)
+        return; /* a forked child that holds nothing */
+    bool entered = fn && enter_to_settle(s);
+    if (entered)
+        change(s, fn, ctx);
+    subtract(&s->seat[at], cost, partition);
+    /* seq_cst: between the subtraction and the look at the line; pairs with the one in wait_turn */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!entered)
+        entered = !weir__line_is_empty(&s->line, LINE) && enter_to_settle(s);
+    if (entered)
+        leave(s);
+}
+
+uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn *fn, void *ctx)
+{
+    shared *s = gate->shared;
+    if (!enter_to_settle(s))
+        return GET(current(s)->capacity);
+    uint64_t capacity = change(s, fn, ctx);
+    leave(s);
+    return capacity;
+}
+
+/* ---- looking -------------------------------------------------------------------------------- */
+
+void weir__shared_gate_get_counts(weir__shared_gate *gate, weir__gate_counts *ret_counts)
+{
+    shared *s = gate->shared;
+    *ret_counts = (weir__gate_counts){
+        .capacity = GET(current(s)->capacity),
+        .refused = GET(s->refused),
+        .shed = GET(s->n_shed),
+        .peak_used = GET(s->peak),
+        .waiting = weir__line_count(&s->line, LINE),
+        .blocked_ns = GET(s->blocked_ns),
+        .is_closed = GET(gate->closed),
+    };
+    for (unsigned i = 0; i < partitions(s); i++) {
+        ret_counts->used_by[i] = used_by(s, i);
+        ret_counts->used += ret_counts->used_by[i];
+    }
+    for (uint32_t i = 0; i < GET(s->seats) && i < SEATS; i++) {
+        uint64_t calls = GET(s->seat[i].calls); /* one word: inside and released at one instant */
+        ret_counts->inside += INSIDE(calls);
+        ret_counts->released += RELEASED(calls);
+        ret_counts->lost += GET(s->seat[i].lost);
+    }
+    ret_counts->admitted = ret_counts->released + ret_counts->inside + ret_counts->lost;
+}
+
+uint64_t weir__shared_gate_capacity(const weir__shared_gate *gate)
+{
+    return GET(current(gate->shared)->capacity);
+}
+
+uint64_t weir__shared_gate_used(const weir__shared_gate *gate)
+{
+    return used(gate->shared);
+}
+
+/* ---- beginning and end ---------------------------------------------------------------------- */
+
+static int init(void *data, const void *ctx)
+{
+    shared *s = data;
+    const weir__gate_opts *opts = ctx;
+    s->one_always = opts->one_always;
+    s->lifo = opts->lifo;
+    s->n_partitions = opts->n_partitions;
+    s->state_size = opts->state_size;
+    memcpy(s->shares, opts->shares, sizeof s->shares);
+    s->shed =
+        (weir__shed){.target_ns = opts->shed_target_ns, .interval_ns = opts->shed_interval_ns};
+    SET(s->copies[0].capacity, opts->capacity);
+    if (opts->state_init)
+        opts->state_init(s->copies[0].state, opts->state_ctx);
+    int rc = weir__door_init(&s->door);
+    return rc < 0 ? rc : weir__line_init(&s->line);
+}
+
+/* Who had the seat before is dead, and may not have been found yet. */
+static int take_seat(void *data, unsigned at)
+{
+    shared *s = data;
+    int rc = weir__door_enter(&s->door, weir_after(WEIR_SECOND));
+    if (rc < 0)
+        return rc;
+    if (GET(s->seats) <= at)
+        SET(s->seats, at + 1);
+    clear(&s->seat[at]);
+    leave(s);
+    return WEIR_OK;
+}
+
+/* What this process still holds is given back. */
+static void leave_seat(void *data, unsigned at)
+{
+    shared *s = data;
+    bool entered = enter_to_settle(s);
+    clear(&s->seat[at]);
+    if (entered)
+        leave(s);
+}
+
+static bool is_worthless(const void *data)
+{
+    (void)data;
+    return true; /* a limit without anybody who obeys it */
+}
+
+static const weir__named_ops named_ops = {
+    .size = sizeof(shared),
+    .init = init,
+    .enter = take_seat,
+    .leave = leave_seat,
+    .may_remove = is_worthless,
+};
+
+int weir__shared_gate_open(weir__shared_gate **ret_gate, const weir__gate_opts *opts)
+{
+    weir__shared_gate *gate = weir__calloc(1, sizeof *gate);
+    if (!gate)
+        return WEIR_ENOMEM;
+    int rc = weir__named_open(&gate->named, opts->kind, opts->shared, &named_ops, opts);
+    if (rc == WEIR_OK) {
+        gate->shared = weir__named_data(gate->named);
+        if (gate->shared->state_size != opts->state_size)
+            rc = WEIR_EINVAL; /* kinds are told apart by their names */
+    }
+    if (rc < 0) {
+        weir__shared_gate_close_handle(gate);
+        return rc;
+    }
+    *ret_gate = gate;
+    return WEIR_OK;
+}
+
+void weir__shared_gate_close_handle(weir__shared_gate *gate)
+{
+    if (!gate)
+        return;
+    weir__named_close(gate->named);
+    weir__free(gate);
+}
+
+void weir__shared_gate_close(weir__shared_gate *gate)
+{
+    SET(gate->closed, true);
+    /* Whoever sleeps looks again: ours see that it is closed, the others sleep on. */
+    weir__places everybody;
+    memset(&everybody, 0xff, sizeof everybody);
+    weir__line_ring(&gate->shared->line, &everybody);
+}
