@@ -52,6 +52,7 @@ typedef char ext_lock;
     X(PyTypeObject, shared_queue_iterator_type)                                                    \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
+    X(PyTypeObject, pending_type)                                                                  \
     X(PyTypeObject, failure_type)                                                                  \
     X(PyTypeObject, lease_type)                                                                    \
     X(PyTypeObject, shared_type)                                                                   \
@@ -106,6 +107,7 @@ int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_shared_queue_types_add(PyObject *module, module_state *state);
+int ext_pending_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);
@@ -224,6 +226,45 @@ typedef struct ext_parts {
 
 int ext_parts_get(PyObject *data, ext_parts *parts); /* -1: an exception is set */
 void ext_parts_release(ext_parts *parts);
+
+/* ---- pending.c -------------------------------------------------------------------------- */
+
+/* A coroutine's place in the line of a limit; weir._aio.wait drives it. */
+typedef struct ext_pending ext_pending;
+
+/* What a limit does with its places.  With the GIL; give_back may also run in a dealloc. */
+typedef struct ext_pending_kind {
+    /* Joins the line with &pending->core: WEIR_WAITING, or how it ended at once. */
+    int (*begin)(ext_pending *pending);
+    /* Leaves the line; false: core.ready was called, or is being called. */
+    bool (*cancel)(ext_pending *pending);
+    /* Returns what was granted and not claimed. */
+    void (*give_back)(ext_pending *pending);
+    /* A new reference to what the coroutine gets for its grant; NULL with an exception, and then
+     * the grant has been given back. */
+    PyObject *(*claim)(ext_pending *pending);
+} ext_pending_kind;
+
+struct ext_pending {
+    PyObject_HEAD module_state *module; /* kept alive by the type */
+    const ext_pending_kind *kind;
+    PyObject *owner; /* the limit */
+    PyObject *ready; /* called without arguments when there is something to claim */
+    weir_pending core;
+    uint64_t data[8]; /* the kind's own */
+    int result;
+    unsigned generation;
+    ext_lock lock;
+    char state;
+};
+
+/* One that has not begun: its data can be filled in. */
+ext_pending *ext_pending_new(module_state *state, PyObject *owner, const ext_pending_kind *kind,
+                             PyObject *ready);
+
+/* Joins the line, or is done at once.  Returns the pending, whose reference it takes over. */
+PyObject *ext_pending_begin(ext_pending *pending);
+
 /* ---- item.c ----------------------------------------------------------------------------- */
 
 #define EXT_TUPLE_MAX 192 /* bytes of a tuple that is not pickled */

@@ -106,8 +106,11 @@ static void run_threads(uint64_t seconds_tenths)
 static weir__gate *create(const char *shared, unsigned n_partitions)
 {
     weir__gate *made;
-    weir__gate_opts opts = {.capacity = CAPACITY, .kind = "stress", .shared = shared,
-                            .n_partitions = n_partitions, .shares = {0.5, 0.2}};
+    weir__gate_opts opts = {.capacity = CAPACITY,
+                            .kind = "stress",
+                            .shared = shared,
+                            .n_partitions = n_partitions,
+                            .shares = {0.5, 0.2}};
     must(weir__gate_create(&made, &opts) == WEIR_OK);
     return made;
 }
@@ -290,8 +293,8 @@ static void what_the_killed_held_comes_back_and_nothing_else(void **state)
     assert_int_equal(now.inside, 1);
     assert_int_equal(now.admitted, now.released + now.inside + now.lost);
     weir__gate_release(gate, CAPACITY, 0, NULL, NULL);
-    printf("           %llu rounds, %llu lost with the killed\n",
-           (unsigned long long)board->rounds, (unsigned long long)now.lost);
+    printf("           %llu rounds, %llu lost with the killed\n", (unsigned long long)board->rounds,
+           (unsigned long long)now.lost);
     assert_true(board->rounds > 0);
     weir__gate_destroy(gate);
 }
