@@ -9,27 +9,17 @@
  *     WEIR_KILL_STRIDE=1 build/tests/fault_shared_queue
  */
 #include "faults.h"
+#include "steps.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "flow/shared_ring.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define STRIDE 1201 /* a sanitizer's instructions are many, and not the library's */
-#elif defined(__SANITIZE_THREAD__)
-#define STRIDE 12007
-#else
-#define STRIDE 41
-#endif
 
 #define CAPACITY 4
 #define LENGTH   40 /* of an ordinary message */
@@ -129,22 +119,14 @@ static weir_shared_queue *make_spread(weir_overflow overflow)
 
 /* ---- the victim ----------------------------------------------------------------------------- */
 
-typedef void victim_fn(weir_shared_queue *queue);
-
-/* Each calls this when everything is ready for its call. */
-static void stop_here(void)
-{
-    syscall(SYS_kill, getpid(), SIGSTOP);
-}
-
-static void put_one(weir_shared_queue *queue)
+static void put_one(void *queue)
 {
     weir_message m = message(100, LENGTH);
     stop_here();
     weir_shared_queue_put(queue, &m, WEIR_POLL);
 }
 
-static void put_one_waiting(weir_shared_queue *queue)
+static void put_one_waiting(void *queue)
 {
     weir_message m = message(100, LENGTH);
     stop_here();
@@ -152,7 +134,7 @@ static void put_one_waiting(weir_shared_queue *queue)
 }
 
 /* Over the end of a chunk. */
-static void put_many(weir_shared_queue *queue)
+static void put_many(void *queue)
 {
     static weir_message many[3];
     static unsigned char bytes[3][LENGTH];
@@ -167,131 +149,37 @@ static void put_many(weir_shared_queue *queue)
 
 static weir_buffer ample; /* so that the victim's instructions are the queue's, not malloc's */
 
-static void get_one(weir_shared_queue *queue)
+static void get_one(void *queue)
 {
     weir_message m;
     stop_here();
     weir_shared_queue_get(queue, &m, &ample, WEIR_POLL);
 }
 
-static void get_one_waiting(weir_shared_queue *queue)
+static void get_one_waiting(void *queue)
 {
     weir_message m;
     stop_here();
     weir_shared_queue_get(queue, &m, &ample, WEIR_FOREVER);
 }
 
-static void get_many(weir_shared_queue *queue)
+static void get_many(void *queue)
 {
     weir_message m[CAPACITY];
     stop_here();
     weir_shared_queue_get_many(queue, m, CAPACITY, &ample, WEIR_POLL, 0);
 }
 
-static void close_it(weir_shared_queue *queue)
+static void close_it(void *queue)
 {
     stop_here();
     weir_shared_queue_close(queue);
 }
 
-static void discard(weir_shared_queue *queue)
+static void discard(void *queue)
 {
     stop_here();
     weir_shared_queue_discard(queue);
-}
-
-/* Starts a child that stops before its call; it ends after it, with status 0. */
-static pid_t start(weir_shared_queue *queue, victim_fn *call)
-{
-    pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        call(queue);
-        syscall(SYS_exit_group, 0);
-    }
-    int status;
-    must(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
-    must(ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_EXITKILL) == 0);
-    return pid;
-}
-
-static void bury(pid_t pid)
-{
-    int status;
-    kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) == pid && WIFSTOPPED(status))
-        ;
-}
-
-enum end { STEPPED, ASLEEP, OVER };
-
-/* Whether the kernel has put it to sleep in a system call. */
-static bool is_asleep(pid_t pid)
-{
-    char path[64], text[256] = "";
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    FILE *file = fopen(path, "r");
-    must(file && fgets(text, sizeof text, file));
-    fclose(file);
-    return strncmp(strrchr(text, ')'), ") S", 3) == 0;
-}
-
-/* Whether the child's next instruction can sleep: is a system call, as far as we can tell. */
-static bool may_sleep(pid_t pid)
-{
-#if defined(__x86_64__)
-    struct user_regs_struct registers;
-    must(ptrace(PTRACE_GETREGS, pid, NULL, &registers) == 0);
-    long code = ptrace(PTRACE_PEEKTEXT, pid, (void *)registers.rip, NULL);
-    return (code & 0xffff) == 0x050f; /* syscall */
-#else
-    (void)pid;
-    return true;
-#endif
-}
-
-/* How the instruction ended that the child runs. */
-static enum end wait_for_step(pid_t pid, bool polls)
-{
-    for (unsigned i = 1;; i++) {
-        int status;
-        pid_t got = waitpid(pid, &status, polls ? WNOHANG : 0);
-        must(got >= 0);
-        if (got == pid)
-            return WIFSTOPPED(status) ? STEPPED : OVER;
-        sched_yield();
-        if (i % 50 == 0 && is_asleep(pid))
-            return ASLEEP;
-    }
-}
-
-/* Lets it run n instructions, or until it sleeps or its call is over. */
-static enum end step(pid_t pid, uint64_t n)
-{
-    enum end end = STEPPED;
-    for (uint64_t i = 0; i < n && end == STEPPED; i++) {
-        bool polls = may_sleep(pid);
-        must(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
-        end = wait_for_step(pid, polls);
-    }
-    return end;
-}
-
-/* Tracer and child take turns, so one CPU does it with half of the work. */
-static void stay_on_one_cpu(void)
-{
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(sched_getcpu(), &set);
-    sched_setaffinity(0, sizeof set, &set);
-}
-
-static uint64_t stride(void)
-{
-    const char *asked = getenv("WEIR_KILL_STRIDE");
-    uint64_t n = asked ? strtoull(asked, NULL, 10) : STRIDE;
-    return n ? n : 1;
 }
 
 /* ---- survivors ------------------------------------------------------------------------------ */
@@ -401,7 +289,7 @@ static bool kill_after(const scenario *s, uint64_t n, kills *k)
 {
     weir_shared_queue *queue = s->spread ? make_spread(s->overflow) : make(s->overflow, s->filled);
     survivor getter, putter;
-    pid_t pid = start(queue, s->call); /* no thread runs yet that could hold malloc's lock */
+    pid_t pid = start(s->call, queue); /* no thread runs yet that could hold malloc's lock */
     if (s->getter_waits)
         start_survivor(&getter, queue, false);
     if (s->putter_waits)
@@ -617,7 +505,7 @@ static uint64_t steps_into_the_lock(void)
     static uint64_t known;
     for (uint64_t n = 40; known == 0; n += 20) {
         weir_shared_queue *queue = make(WEIR_OVERFLOW_BLOCK, 1);
-        pid_t pid = start(queue, put_one);
+        pid_t pid = start(put_one, queue);
         must(step(pid, n) == STEPPED);
         bury(pid);
         must(get(queue, WEIR_POLL) == 1);
@@ -632,7 +520,7 @@ static uint64_t steps_into_the_lock(void)
 static pid_t start_holder(weir_shared_queue *queue)
 {
     uint64_t n = steps_into_the_lock();
-    pid_t pid = start(queue, put_one);
+    pid_t pid = start(put_one, queue);
     must(step(pid, n) == STEPPED);
     return pid;
 }
@@ -643,7 +531,7 @@ static void who_is_killed_as_it_recovers_is_recovered_from(void **state)
     uint64_t recovered = 0, n = 0;
     for (enum end end = STEPPED; end == STEPPED; n++) {
         weir_shared_queue *queue = make(WEIR_OVERFLOW_BLOCK, 1);
-        pid_t first = start_holder(queue), second = start(queue, put_one);
+        pid_t first = start_holder(queue), second = start(put_one, queue);
         bury(first);
         end = step(second, 1 + n * stride());
         if (end != OVER)
