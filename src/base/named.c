@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -30,6 +31,8 @@
 #define FOLDER "/dev/shm"
 #define DOOR   (INT64_C(1) << 40)
 #define SEAT   (DOOR + 1)
+
+#define PATIENCE (2 * WEIR_SECOND)
 
 struct weir__named {
     weir__named *next;
@@ -104,14 +107,22 @@ static bool is_name(const char *name)
 /* ---- locks on bytes ------------------------------------------------------------------------- */
 
 /* 0: got it; WEIR_EFULL: somebody has it. */
-static int lock_byte(int fd, int64_t at, bool wait)
+static int lock_byte(int fd, int64_t at)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+    if (fcntl(fd, F_SETLK, &lock) == 0)
+        return 0;
+    return errno == EACCES || errno == EAGAIN ? WEIR_EFULL : WEIR_ESYSTEM;
+}
+
+/* It is held for a moment; WEIR_ETIMEDOUT: by somebody who was stopped just then. */
+static int lock_door(int fd)
+{
+    weir_time patience = weir_after(PATIENCE);
     int rc;
-    do
-        rc = fcntl(fd, wait ? F_SETLKW : F_SETLK, &lock);
-    while (rc < 0 && errno == EINTR);
-    return rc == 0 ? 0 : errno == EACCES || errno == EAGAIN ? WEIR_EFULL : WEIR_ESYSTEM;
+    while ((rc = lock_byte(fd, DOOR)) == WEIR_EFULL && weir_now() < patience)
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    return rc == WEIR_EFULL ? WEIR_ETIMEDOUT : rc;
 }
 
 static void unlock_byte(int fd, int64_t at)
@@ -132,7 +143,7 @@ static int take_seat(weir__named *named)
 {
     int rc = WEIR_EFULL;
     unsigned seat = 0;
-    while (seat < WEIR__SEATS && (rc = lock_byte(named->fd, SEAT + seat, false)) == WEIR_EFULL)
+    while (seat < WEIR__SEATS && (rc = lock_byte(named->fd, SEAT + seat)) == WEIR_EFULL)
         seat++;
     if (rc < 0 || (rc = named->ops->enter(named->data, seat)) < 0)
         return rc;
@@ -190,7 +201,7 @@ static int make(const char *path, const weir__named_ops *ops, const void *ctx)
 /* Takes a seat, if the name still leads here.  EEXIST: try again, it has just gone. */
 static int sit_down(weir__named *named)
 {
-    int rc = lock_byte(named->fd, DOOR, true);
+    int rc = lock_door(named->fd);
     if (rc < 0)
         return rc;
     rc = is_named(named->path, named->fd) ? take_seat(named) : EEXIST;
@@ -313,7 +324,7 @@ static void leave(weir__named *named)
     forget(named);
     if (has_own_seat(named))
         named->ops->leave(named->data, (unsigned)named->seat);
-    if (lock_byte(named->fd, DOOR, false) == 0 && !is_locked(named->fd, SEAT, WEIR__SEATS) &&
+    if (lock_byte(named->fd, DOOR) == 0 && !is_locked(named->fd, SEAT, WEIR__SEATS) &&
         is_named(named->path, named->fd) && named->ops->may_remove(named->data))
         unlink(named->path);
     weir__memfd_unmap(named->data, named->ops->size);

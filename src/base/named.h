@@ -41,8 +41,9 @@ typedef struct weir__named_ops {
 /* Opens the block `name`, or makes it.  `kind` says what it holds, and in which layout: blocks of
  * different kinds (or sizes) with the same name are different blocks.  Names are of letters, digits,
  * '.', '_' and '-', and do not begin with a '.'.  The ops stay the caller's and have to last.
- * WEIR_EINVAL: the name, or what is there is not ours; WEIR_EFULL: no seat; WEIR_ENOMEM, WEIR_ENOSHM,
- * WEIR_ENOFD, WEIR_ESYSTEM; or what init or enter returned. */
+ * WEIR_EINVAL: the name, or what is there is not ours; WEIR_EFULL: no seat; WEIR_ETIMEDOUT: another
+ * process is stopped in the middle of this call; WEIR_ENOMEM, WEIR_ENOSHM, WEIR_ENOFD, WEIR_ESYSTEM;
+ * or what init or enter returned. */
 int weir__named_open(weir__named **ret_named, const char *kind, const char *name,
                      const weir__named_ops *ops, const void *ctx);
 

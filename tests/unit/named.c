@@ -240,6 +240,40 @@ static void who_cannot_enter_has_no_seat(void **state)
     assert_false(exists("kind"));
 }
 
+static int stops(void *data, unsigned seat)
+{
+    (void)data;
+    (void)seat;
+    return raise(SIGSTOP);
+}
+
+static void who_is_stopped_as_it_comes_does_not_hang_the_others(void **state)
+{
+    (void)state;
+    weir__named *named = open_with(5), *again;
+    pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        weir__named_ops bad = ops;
+        bad.enter = stops;
+        int value = 5;
+        weir__named_close(named);
+        weir__named_open(&named, "kind", name, &bad, &value);
+        _exit(0);
+    }
+    int status;
+    must(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
+    weir__named_close(named); /* it goes, and leaves the name to the other one */
+    int value = 6;
+    assert_int_equal(weir__named_open(&again, "kind", name, &ops, &value), WEIR_ETIMEDOUT);
+    kill(pid, SIGKILL);
+    must(waitpid(pid, &status, 0) == pid);
+    named = open_with(6);
+    assert_int_equal(content(named), 5);
+    weir__named_close(named);
+    assert_false(exists("kind"));
+}
+
 static void only_the_last_takes_the_name_away(void **state)
 {
     (void)state;
@@ -290,6 +324,7 @@ int main(void)
         cmocka_unit_test(a_block_that_cannot_be_filled_in_gets_no_name),
         cmocka_unit_test(a_forked_child_gets_a_seat_of_its_own_until_it_ends),
         cmocka_unit_test(who_cannot_enter_has_no_seat),
+        cmocka_unit_test(who_is_stopped_as_it_comes_does_not_hang_the_others),
         cmocka_unit_test(only_the_last_takes_the_name_away),
         cmocka_unit_test(coming_and_going_may_race),
     };
