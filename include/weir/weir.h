@@ -3,11 +3,14 @@
 #define WEIR_WEIR_H
 
 #include <weir/base.h>
+#include <weir/breaker.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
+#include <weir/retry.h>
 #include <weir/shared.h>
 #include <weir/shared_queue.h>
 #include <weir/thread_pool.h>
+#include <weir/throttle.h>
 #include <weir/worker.h>
 
 #endif
