@@ -9,12 +9,14 @@
 
 /* The files that bring types and functions. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,   ext_shared_queue_types_add,
-    ext_pending_types_add, ext_permits_types_add,
-    ext_future_types_add,  ext_buffer_types_add,
-    ext_shared_types_add,  ext_thread_pool_types_add,
-    ext_pool_types_add,    ext_worker_types_add,
-    ext_batch_add,         ext_results_add,
+    ext_queue_types_add,    ext_shared_queue_types_add,
+    ext_pending_types_add,  ext_permits_types_add,
+    ext_future_types_add,   ext_buffer_types_add,
+    ext_shared_types_add,   ext_thread_pool_types_add,
+    ext_pool_types_add,     ext_worker_types_add,
+    ext_batch_add,          ext_results_add,
+    ext_guard_types_add,    ext_breaker_types_add,
+    ext_throttle_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -143,6 +145,7 @@ static int import_objects(module_state *state)
         {&state->backlog_full, "weir._errors", "BacklogFull"},
         {&state->breaker_open, "weir._errors", "BreakerOpen"},
         {&state->overloaded, "weir._errors", "Overloaded"},
+        {&state->throttled, "weir._errors", "Throttled"},
         {&state->timeout, "weir._errors", "Timeout"},
         {&state->dropped, "weir._errors", "Dropped"},
         {&state->condition_type, "threading", "Condition"},

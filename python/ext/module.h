@@ -59,6 +59,8 @@ typedef char ext_lock;
     X(PyTypeObject, future_type)                                                                   \
     X(PyTypeObject, task_future_type)                                                              \
     X(PyTypeObject, thread_pool_type)                                                              \
+    X(PyTypeObject, breaker_call_type)                                                             \
+    X(PyObject, ready)           /* weir._weir.Ready, the one there is */                          \
     X(PyObject, full)            /* queue.Full */                                                  \
     X(PyObject, empty)           /* queue.Empty */                                                 \
     X(PyObject, shut_down)       /* weir.ShutDown */                                               \
@@ -66,6 +68,7 @@ typedef char ext_lock;
     X(PyObject, backlog_full)    /* weir.BacklogFull */                                            \
     X(PyObject, breaker_open)    /* weir.BreakerOpen */                                            \
     X(PyObject, overloaded)      /* weir.Overloaded */                                             \
+    X(PyObject, throttled)       /* weir.Throttled */                                              \
     X(PyObject, timeout)         /* weir._errors.Timeout */                                        \
     X(PyObject, dropped)         /* weir.Dropped */                                                \
     X(PyObject, getsizeof)       /* sys.getsizeof */                                               \
@@ -115,6 +118,9 @@ int ext_future_types_add(PyObject *module, module_state *state);
 int ext_thread_pool_types_add(PyObject *module, module_state *state);
 int ext_pool_types_add(PyObject *module, module_state *state);
 int ext_worker_types_add(PyObject *module, module_state *state);
+int ext_guard_types_add(PyObject *module, module_state *state);
+int ext_breaker_types_add(PyObject *module, module_state *state);
+int ext_throttle_types_add(PyObject *module, module_state *state);
 
 int ext_batch_add(PyObject *module, module_state *state);
 int ext_results_add(PyObject *module, module_state *state);

@@ -20,6 +20,7 @@ import weir
         weir.Dropped("oldest"),
         weir.Overloaded("late"),
         weir.BreakerOpen(1.5, "backend"),
+        weir.Throttled(0.5, "backend"),
         weir.WorkerDied(12, 3, None, 2**30, False),
         weir.WorkerDied(12, None, 9, None, None),
     ],
@@ -37,7 +38,7 @@ def test_the_exceptions_are_caught_by_the_handlers_people_have() -> None:
     assert issubclass(weir.BacklogFull, queue.Full)
     assert issubclass(weir.TooLarge, ValueError)
     assert issubclass(weir.WorkerDied, BrokenProcessPool)
-    for name in ("BacklogFull", "BreakerOpen", "Dropped", "Overloaded", "TooLarge", "WorkerDied"):
+    for name in ("BacklogFull", "BreakerOpen", "Dropped", "Overloaded", "Throttled", "TooLarge"):
         assert getattr(weir, name).__module__ == "weir"
 
 

@@ -5,11 +5,12 @@ assert_type is for the checker; at run time it returns its argument.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -23,6 +24,9 @@ else:
 
     def assert_type(value, type_):
         return value
+
+
+State = Literal["closed", "open", "half_open", "isolated"]
 
 
 def length(text: str) -> int:
@@ -63,6 +67,33 @@ def test_bounded_takes_any_executor() -> None:
         assert_type(pool, weir.BoundedExecutor)
         assert_type(pool.submit(length, "abc"), Future[int])
         assert_type(pool.stats(), weir.BoundedStats)
+
+
+def test_guards_keep_the_types_of_what_they_guard() -> None:
+    breaker = weir.CircuitBreaker(on_change=lambda before, after: assert_type(before, State))
+    throttle, retry = weir.Throttle(), weir.Retry(on=(OSError, TimeoutError))
+
+    async def later(text: str) -> int:
+        return len(text)
+
+    for guard in (breaker, throttle, retry):
+        assert_type(guard.call(length, "abc"), int)
+        assert_type(asyncio.run(guard.acall(later, "abc")), int)
+    assert_type(breaker(length)("abc"), int)
+    assert_type(retry(throttle(length))("abc"), int)
+    assert_type(breaker.state, State)
+    assert_type(breaker.retry_after, float | None)
+    assert_type(breaker.stats(), weir.BreakerStats)
+    assert_type(throttle.stats(), weir.ThrottleStats)
+    assert_type(retry.stats().gave_up["budget"], int)
+    assert_type(weir.RetryBudget().stats(), weir.RetryBudgetStats)
+    for attempt in retry:
+        with attempt:
+            assert_type(attempt.number, int)
+    queue: weir.Queue[str] = weir.Queue(1)
+    assert_type(weir.block_and_retry(queue, "abc"), int)
+    with pytest.raises(TypeError):
+        weir.CircuitBreaker(is_failure="OSError")  # type: ignore[arg-type]
 
 
 def test_the_exceptions_are_what_the_standard_handlers_catch() -> None:

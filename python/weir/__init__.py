@@ -16,17 +16,31 @@ if TYPE_CHECKING:
 
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
+    from weir._breaker import BreakerState, CircuitBreaker, Throttle
     from weir._died import RemoteError, WorkerDied, WorkerNotStarted
-    from weir._errors import BacklogFull, BreakerOpen, Dropped, Overloaded, ShutDown, TooLarge
+    from weir._errors import (
+        BacklogFull,
+        BreakerOpen,
+        Dropped,
+        Overloaded,
+        ShutDown,
+        Throttled,
+        TooLarge,
+    )
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
+    from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
     from weir._shared import shared_array
     from weir._stats import (
         BoundedStats,
+        BreakerStats,
         ProcessPoolStats,
         QueueStats,
+        RetryBudgetStats,
+        RetryStats,
         SharedQueueStats,
         ThreadPoolStats,
+        ThrottleStats,
     )
     from weir._thread import ThreadPoolExecutor
 
@@ -34,13 +48,18 @@ if TYPE_CHECKING:
     BoundedThreadPoolExecutor = ThreadPoolExecutor
 
 __all__ = [
+    "Attempt",
     "BacklogFull",
     "BoundedExecutor",
     "BoundedProcessPoolExecutor",
     "BoundedStats",
     "BoundedThreadPoolExecutor",
     "BreakerOpen",
+    "BreakerState",
+    "BreakerStats",
+    "CircuitBreaker",
     "Dropped",
+    "Jitter",
     "MapIterator",
     "OnFull",
     "Overloaded",
@@ -49,16 +68,24 @@ __all__ = [
     "Queue",
     "QueueStats",
     "RemoteError",
+    "Retry",
+    "RetryBudget",
+    "RetryBudgetStats",
+    "RetryStats",
     "SharedBuffer",
     "SharedQueue",
     "SharedQueueStats",
     "ShutDown",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
+    "Throttle",
+    "ThrottleStats",
+    "Throttled",
     "TooLarge",
     "WorkerDied",
     "WorkerNotStarted",
     "__version__",
+    "block_and_retry",
     "bounded",
     "shared_array",
 ]
@@ -66,13 +93,18 @@ __all__ = [
 # Loaded when somebody asks for it: a worker process needs next to nothing of this, and starts in
 # half the time without.
 _LATER = {
+    "Attempt": ("weir._retry", "Attempt"),
     "BacklogFull": ("weir._errors", "BacklogFull"),
     "BoundedExecutor": ("weir._bounded", "BoundedExecutor"),
     "BoundedProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "BoundedStats": ("weir._stats", "BoundedStats"),
     "BoundedThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "BreakerOpen": ("weir._errors", "BreakerOpen"),
+    "BreakerState": ("weir._breaker", "BreakerState"),
+    "BreakerStats": ("weir._stats", "BreakerStats"),
+    "CircuitBreaker": ("weir._breaker", "CircuitBreaker"),
     "Dropped": ("weir._errors", "Dropped"),
+    "Jitter": ("weir._retry", "Jitter"),
     "MapIterator": ("weir._map", "MapIterator"),
     "OnFull": ("weir._admission", "OnFull"),
     "Overloaded": ("weir._errors", "Overloaded"),
@@ -80,13 +112,21 @@ _LATER = {
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
     "QueueStats": ("weir._stats", "QueueStats"),
     "RemoteError": ("weir._died", "RemoteError"),
+    "Retry": ("weir._retry", "Retry"),
+    "RetryBudget": ("weir._retry", "RetryBudget"),
+    "RetryBudgetStats": ("weir._stats", "RetryBudgetStats"),
+    "RetryStats": ("weir._stats", "RetryStats"),
     "SharedQueueStats": ("weir._stats", "SharedQueueStats"),
     "ShutDown": ("weir._errors", "ShutDown"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),
+    "Throttle": ("weir._breaker", "Throttle"),
+    "ThrottleStats": ("weir._stats", "ThrottleStats"),
+    "Throttled": ("weir._errors", "Throttled"),
     "TooLarge": ("weir._errors", "TooLarge"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
+    "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
     "shared_array": ("weir._shared", "shared_array"),
 }

@@ -6,7 +6,16 @@ import queue
 import sys
 from concurrent import futures
 
-__all__ = ["BacklogFull", "BreakerOpen", "Dropped", "Overloaded", "ShutDown", "Timeout", "TooLarge"]
+__all__ = [
+    "BacklogFull",
+    "BreakerOpen",
+    "Dropped",
+    "Overloaded",
+    "ShutDown",
+    "Throttled",
+    "Timeout",
+    "TooLarge",
+]
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown
@@ -76,6 +85,28 @@ class Overloaded(Exception):
     """
 
 
+class Throttled(Overloaded):
+    """A `weir.Throttle` kept the request back: its backend has refused too many lately.
+
+    The request was not made.  `chance` is how likely the next one is kept back; `name` is the
+    throttle's.
+    """
+
+    chance: float
+    name: str | None
+
+    def __init__(self, chance: float, name: str | None = None) -> None:
+        super().__init__(chance, name)
+        self.chance = chance
+        self.name = name
+
+    def __str__(self) -> str:
+        throttle = f"the throttle {self.name!r}" if self.name else "the throttle"
+        return (
+            f"{throttle} keeps back {self.chance:.0%} of the requests, and this one was among them"
+        )
+
+
 class BreakerOpen(Exception):
     """A circuit breaker is open: the call was not made.
 
@@ -98,5 +129,5 @@ class BreakerOpen(Exception):
         return f"{breaker} is open for another {self.retry_after:.3g} s"
 
 
-for _class in (BacklogFull, BreakerOpen, Dropped, Overloaded, TooLarge):
+for _class in (BacklogFull, BreakerOpen, Dropped, Overloaded, Throttled, TooLarge):
     _class.__module__ = "weir"

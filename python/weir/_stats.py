@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["BoundedStats", "ProcessPoolStats", "QueueStats", "SharedQueueStats", "ThreadPoolStats"]
+__all__ = [
+    "BoundedStats",
+    "BreakerStats",
+    "ProcessPoolStats",
+    "QueueStats",
+    "RetryBudgetStats",
+    "RetryStats",
+    "SharedQueueStats",
+    "ThreadPoolStats",
+    "ThrottleStats",
+]
 
 
 @dataclass(frozen=True)
@@ -145,3 +155,76 @@ class ProcessPoolStats:
     service: float  # seconds that workers spent on tasks, summed
     shm_bytes: int  # shared memory taken from the system now
     is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class BreakerStats:
+    """One instant of a `weir.CircuitBreaker`.
+
+    The law: `admitted == succeeded + failed + ignored + expired + in_flight`.
+    """
+
+    name: str | None
+    state: str  # "closed", "open", "half_open" or "isolated"
+    admitted: int  # calls
+    succeeded: int
+    failed: int
+    ignored: int  # cancelled, or as `ignore` says
+    expired: int  # probes that did not report within half_open_timeout
+    in_flight: int  # admitted, and none of these yet
+    rejected: int  # calls that ended in BreakerOpen
+    slow: int  # of the succeeded and failed
+    stale: int  # of the succeeded and failed, those whose state had ended: they decided nothing
+    late: int  # reports of expired probes, counted nowhere else
+    opened: int  # how often
+    window_calls: int  # what it is judged by now: the window, or of a half-open breaker the probes
+    window_failed: int
+    window_slow: int
+    probes: int  # under way
+    peak_probes: int  # the most that ever were
+    retry_after: float | None  # seconds until a call may be admitted; None: not before reset()
+    open_time: float  # seconds: as long as it was, or is, open, without jitter
+
+
+@dataclass(frozen=True)
+class ThrottleStats:
+    """One instant of a `weir.Throttle`.
+
+    The law: `admitted == accepted + refused + ignored + in_flight`.
+    """
+
+    name: str | None
+    admitted: int  # requests that were let go
+    accepted: int
+    refused: int
+    ignored: int
+    in_flight: int
+    shed: int  # kept back: they ended in Throttled
+    window_requests: int  # that came back or were kept back within the window
+    window_accepts: int
+    chance: float  # of being kept back now
+
+
+@dataclass(frozen=True)
+class RetryBudgetStats:
+    """One instant of a `weir.RetryBudget`."""
+
+    calls: int  # that were no retries
+    retries: int  # that were allowed
+    refused: int  # that were not
+    tokens: float  # there now
+
+
+@dataclass(frozen=True)
+class RetryStats:
+    """One instant of a `weir.Retry`.
+
+    The law: `troubled == recovered + sum(gave_up.values()) + stopped + in_progress`.
+    """
+
+    troubled: int  # calls whose first attempt failed with an exception to be retried
+    recovered: int  # of these: succeeded in the end
+    gave_up: Mapping[str, int]  # by reason: attempts, deadline, budget
+    stopped: int  # ended otherwise: by another exception, cancelled, left by break
+    in_progress: int
+    retries: int  # attempts after the first, and those that are being waited for

@@ -1,7 +1,7 @@
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import Condition, Thread
-from types import GenericAlias
+from types import GenericAlias, TracebackType
 from typing import Any, Generic, Literal, SupportsIndex, TypeAlias, TypeVar, final
 
 from typing_extensions import Buffer, Self, disjoint_base
@@ -311,3 +311,118 @@ def open_shared(pid: int, fd: int, inode: int, size: int, /) -> SharedBuffer: ..
 
 @final
 class Lease(Buffer): ...
+
+@final
+class Ready(Awaitable[None]):
+    def __await__(self) -> Generator[Any, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+@final
+class BreakerCall:
+    def success(self) -> None: ...
+    def failure(self) -> None: ...
+    def ignore(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: object) -> None: ...
+
+@disjoint_base
+class Breaker:
+    def __new__(
+        cls,
+        window_calls: int,
+        window_ns: int,
+        min_calls: int,
+        failure_ratio: float,
+        slow_ns: int,
+        slow_ratio: float,
+        half_open_calls: int,
+        half_open_ns: int,
+        open_ns: int,
+        max_open_ns: int,
+        multiplier: float,
+        jitter: float,
+        is_failure: Any,
+        ignore: Any,
+        on_change: Any,
+        name: str | None,
+        /,
+    ) -> Self: ...
+    @property
+    def state(self) -> Literal["closed", "open", "half_open", "isolated"]: ...
+    @property
+    def retry_after(self) -> float | None: ...
+    @property
+    def name(self) -> str | None: ...
+    def call(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T: ...
+    def admit(self) -> BreakerCall: ...
+    def isolate(self) -> None: ...
+    def reset(self) -> None: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __aenter__(self) -> Awaitable[None]: ...
+    def __aexit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+
+@disjoint_base
+class ClientThrottle:
+    def __new__(
+        cls,
+        k: float,
+        window_ns: int,
+        max_chance: float,
+        is_failure: Any,
+        ignore: Any,
+        name: str | None,
+        /,
+    ) -> Self: ...
+    @property
+    def name(self) -> str | None: ...
+    def call(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> _T: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def __enter__(self) -> None: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def __aenter__(self) -> Awaitable[None]: ...
+    def __aexit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+
+@disjoint_base
+class RetryTokens:
+    def __new__(cls, ratio: float, min_per_second: float, max_tokens: float, /) -> Self: ...
+    def deposit(self) -> None: ...
+    def withdraw(self) -> bool: ...
+    def snapshot(self) -> dict[str, Any]: ...
+
+def backoff_delay(
+    base_ns: int,
+    max_ns: int,
+    multiplier: float,
+    jitter: int,
+    retry: int,
+    before_ns: int,
+    random: int,
+    /,
+) -> int: ...

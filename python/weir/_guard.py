@@ -1,0 +1,118 @@
+"""What the guards of calls have in common: options in words, and decorators of every kind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, TypeVar, cast
+
+__all__ = ["count", "kind_of", "number", "seconds", "share", "wrap"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MOST_NS = 2**62
+
+
+def number(name: str, value: float, least: float, most: float = math.inf) -> float:
+    """A float in [least, most]; TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name!r} must be a number, not {value!r}")
+    if not least <= value <= most or math.isinf(value):
+        bounds = f">= {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise ValueError(f"{name!r} must be {bounds}, not {value!r}")
+    return float(value)
+
+
+def share(name: str, value: float) -> float:
+    """A float in (0, 1]; TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name!r} must be a number, not {value!r}")
+    if not 0 < value <= 1:
+        raise ValueError(f"{name!r} must be > 0 and <= 1, not {value!r}")
+    return float(value)
+
+
+def seconds(name: str, value: float) -> int:
+    """Seconds > 0 as nanoseconds; TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name!r} must be a number of seconds, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name!r} must be > 0 seconds, not {value!r}")
+    return max(1, round(value * 1e9)) if value < MOST_NS / 1e9 else MOST_NS
+
+
+def count(name: str, value: int, most: int) -> int:
+    """An int in [1, most]; TypeError, ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name!r} must be an int, not {value!r}")
+    if not 1 <= value <= most:
+        raise ValueError(f"{name!r} must be from 1 to {most:,}, not {value!r}")
+    return value
+
+
+def kind_of(fn: Callable[..., Any]) -> str:
+    """ "coroutine", "generator", "async generator", or "function" for all others."""
+    for candidate in (fn, getattr(fn, "__call__", None)):  # noqa: B004
+        if inspect.iscoroutinefunction(candidate):
+            return "coroutine"
+        if inspect.isasyncgenfunction(candidate):
+            return "async generator"
+        if inspect.isgeneratorfunction(candidate):
+            return "generator"
+    return "function"
+
+
+def wrap(guard: Any, fn: F) -> F:
+    """A function that is called through `guard`, which has call(), `with` and `async with`.
+
+    Of a generator function, the call is from the first item to its end, or until it is closed.
+    """
+    if not callable(fn):
+        raise TypeError(f"a decorator takes a function, not {fn!r}")
+    call = guard.call
+
+    @functools.wraps(fn)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return call(fn, *args, **kwargs)
+
+    @functools.wraps(fn)
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        with guard:  # nothing waits here
+            return await fn(*args, **kwargs)
+
+    @functools.wraps(fn)
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with guard:
+            return (yield from fn(*args, **kwargs))
+
+    @functools.wraps(fn)
+    async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        with guard:
+            inner = fn(*args, **kwargs)
+            try:
+                step = inner.__anext__()
+                while True:
+                    try:
+                        item = await step
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        step = inner.athrow(error)
+                    else:
+                        step = inner.asend(sent)
+            finally:
+                await inner.aclose()
+
+    kinds: dict[str, Any] = {
+        "function": function,
+        "coroutine": coroutine,
+        "generator": generator,
+        "async generator": async_generator,
+    }
+    return cast(F, kinds[kind_of(fn)])
