@@ -31,6 +31,8 @@ BENCHMARKS = (
     "queue_one_thread",
     "queue_threads",
     "shared_queue",
+    "breaker",
+    "retry",
     "c_queue",
     "c_queue_deadline",
     "c_thread_pool",

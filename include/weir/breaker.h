@@ -75,7 +75,7 @@ WEIR_API void weir_breaker_destroy(weir_breaker *breaker);
 
 /* A call that was admitted; the caller's, to be given back unchanged. */
 typedef struct weir_breaker_call {
-    weir_time began;
+    weir_time began; /* 0: nobody asks */
     uint64_t epoch;
     uint32_t probe, serial;
     bool admitted;

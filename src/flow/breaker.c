@@ -139,9 +139,9 @@ static void unlock(weir_breaker *breaker)
 int weir_breaker_admit(weir_breaker *breaker, weir_breaker_call *ret_call)
 {
     weir__breaker_call call;
-    weir_time now = weir_now();
     weir__lock(&breaker->mutex);
-    bool admitted = weir__breaker_admit(&breaker->model, now, &call);
+    bool is_calm = weir__breaker_is_calm(&breaker->model);
+    bool admitted = weir__breaker_admit(&breaker->model, is_calm ? 0 : weir_now(), &call);
     unlock(breaker);
     if (!admitted)
         return WEIR_EOPEN;
@@ -155,9 +155,10 @@ int weir_breaker_report(weir_breaker *breaker, weir_breaker_call *call, weir_cal
         return WEIR_EINVAL;
     call->admitted = false;
     weir__breaker_call inner = {call->began, call->epoch, call->probe, call->serial};
-    weir_time now = weir_now();
     weir__lock(&breaker->mutex);
-    weir__breaker_report(&breaker->model, &inner, (weir__breaker_result)result, now);
+    bool is_calm = result != WEIR_CALL_FAILURE && weir__breaker_is_calm(&breaker->model);
+    weir__breaker_report(&breaker->model, &inner, (weir__breaker_result)result,
+                         is_calm ? 0 : weir_now());
     unlock(breaker);
     return WEIR_OK;
 }

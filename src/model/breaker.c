@@ -224,6 +224,13 @@ static bool end_probe(weir__breaker *breaker, const weir__breaker_call *call)
     return true;
 }
 
+bool weir__breaker_is_calm(const weir__breaker *breaker)
+{
+    const weir__breaker_rules *rules = &breaker->rules;
+    return breaker->state == WEIR__BREAKER_CLOSED && rules->window_calls && !rules->slow_ns &&
+           breaker->by_count.tally.failed == 0 && breaker->probes_out == 0;
+}
+
 /* ---- calls ------------------------------------------------------------------------------------- */
 
 bool weir__breaker_admit(weir__breaker *breaker, int64_t now_ns, weir__breaker_call *ret_call)

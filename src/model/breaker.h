@@ -113,6 +113,10 @@ bool weir__breaker_init(weir__breaker *breaker, const weir__breaker_rules *rules
                         uint64_t seed, int64_t now_ns);
 void weir__breaker_fini(weir__breaker *breaker); /* also of zeros */
 
+/* Nothing that happens next depends on the time, but a failure: closed, no call has failed lately, none
+ * is timed.  Reading the clock is a third of what a call costs then. */
+bool weir__breaker_is_calm(const weir__breaker *breaker);
+
 /* Whether a call may be made. */
 bool weir__breaker_admit(weir__breaker *breaker, int64_t now_ns, weir__breaker_call *ret_call);
 

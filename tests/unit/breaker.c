@@ -431,6 +431,35 @@ static void an_open_breaker_waits_for_its_listener_before_it_probes(void **state
     weir__breaker_fini(&b);
 }
 
+static void it_is_calm_only_while_time_changes_nothing(void **state)
+{
+    (void)state;
+    weir__breaker b = make(rules());
+    assert_true(weir__breaker_is_calm(&b));
+    weir__breaker_call early = begin(&b, 0);
+    call(&b, FAILURE, 1);
+    assert_false(weir__breaker_is_calm(&b));
+    for (int i = 0; i < 10; i++) /* until the failure has left the window */
+        call(&b, SUCCESS, 2);
+    assert_true(weir__breaker_is_calm(&b));
+    end(&b, early, SUCCESS, 0);
+    assert_true(weir__breaker_isolate(&b));
+    assert_false(weir__breaker_is_calm(&b));
+    weir__breaker_fini(&b);
+
+    b = opened(rules(), 0);
+    begin(&b, 100);
+    assert_true(weir__breaker_reset(&b));
+    assert_false(weir__breaker_is_calm(&b)); /* a probe is out, and will expire */
+    weir__breaker_fini(&b);
+
+    weir__breaker_rules r = rules();
+    r.slow_ns = 1;
+    b = make(r);
+    assert_false(weir__breaker_is_calm(&b));
+    weir__breaker_fini(&b);
+}
+
 /* Anything at any time: the law, the bound and the chain of transitions hold after each step. */
 static void whatever_happens_the_law_and_the_bound_hold(void **state)
 {
@@ -510,6 +539,7 @@ int main(void)
         cmocka_unit_test(jitter_makes_the_open_time_longer_and_never_shorter),
         cmocka_unit_test(without_room_for_notes_it_stays_as_it_is_and_loses_none),
         cmocka_unit_test(an_open_breaker_waits_for_its_listener_before_it_probes),
+        cmocka_unit_test(it_is_calm_only_while_time_changes_nothing),
         cmocka_unit_test(whatever_happens_the_law_and_the_bound_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
