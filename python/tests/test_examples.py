@@ -435,6 +435,23 @@ def test_put_timeout_drops_clicks_and_never_an_order() -> None:
     assert finished.stdout.count("dropped click") == int(table["clicks"][1])
 
 
+def test_breaker_timeline_spares_a_backend_that_is_down(tmp_path: Path) -> None:
+    args: list[str | Path] = ["--speed", "3"]
+    plot = tmp_path / "out.svg"
+    if importlib.util.find_spec("matplotlib") is not None:
+        args += ["--plot", plot]
+    finished = scenario("breaker_timeline.py", *args)
+    table = rows(finished)
+    assert int(table["without"][2]) == 0
+    assert int(table["with breaker"][2]) > 0  # rejected at once
+    assert int(table["with breaker"][1]) < int(table["without"][1])
+    for name in ("open", "half_open", "closed"):
+        assert re.search(rf"^ +[\d.]+ s  {name}$", finished.stdout, re.MULTILINE)
+    assert table["35 - 40 s"][1] == "0"  # the retries keep it down
+    assert table["35 - 40 s"][2:] == ["80", "80"]  # with a budget they do not
+    assert len(args) == 2 or plot.read_text().startswith("<?xml")
+
+
 def test_every_example_is_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     for program in EXAMPLES.glob("*.py"):
