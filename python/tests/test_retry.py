@@ -241,7 +241,7 @@ def test_retry_after_of_the_exception_is_waited_for() -> None:
     r = retry(backoff=(1, 1))
     assert r.call(Flaky(1, error)) == 42
     assert slept(r) == [8]
-    for nonsense in (None, "soon", -1, True, float("nan")):
+    for nonsense in (None, "soon", -1, True, float("nan"), float("inf")):
         error.retry_after = nonsense  # type: ignore[attr-defined]
         r = retry(backoff=(1, 1))
         assert r.call(Flaky(1, error)) == 42

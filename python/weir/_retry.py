@@ -362,8 +362,8 @@ class _Run:
             return "attempts"
         self._before = retry.delay(self.attempts, self._before)
         after = getattr(error, "retry_after", None)
-        if isinstance(after, bool) or not isinstance(after, (int, float)) or not after > 0:
-            after = 0.0
+        if isinstance(after, bool) or not isinstance(after, (int, float)) or not 0 < after < 1e9:
+            after = 0.0  # None, or nothing that anybody could wait for
         self._delay = self._before + after
         deadline = retry._deadline
         if deadline is not None and retry._clock() - self._began + self._delay > deadline:
