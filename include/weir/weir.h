@@ -4,6 +4,7 @@
 
 #include <weir/base.h>
 #include <weir/breaker.h>
+#include <weir/limit.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
 #include <weir/retry.h>
