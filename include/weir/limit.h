@@ -52,11 +52,12 @@ typedef struct weir_limit_opts {
     uint64_t min_limit, max_limit; /* 0: 1 and 1000 */
     int64_t timeout_ns; /* a call that took longer counts as dropped; 0: 5 s for AIMD, else none */
     double backoff;     /* AIMD: left after a drop, in [0.5, 1); 0: 0.9 */
-    double alpha, beta; /* VEGAS: calls that should wait, from and to; 0: 3 log10(limit) but at most
-                           1/32 of the limit, and 6 log10(limit) but at most 1/16 */
-    double smoothing;   /* how much of a step is taken, (0, 1]; 0: VEGAS 1, GRADIENT2 0.2 */
-    double tolerance;   /* GRADIENT2: how much longer than without a queue is fine, >= 1; 0: 1 */
-    double queue;       /* GRADIENT2: calls that may wait; 0: 5 % of the limit, at least 1 */
+    double alpha,
+        beta; /* VEGAS: calls that should wait, from and to; 0: 3 log10(limit), 6 log10(limit),
+                           but at most 1/32 and 1/16 of the limit, and at least 2 */
+    double smoothing; /* how much of a step is taken, (0, 1]; 0: VEGAS 1, GRADIENT2 0.2 */
+    double tolerance; /* GRADIENT2: how much longer than without a queue is fine, >= 1; 0: 1 */
+    double queue;     /* GRADIENT2: calls that may wait; 0: 5 % of the limit, at least 1 */
     weir_limit_rtt rtt;
     double quantile;           /* for RTT_QUANTILE, (0, 1); 0: 0.5 */
     uint32_t window_samples;   /* of a window, at least; 0: 10 */
@@ -68,8 +69,8 @@ typedef struct weir_limit_opts {
     unsigned n_partitions;                /* up to WEIR_LIMIT_PARTITIONS; 0: one without a share */
     double shares[WEIR_LIMIT_PARTITIONS]; /* of the limit, guaranteed; sum <= 1 */
     bool lifo;
-    int64_t shed_after_ns;    /* who has waited for longer than twice this is sent away
-                                 (WEIR_ESHED) while nobody gets through quicker than this; 0: nobody */
+    int64_t shed_after_ns;    /* who has waited for longer than twice this is sent away (WEIR_ESHED)
+                                 while nobody gets through quicker than this; 0: nobody */
     int64_t shed_interval_ns; /* for how long that has to be so; 0: 20 times shed_after_ns, which is
                                  CoDel's 100 ms for 5 ms */
     const char *shared;       /* a name: letters, digits, '.', '_', '-'; NULL: this process's own.

@@ -47,8 +47,8 @@ static double square_root(double x)
     return x > 0 ? root : 0;
 }
 
-/* Growing stops at the first sign of a queue, so noise alone would stop it: one standard error is
- * allowed for. */
+/* Gradient2 takes nothing to be better than the baseline, so noise alone would look like a queue:
+ * one standard error is allowed for. */
 static double surely(const weir__rtt *rtt, double baseline)
 {
     double least = rtt->ns - square_root(rtt->variance);
@@ -59,10 +59,10 @@ static double next(const weir__adaptive *adaptive, const weir__rtt *rtt)
 {
     const weir__adaptive_opts *opts = &adaptive->opts;
     double limit = adaptive->limit, baseline = adaptive->baseline.ns;
-    double least = surely(rtt, baseline);
     switch (opts->algorithm) {
-    case WEIR__VEGAS: return weir__vegas_next(&opts->vegas, limit, least, baseline);
-    case WEIR__GRADIENT2: return weir__gradient2_next(&opts->gradient2, limit, least, baseline);
+    case WEIR__VEGAS: return weir__vegas_next(&opts->vegas, limit, rtt->ns, baseline);
+    case WEIR__GRADIENT2:
+        return weir__gradient2_next(&opts->gradient2, limit, surely(rtt, baseline), baseline);
     case WEIR__AIMD: break;
     }
     return weir__aimd_grow(&opts->aimd, limit);

@@ -3,6 +3,8 @@
 
 #define PROBE_SHARE  0.75 /* of the capacity */
 #define MOST_WINDOWS 12u  /* of one probe: 0.75 ^ 12 is 3 % */
+#define CLEARLY      0.1  /* lower, to be believed outside of a probe */
+#define FIRST        100
 #define EXACT        0.01 /* standard error, of the baseline */
 #define SHRUNK       0.6  /* since the last one: look again */
 #define LOWER        0.97 /* is news that calls for another one */
@@ -61,11 +63,15 @@ static void take(weir__baseline *baseline, const weir__rtt *rtt)
 
 bool weir__baseline_see(weir__baseline *baseline, const weir__rtt *rtt)
 {
-    bool is_first = !(baseline->ns > 0);
-    double lower = baseline->ns - rtt->ns;
-    if (is_first || (lower > 0 && is_clear(lower, baseline->variance + rtt->variance, 4)))
-        adopt(baseline, rtt);
-    return is_first;
+    if (baseline->ns > 0) {
+        double lower = baseline->ns - rtt->ns, both = baseline->variance + rtt->variance;
+        if (lower > CLEARLY * baseline->ns && is_clear(lower, both, 4))
+            adopt(baseline, rtt);
+        return false;
+    }
+    adopt(baseline, rtt);
+    baseline->variance *= FIRST; /* of calls that began together, the quick ones ended first */
+    return true;
 }
 
 /* Where certainly nobody waits: below the capacity that `limit` calls with this round trip show. */

@@ -27,7 +27,7 @@ static double rounded_up(double x)
 double weir__vegas_next(const weir__vegas *vegas, double limit, double rtt, double baseline)
 {
     double by = scale(limit);
-    double alpha = vegas->alpha > 0 ? vegas->alpha : at_most(3 * by, 1, limit / 32);
+    double alpha = vegas->alpha > 0 ? vegas->alpha : at_most(3 * by, 2, limit / 32);
     double beta = vegas->beta > 0 ? vegas->beta : at_most(6 * by, 2, limit / 16);
     double waiting = rounded_up(limit * (1 - baseline / rtt));
     double change = 0, surplus = (waiting - beta) / 2;

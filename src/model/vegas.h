@@ -5,10 +5,10 @@
  * trip is `rtt` and would be `baseline` if nobody waited, limit x (1 - baseline / rtt) wait: below
  * alpha it grows, above beta it shrinks.
  *
- * Two things differ from the source.  Alpha and beta are at most 1/32 and 1/16 of the limit (but 1
- * and 2): the published 3 and 6 calls are nothing before 500 servers, and 30 % too many before 20.
- * And a limit that is far above beta goes half of the way in one step, where the published step,
- * one call at a time, would need seconds when the capacity halves.
+ * Two things differ from the source.  Alpha and beta are at most 1/32 and 1/16 of the limit (but
+ * 2): the published 3 and 6 calls are nothing before 500 servers, and 30 % too many before 20. And
+ * a limit that is far above beta goes half of the way in one step, where the published step, one
+ * call at a time, would need seconds when the capacity halves.
  */
 #ifndef WEIR_MODEL_VEGAS_H
 #define WEIR_MODEL_VEGAS_H

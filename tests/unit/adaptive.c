@@ -273,22 +273,30 @@ static void say(const char *what, const backend *it, outcome seen)
 }
 
 /* The capacity is 40, then 20, then 40; each for ten seconds, of which five are for finding it. */
-static void finds_it(const char *name, const weir__adaptive_opts *opts, unsigned patience)
+static void finds_it_with(const char *name, const weir__adaptive_opts *opts, unsigned patience,
+                          uint64_t random)
 {
     const unsigned capacities[] = {40, 20, 40};
     backend it = backend_with(opts);
     it.patience = patience;
+    it.random = random;
     for (int64_t i = 0; i < 3; i++) {
         it.capacity = capacities[i];
         outcome search = run(&it, (10 * i + 5) * SECOND), found = run(&it, (10 * i + 10) * SECOND);
         say(name, &it, found);
         assert_true(found.limit > 0.9 * it.capacity && found.limit < 1.1 * it.capacity);
-        assert_true(found.off < 0.05);
+        assert_true(found.off < 0.1);
         assert_true(found.latency_ms < 12 && found.worst_ms < 20);
         /* the halves' first calls found 42 in flight before 20 servers: nothing can help those */
         say("    before", &it, search);
         assert_true(search.latency_ms < 20 && search.worst_ms < 30);
     }
+}
+
+static void finds_it(const char *name, const weir__adaptive_opts *opts, unsigned patience)
+{
+    for (uint64_t i = 1; i <= 8; i++)
+        finds_it_with(name, opts, patience, i * 88172645463325253u);
 }
 
 static void aimd_finds_the_capacity_of_a_backend_that_refuses(void **state)
