@@ -39,6 +39,11 @@ typedef int64_t weir_time; /* nanoseconds on CLOCK_MONOTONIC */
 #define WEIR_POLL    ((weir_time)0)         /* do not wait */
 #define WEIR_FOREVER ((weir_time)INT64_MAX) /* wait without a deadline */
 
+/* Where a call says that it takes it: for a caller that will call again and wait, but has to prepare
+ * for that (release a lock of its own, say).  As WEIR_POLL, but it does not even wait for another
+ * process to finish its call (WEIR_ETIMEDOUT), and being refused is not counted. */
+#define WEIR_PROBE ((weir_time) - 1)
+
 #define WEIR_MICROSECOND INT64_C(1000)
 #define WEIR_MILLISECOND INT64_C(1000000)
 #define WEIR_SECOND      INT64_C(1000000000)

@@ -98,8 +98,8 @@ typedef struct weir_permit {
 } weir_permit;
 
 /* Admits a call: cost in [1, 2^46), mostly 1; partition < n_partitions, or 0.  < 0: WEIR_EFULL
- * (WEIR_POLL), WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR, WEIR_ETOOBIG (more than a
- * fixed limit), WEIR_EINVAL; *ret_permit is untouched then. */
+ * (WEIR_POLL, WEIR_PROBE), WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR, WEIR_ETOOBIG (more
+ * than a fixed limit), WEIR_EINVAL; *ret_permit is untouched then. */
 WEIR_API int weir_limit_acquire(weir_limit *limit, uint64_t cost, unsigned partition,
                                 weir_time deadline, weir_permit *ret_permit);
 

@@ -70,11 +70,6 @@ typedef struct weir_buffer {
 
 WEIR_API void weir_buffer_free(weir_buffer *buffer);
 
-/* A deadline for a caller that will call again and wait, but has to prepare for that (release a
- * lock of its own, say): as WEIR_POLL, but it does not even wait for another process to finish its
- * call (WEIR_ETIMEDOUT), and being refused is not counted. */
-#define WEIR_PROBE ((weir_time) - 1)
-
 /* Puts one message: WEIR_KEPT or WEIR_DROPPED.  < 0: WEIR_EFULL (FAIL, or BLOCK with WEIR_POLL),
  * WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ETOOBIG (size > max_bytes), WEIR_EINTR, WEIR_ENOSHM (no
  * memory to hold it; DROP_OLDEST may have made room already): the queue has not taken it.

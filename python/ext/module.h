@@ -53,6 +53,8 @@ typedef char ext_lock;
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, pending_type)                                                                  \
+    X(PyTypeObject, limit_permit_type)                                                             \
+    X(PyTypeObject, limit_block_type)                                                              \
     X(PyTypeObject, failure_type)                                                                  \
     X(PyTypeObject, lease_type)                                                                    \
     X(PyTypeObject, shared_type)                                                                   \
@@ -110,6 +112,7 @@ int ext_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **ret_type);
 
 int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_shared_queue_types_add(PyObject *module, module_state *state);
+int ext_limiter_types_add(PyObject *module, module_state *state);
 int ext_pending_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Throttled,
         TooLarge,
     )
+    from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from weir._stats import (
         BoundedStats,
         BreakerStats,
+        LimiterStats,
         ProcessPoolStats,
         QueueStats,
         RetryBudgetStats,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     BoundedThreadPoolExecutor = ThreadPoolExecutor
 
 __all__ = [
+    "AIMD",
     "Attempt",
     "BacklogFull",
     "BoundedExecutor",
@@ -59,7 +62,12 @@ __all__ = [
     "BreakerStats",
     "CircuitBreaker",
     "Dropped",
+    "Gradient2",
     "Jitter",
+    "LimitModel",
+    "LimitPermit",
+    "Limiter",
+    "LimiterStats",
     "MapIterator",
     "OnFull",
     "Overloaded",
@@ -82,6 +90,7 @@ __all__ = [
     "ThrottleStats",
     "Throttled",
     "TooLarge",
+    "Vegas",
     "WorkerDied",
     "WorkerNotStarted",
     "__version__",
@@ -93,6 +102,7 @@ __all__ = [
 # Loaded when somebody asks for it: a worker process needs next to nothing of this, and starts in
 # half the time without.
 _LATER = {
+    "AIMD": ("weir._limit", "AIMD"),
     "Attempt": ("weir._retry", "Attempt"),
     "BacklogFull": ("weir._errors", "BacklogFull"),
     "BoundedExecutor": ("weir._bounded", "BoundedExecutor"),
@@ -104,7 +114,12 @@ _LATER = {
     "BreakerStats": ("weir._stats", "BreakerStats"),
     "CircuitBreaker": ("weir._breaker", "CircuitBreaker"),
     "Dropped": ("weir._errors", "Dropped"),
+    "Gradient2": ("weir._limit", "Gradient2"),
     "Jitter": ("weir._retry", "Jitter"),
+    "LimitModel": ("weir._limit", "LimitModel"),
+    "LimitPermit": ("weir._limit", "LimitPermit"),
+    "Limiter": ("weir._limit", "Limiter"),
+    "LimiterStats": ("weir._stats", "LimiterStats"),
     "MapIterator": ("weir._map", "MapIterator"),
     "OnFull": ("weir._admission", "OnFull"),
     "Overloaded": ("weir._errors", "Overloaded"),
@@ -124,6 +139,7 @@ _LATER = {
     "ThrottleStats": ("weir._stats", "ThrottleStats"),
     "Throttled": ("weir._errors", "Throttled"),
     "TooLarge": ("weir._errors", "TooLarge"),
+    "Vegas": ("weir._limit", "Vegas"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
     "block_and_retry": ("weir._retry", "block_and_retry"),

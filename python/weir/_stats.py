@@ -11,6 +11,7 @@ from dataclasses import dataclass
 __all__ = [
     "BoundedStats",
     "BreakerStats",
+    "LimiterStats",
     "ProcessPoolStats",
     "QueueStats",
     "RetryBudgetStats",
@@ -123,6 +124,35 @@ class BoundedStats:
     submitters_waiting: int
     submit_blocked: float
     is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class LimiterStats:
+    """One instant of a `weir.Limiter`; of a shared one, for all its processes together.
+
+    The law: `admitted == released + in_flight + lost`.
+    """
+
+    name: str | None
+    algorithm: str  # "fixed", "aimd", "vegas" or "gradient2"
+    limit: int
+    why: str  # why it is what it is
+    in_flight: int  # calls
+    used: int  # their cost
+    partitions: Mapping[str, int]  # cost in flight, by name
+    peak: int  # the most cost that ever was in flight
+    waiting: int
+    admitted: int  # calls
+    released: int
+    refused: int  # that ended in TimeoutError, or with nothing from try_acquire()
+    shed: int  # that ended in Overloaded
+    lost: int  # in flight in processes that were killed
+    blocked: float  # seconds waited, summed over the waits that have ended
+    latency: float | None  # seconds: of the last window of calls; None: fixed, or not known yet
+    baseline: float | None  # seconds: when nobody waits; None: not known, or not needed
+    samples: int  # calls that an adaptive limit has learned from
+    drops: int  # of them, those that were dropped or timed out
+    is_closed: bool
 
 
 @dataclass(frozen=True)

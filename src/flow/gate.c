@@ -217,7 +217,7 @@ static uint64_t change(weir__gate *gate, weir__gate_update_fn *fn, void *ctx)
 
 /* The long way of a call that does not wait.  Where somebody waits for more than there is room for,
  * only who would be put before him gets in. */
-static int try_long_way(weir__gate *gate, uint64_t cost, unsigned partition)
+static int try_long_way(weir__gate *gate, uint64_t cost, unsigned partition, weir_time deadline)
 {
     lock_long_way(gate);
     int rc = WEIR_OK;
@@ -228,7 +228,7 @@ static int try_long_way(weir__gate *gate, uint64_t cost, unsigned partition)
     else
         let_in(gate, cost, partition);
     settle_and_unlock(gate);
-    if (rc == WEIR_EFULL)
+    if (rc == WEIR_EFULL && deadline != WEIR_PROBE)
         ADD(gate->refused, 1);
     return rc;
 }
@@ -336,7 +336,7 @@ int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir
     if (cost > GET(gate->capacity) && !gate->one_always)
         return WEIR_ETOOBIG;
     if (deadline <= WEIR_POLL)
-        return try_long_way(gate, cost, partition);
+        return try_long_way(gate, cost, partition, deadline);
 
     waiter w = {.cost = cost, .partition = partition};
     int rc = join(gate, &w, NULL);

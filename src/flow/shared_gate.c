@@ -327,7 +327,7 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
             rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
         break;
     }
-    if (rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT)
+    if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
         ADD(s->refused, 1);
     return rc;
 }

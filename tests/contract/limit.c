@@ -1,5 +1,5 @@
 /* <weir/limit.h>: what is its own beside the promises of every limit (limits.c). */
-#include "contract/support.h"
+#include "support.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -176,6 +176,20 @@ static void what_can_never_fit_a_fixed_limit_is_refused(void **state)
     weir_permit permit;
     assert_int_equal(weir_limit_acquire(limit, 4, 0, WEIR_FOREVER, &permit), WEIR_ETOOBIG);
     assert_int_equal(weir_limit_acquire(limit, 1, 1, WEIR_FOREVER, &permit), WEIR_EINVAL);
+    weir_limit_destroy(limit);
+}
+
+static void a_probe_that_is_refused_is_not_counted(void **state)
+{
+    (void)state;
+    weir_limit *limit = fixed(1);
+    weir_permit permit = let_in(limit, 0), more;
+    assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_PROBE, &more), WEIR_EFULL);
+    assert_int_equal(look(limit).refused, 0);
+    assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &more), WEIR_EFULL);
+    assert_int_equal(look(limit).refused, 1);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_PROBE, &more), WEIR_OK);
     weir_limit_destroy(limit);
 }
 
@@ -430,6 +444,7 @@ int main(void)
         cmocka_unit_test(an_adaptive_limit_begins_where_it_is_told),
         cmocka_unit_test(a_fixed_limit_changes_while_in_use),
         cmocka_unit_test(what_can_never_fit_a_fixed_limit_is_refused),
+        cmocka_unit_test(a_probe_that_is_refused_is_not_counted),
         cmocka_unit_test(a_fixed_limit_asks_no_clock),
         cmocka_unit_test(a_drop_makes_an_adaptive_limit_smaller),
         cmocka_unit_test(what_is_ignored_says_nothing),

@@ -1,6 +1,6 @@
 /* What every limit promises, whatever it counts: each test runs on each row of `subjects`.  A limit
  * that is new is one more row. */
-#include "contract/support.h"
+#include "support.h"
 
 #include <signal.h>
 #include <stdatomic.h>
