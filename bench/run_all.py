@@ -30,6 +30,7 @@ BENCHMARKS = (
     "thread_submit",
     "queue_one_thread",
     "queue_threads",
+    "limiter",
     "shared_queue",
     "breaker",
     "retry",

@@ -452,6 +452,30 @@ def test_breaker_timeline_spares_a_backend_that_is_down(tmp_path: Path) -> None:
     assert len(args) == 2 or plot.read_text().startswith("<?xml")
 
 
+def test_adaptive_limit_finds_each_capacity() -> None:
+    table = rows(scenario("adaptive_limit.py"))
+    for name in ("AIMD, refusals", "AIMD, timeout", "Vegas", "Gradient2"):
+        cells = table[name]
+        for at, servers in ((0, 40), (3, 20), (6, 40)):
+            limit, latency, found = cells[at : at + 3]
+            assert abs(float(limit) - servers) <= 0.1 * servers, (name, cells)
+            assert float(latency) < 20
+            assert float(found.removesuffix(" s")) <= 5
+    assert table["AIMD, neither"][2] == "never"
+
+
+def test_throttled_requests_are_as_many_at_a_time_as_allowed() -> None:
+    table = rows(scenario("throttled_requests.py", "--speed", "2"))
+    for how in ("threads", "asyncio"):
+        for limit in ("3", "10"):
+            assert table[f"{how}, {limit} at a time"][:4] == [limit, limit, "24", "0"]
+    one_fails = [int(cell) for cell in table["asyncio, one fails"]]
+    assert one_fails[1] == 3
+    assert one_fails[3] == 1
+    assert one_fails[2] + one_fails[3] + one_fails[4] == 24
+    assert one_fails[4] >= 12
+
+
 def test_every_example_is_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     for program in EXAMPLES.glob("*.py"):

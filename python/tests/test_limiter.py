@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import InThread, output_of, wait_until
@@ -31,7 +31,7 @@ def name() -> str:
     [
         (lambda: weir.Limiter(0), "'limit' must be from 1 to 2**46 - 1, not 0"),
         (
-            lambda: weir.Limiter(1, order="any"),
+            lambda: weir.Limiter(1, order=cast(Any, "any")),
             "'order' must be \"fifo\" or \"lifo\", not 'any'",
         ),
         (lambda: weir.Limiter(1, shed_after=0), "'shed_after' must be > 0 s, not 0"),
