@@ -454,6 +454,24 @@ def test_what_a_killed_process_held_comes_back() -> None:
     assert limiter.in_flight == 0
 
 
+def test_a_program_ends_while_its_coroutines_wait_and_leaves_nothing_behind() -> None:
+    shared = name()
+    out = output_of(f"""
+        import asyncio, weir
+        limiter = weir.Limiter(1, shared={shared!r})
+        permit = limiter.acquire()
+
+        async def main():
+            tasks = [asyncio.create_task(limiter.aacquire()) for _ in range(3)]
+            await asyncio.sleep(0.02)
+
+        asyncio.run(main())
+        print("end")
+    """)
+    assert out == "end\n"
+    assert not [entry for entry in os.listdir("/dev/shm") if shared in entry]
+
+
 # ---- the arithmetic alone ------------------------------------------------------------------------
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import inspect
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -204,6 +206,16 @@ else:
     _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 
 
+_all_shared: weakref.WeakSet[Limiter] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Ends the threads that wait for coroutines, so that the shared memory is let go."""
+    for limiter in list(_all_shared):
+        limiter._end()
+
+
 class Limiter(_weir.Limiter):
     """So many calls at a time, for threads, event loops and processes together.
 
@@ -260,6 +272,8 @@ class Limiter(_weir.Limiter):
         super().__init__(
             _settings_of(limit), shares, order == "lifo", shed_after or 0, 0, shared, drop_on
         )
+        if shared is not None:
+            _all_shared.add(self)
 
     # ---- as a coroutine --------------------------------------------------------------------------
 
@@ -288,6 +302,12 @@ class Limiter(_weir.Limiter):
             if partition not in self._lines:
                 self._lines[partition] = _Line(self, partition)
             return self._lines[partition]
+
+    def _end(self) -> None:
+        self.close()
+        if self._lines_of == os.getpid():
+            for line in self._lines.values():
+                line.join()
 
     async def __aenter__(self) -> None:
         if not self._try_enter():
@@ -384,13 +404,19 @@ class _Line:
         self._lock = threading.Lock()
         self._calls: deque[_Call] = deque()
         self._runs = False
+        self._thread: threading.Thread | None = None
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join(1.0)
 
     async def wait(self, cost: int, timeout: float | None) -> LimitPermit:
         call = _Call(cost)
         with self._lock:
             self._calls.append(call)
             if not self._runs:
-                threading.Thread(target=self._run, name="weir-limit", daemon=True).start()
+                self._thread = threading.Thread(target=self._run, name="weir-limit", daemon=True)
+                self._thread.start()
                 self._runs = True
         alarm = None if timeout is None else call.loop.call_later(timeout, _wake, call.waiter)
         try:
