@@ -195,6 +195,28 @@ def test_cancelling_at_the_moment_of_the_grant_loses_no_place(row: Row) -> None:
 
 
 @ROWS
+def test_coroutines_are_let_in_in_the_order_they_came(row: Row) -> None:
+    async def run() -> None:
+        limit = row.make(1)
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            async with limit:
+                order.append(number)
+                await asyncio.sleep(0)
+
+        permit = await limit.aacquire()
+        tasks = [asyncio.create_task(one(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        permit.release()
+        late = [asyncio.create_task(one(number)) for number in range(20, 30)]
+        await asyncio.gather(*tasks, *late)
+        assert order == list(range(30))
+
+    asyncio.run(run())
+
+
+@ROWS
 def test_a_coroutine_gets_its_timeout(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)

@@ -118,3 +118,17 @@ def test_everything_that_is_promised_can_be_imported() -> None:
     assert set(weir.__all__) <= set(dir(weir))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         weir.Nonsense  # noqa: B018
+
+
+def test_a_limiter_keeps_what_it_decorates() -> None:
+    limiter = weir.Limiter(weir.Gradient2(min_limit=2), partitions={"live": 0.5})
+    assert_type(limiter.acquire(timeout=1, partition="live"), weir.LimitPermit)
+    assert_type(limiter.try_acquire(partition="live"), weir.LimitPermit | None)
+    assert_type(limiter.limit, int)
+    assert_type(limiter.stats(), weir.LimiterStats)
+    assert_type(limiter.stats().latency, float | None)
+    assert_type(weir.Limiter(2)(length)("abc"), int)
+    assert_type(weir.LimitModel(weir.AIMD()).sample(0.0, 0.1, 3), int)
+    weir.Limiter(2)(length)(3) if TYPE_CHECKING else None  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        weir.Limiter("3")  # type: ignore[arg-type]

@@ -284,7 +284,7 @@ class Limiter(_weir.Limiter):
 
         One that is cancelled leaves the line, or gives back what it was just given.
         """
-        permit = self._probe(partition, cost)
+        permit = None if self._others_wait(partition) else self._probe(partition, cost)
         if permit is not None:
             return permit
         if self._shared is not None:
@@ -293,6 +293,11 @@ class Limiter(_weir.Limiter):
             return await _aio.wait(lambda ready: self._pend(ready, partition, cost), timeout)
         except TimeoutError:
             raise TimeoutError("no permit within the timeout") from None
+
+    def _others_wait(self, partition: str | None) -> bool:
+        """Coroutines of this process, of which only the first stands in the shared line."""
+        line = self._lines.get(partition)
+        return line is not None and line.is_busy and self._lines_of == os.getpid()
 
     def _line(self, partition: str | None) -> _Line:
         if self._lines_of != os.getpid():  # its threads are the parent's
@@ -310,7 +315,7 @@ class Limiter(_weir.Limiter):
                 line.join()
 
     async def __aenter__(self) -> None:
-        if not self._try_enter():
+        if self._others_wait(None) or not self._try_enter():
             self._enter_with(await self.aacquire())
 
     async def __aexit__(self, *exception: object) -> None:
@@ -405,6 +410,10 @@ class _Line:
         self._calls: deque[_Call] = deque()
         self._runs = False
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._runs
 
     def join(self) -> None:
         if self._thread is not None:

@@ -144,7 +144,7 @@ class LimiterStats:
     waiting: int
     admitted: int  # calls
     released: int
-    refused: int  # that ended in TimeoutError, or with nothing from try_acquire()
+    refused: int  # threads' that ended in TimeoutError, or with nothing from try_acquire()
     shed: int  # that ended in Overloaded
     lost: int  # in flight in processes that were killed
     blocked: float  # seconds waited, summed over the waits that have ended
