@@ -1,20 +1,20 @@
 /* permits.c - weir._weir.Permits: so many permits, given out in the order they were asked for; and
  * weir._weir.BacklogPermit: the place of one of them.
  *
- * What bounds an executor.  Permits is a weir_queue with bound_in_flight that holds nothing: to
- * acquire is to put an item and take it at once, so that it is in flight until it is released.  Put
- * and take are one C call: a signal cannot come between them and keep a permit for ever.
+ * What bounds an executor: a fixed weir_limit.
  *
  * Ownership:  a permit that is out is in exactly one BacklogPermit, which gives it back once: by
  *             release(), or when it is deallocated.
- * Invariant:  in_use <= capacity (after a resize to less: once the surplus was released).
+ * Invariant:  in_use <= capacity.
  * Fork:       in a forked child nothing is given back, and every other call raises.
  */
 #include "module.h"
 
+#define ANY_NUMBER ((UINT64_C(1) << 46) - 1) /* the largest limit */
+
 typedef struct Permits {
     PyObject_HEAD module_state *state;
-    weir_queue *queue;
+    weir_limit *limit;
     unsigned generation;
     ext_lock lock;
     size_t waiting; /* calls that are without the GIL */
@@ -31,11 +31,14 @@ static bool is_usable(Permits *self)
 
 static int acquire(Permits *self, weir_time deadline)
 {
-    int rc = weir_queue_put(self->queue, NULL, 0, deadline);
-    if (rc < 0)
-        return rc;
-    void *nothing;
-    return weir_queue_get(self->queue, &nothing, WEIR_POLL); /* there is one for each put */
+    weir_permit permit;
+    return weir_limit_acquire(self->limit, 1, 0, deadline, &permit);
+}
+
+static void release(Permits *self)
+{
+    const weir_permit permit = {.cost = 1};
+    weir_limit_release(self->limit, &permit, WEIR_LIMIT_IGNORE);
 }
 
 static int acquire_waiting(Permits *self, int64_t timeout_ns)
@@ -52,7 +55,7 @@ static int acquire_waiting(Permits *self, int64_t timeout_ns)
     self->waiting--;
     EXT_UNLOCK(&self->lock);
     if (rc >= 0 && PyErr_Occurred()) { /* a signal handler raised meanwhile */
-        weir_queue_done(self->queue, 1, 0);
+        release(self);
         rc = WEIR_EINTR;
     }
     return rc;
@@ -65,7 +68,7 @@ static PyObject *Permits_close(Permits *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
-    weir_queue_close(self->queue);
+    weir_limit_close(self->limit);
     Py_RETURN_NONE;
 }
 
@@ -77,10 +80,10 @@ static PyObject *Permits_stats(Permits *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
-    weir_queue_snapshot now = WEIR_QUEUE_SNAPSHOT_INIT;
-    weir_queue_get_snapshot(self->queue, &now);
-    return Py_BuildValue("(nnd)", (Py_ssize_t)(now.depth + now.in_flight),
-                         (Py_ssize_t)now.putters_waiting, (double)now.put_blocked_ns / 1e9);
+    weir_limit_snapshot now = WEIR_LIMIT_SNAPSHOT_INIT;
+    weir_limit_get_snapshot(self->limit, &now);
+    return Py_BuildValue("(nnd)", (Py_ssize_t)now.used, (Py_ssize_t)now.waiting,
+                         (double)now.blocked_ns / 1e9);
 }
 
 static PyObject *Permits_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -98,14 +101,11 @@ static PyObject *Permits_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         return NULL;
     self->state = state;
     self->generation = ext_fork_generation();
-    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
-    if (given == Py_None)
-        opts.capacity = WEIR_UNBOUNDED;
-    else
-        opts.capacity = capacity > 0 ? (size_t)capacity : 0;
-    opts.bound_in_flight = true;
-    opts.on_drop = weir_drop_ignore;
-    int rc = weir_queue_create(&self->queue, &opts);
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    opts.limit = capacity > 0 ? (uint64_t)capacity : 0;
+    if (given == Py_None || opts.limit > ANY_NUMBER)
+        opts.limit = ANY_NUMBER;
+    int rc = weir_limit_create(&self->limit, &opts);
     if (rc < 0) {
         Py_DECREF(self);
         return ext_raise(state, rc);
@@ -124,7 +124,7 @@ static void Permits_dealloc(Permits *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     if (self->generation == ext_fork_generation() && self->waiting == 0)
-        weir_queue_destroy(self->queue);
+        weir_limit_destroy(self->limit);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -171,7 +171,7 @@ static bool set_held(BacklogPermit *self, bool held)
 static void give_back(BacklogPermit *self)
 {
     if (set_held(self, false) && self->permits->generation == ext_fork_generation())
-        weir_queue_done(self->permits->queue, 1, 0);
+        release(self->permits);
 }
 
 PyDoc_STRVAR(
@@ -200,7 +200,7 @@ static PyObject *permit_acquire(BacklogPermit *self, PyObject *const *args, Py_s
     if (rc < 0)
         return ext_raise(permits->state, rc);
     if (set_held(self, true)) /* another thread was quicker: one is enough */
-        weir_queue_done(permits->queue, 1, 0);
+        release(permits);
     Py_RETURN_TRUE;
 }
 
@@ -217,7 +217,7 @@ static PyObject *permit_take(BacklogPermit *self, PyObject *object)
     if (self == other || !set_held(other, false))
         Py_RETURN_FALSE;
     if (set_held(self, true) && is_usable(self->permits))
-        weir_queue_done(self->permits->queue, 1, 0);
+        release(self->permits);
     Py_RETURN_TRUE;
 }
 
