@@ -7,6 +7,7 @@
 #include <weir/limit.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
+#include <weir/rate.h>
 #include <weir/retry.h>
 #include <weir/shared.h>
 #include <weir/shared_queue.h>

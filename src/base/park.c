@@ -155,3 +155,17 @@ weir__hint weir__hint_at(weir__parker *parker)
     }
     return state == AWAY ? WEIR__HINT_AWAY : WEIR__HINT_TAKEN;
 }
+
+/* From AWAY, too: the change back to SLEEPING then fails, and the sleeper sees HINTED. */
+bool weir__nudge(weir__parker *parker)
+{
+    uint32_t state = atomic_load_explicit(&parker->state, memory_order_relaxed);
+    do {
+        if (state == HINTED || state == WOKEN)
+            return false;
+        stamp(parker, state);
+        /* release: what is hinted at comes before it */
+    } while (!atomic_compare_exchange_weak_explicit(&parker->state, &state, HINTED,
+                                                    memory_order_release, memory_order_relaxed));
+    return state == SLEEPING;
+}

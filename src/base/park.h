@@ -53,6 +53,9 @@ typedef enum weir__hint {
  * be owed needs no such knowledge. */
 weir__hint weir__hint_at(weir__parker *parker);
 
+/* The same for who can wait for the thread's hook: it looks after that.  Whether a wake-up is owed. */
+bool weir__nudge(weir__parker *parker);
+
 /* By the thread itself, with the same knowledge: it was hinted at and parks again. */
 static inline void weir__parker_rearm(weir__parker *parker)
 {
