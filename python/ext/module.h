@@ -50,6 +50,8 @@ typedef char ext_lock;
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, shared_queue_type)                                                             \
     X(PyTypeObject, shared_queue_iterator_type)                                                    \
+    X(PyTypeObject, bucket_type)                                                                   \
+    X(PyTypeObject, reservation_type)                                                              \
     X(PyTypeObject, permits_type)                                                                  \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, pending_type)                                                                  \
@@ -114,6 +116,7 @@ int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_shared_queue_types_add(PyObject *module, module_state *state);
 int ext_limiter_types_add(PyObject *module, module_state *state);
 int ext_pending_types_add(PyObject *module, module_state *state);
+int ext_rate_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);

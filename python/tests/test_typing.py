@@ -96,6 +96,20 @@ def test_guards_keep_the_types_of_what_they_guard() -> None:
         weir.CircuitBreaker(is_failure="OSError")  # type: ignore[arg-type]
 
 
+def test_a_token_bucket_keeps_the_types_of_what_it_wraps() -> None:
+    bucket = weir.TokenBucket(1000, burst=10)
+    assert_type(bucket.try_acquire(), bool)
+    assert_type(bucket.acquire(2, timeout=1), bool)
+    assert_type(bucket.rate, float)
+    assert_type(bucket.stats(), weir.TokenBucketStats)
+    assert_type(bucket.reserve(), weir.Reservation)
+    assert_type(bucket(length)("abc"), int)
+    with bucket as same:
+        assert_type(same, weir.TokenBucket)
+    with pytest.raises(TypeError):
+        bucket.acquire("1")  # type: ignore[arg-type]
+
+
 def test_the_exceptions_are_what_the_standard_handlers_catch() -> None:
     import queue
     from concurrent.futures.process import BrokenProcessPool

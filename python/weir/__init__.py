@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
     from weir._process import ProcessPoolExecutor
+    from weir._rate import Reservation, TokenBucket
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
     from weir._shared import shared_array
     from weir._stats import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         SharedQueueStats,
         ThreadPoolStats,
         ThrottleStats,
+        TokenBucketStats,
     )
     from weir._thread import ThreadPoolExecutor
 
@@ -76,6 +78,7 @@ __all__ = [
     "Queue",
     "QueueStats",
     "RemoteError",
+    "Reservation",
     "Retry",
     "RetryBudget",
     "RetryBudgetStats",
@@ -89,6 +92,8 @@ __all__ = [
     "Throttle",
     "ThrottleStats",
     "Throttled",
+    "TokenBucket",
+    "TokenBucketStats",
     "TooLarge",
     "Vegas",
     "WorkerDied",
@@ -127,6 +132,7 @@ _LATER = {
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
     "QueueStats": ("weir._stats", "QueueStats"),
     "RemoteError": ("weir._died", "RemoteError"),
+    "Reservation": ("weir._rate", "Reservation"),
     "Retry": ("weir._retry", "Retry"),
     "RetryBudget": ("weir._retry", "RetryBudget"),
     "RetryBudgetStats": ("weir._stats", "RetryBudgetStats"),
@@ -138,6 +144,8 @@ _LATER = {
     "Throttle": ("weir._breaker", "Throttle"),
     "ThrottleStats": ("weir._stats", "ThrottleStats"),
     "Throttled": ("weir._errors", "Throttled"),
+    "TokenBucket": ("weir._rate", "TokenBucket"),
+    "TokenBucketStats": ("weir._stats", "TokenBucketStats"),
     "TooLarge": ("weir._errors", "TooLarge"),
     "Vegas": ("weir._limit", "Vegas"),
     "WorkerDied": ("weir._died", "WorkerDied"),

@@ -19,6 +19,7 @@ __all__ = [
     "SharedQueueStats",
     "ThreadPoolStats",
     "ThrottleStats",
+    "TokenBucketStats",
 ]
 
 
@@ -258,3 +259,24 @@ class RetryStats:
     stopped: int  # ended otherwise: by another exception, cancelled, left by break
     in_progress: int
     retries: int  # attempts after the first, and those that are being waited for
+
+
+@dataclass(frozen=True)
+class TokenBucketStats:
+    """One instant of a `weir.TokenBucket`; of a shared one, for all its processes together.
+
+    The law: `granted - returned` tokens are, or were, callers'.
+    """
+
+    name: str | None
+    shared: str | None
+    rate: float  # tokens in `per` seconds
+    per: float
+    burst: int
+    available: int  # whole tokens inside; below 0: reserved and not there yet
+    granted: int  # tokens, to calls that took them and to reservations
+    returned: int  # tokens, by reservations that were cancelled
+    refused: int  # calls that ended without
+    waiting: int  # calls of this process
+    blocked: float  # seconds waited, summed over the calls whose wait has ended
+    is_closed: bool  # here

@@ -1,0 +1,181 @@
+"""TokenBucket: so much in a time, and so much at once.
+
+The bucket is in C (`weir._weir.TokenBucketBase`); here is what needs asyncio, and what wraps calls.
+
+Without a thread, a place in the bucket's line is polled by its own loop at the time that the
+bucket told, and earlier when the bucket says so.  Only that poll takes tokens, in the same step of
+the loop in which `aacquire` returns: so a task that is cancelled has taken none.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from weir._weir import BucketPlace, Reservation, TokenBucketBase
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+    from typing_extensions import Self
+
+__all__ = ["Reservation", "TokenBucket"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Alarm:
+    """Sleeps in a loop until a time, or until it rings; a ring before the sleep ends it at once."""
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sleep: Future[None] | None = None
+        self._has_rung = False
+
+    def ring_from_anywhere(self) -> None:
+        """RuntimeError when the loop is closed."""
+        self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        self._has_rung = True
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    async def sleep_until(self, at: float) -> None:
+        if not self._has_rung:
+            self._sleep = self._loop.create_future()
+            # A loop may have a clock of its own (uvloop has); the delay is the same on both.
+            delay = max(0.0, at - time.monotonic())
+            timer = self._loop.call_later(delay, self._ring)
+            try:
+                await self._sleep
+            finally:
+                timer.cancel()
+                self._sleep = None
+        self._has_rung = False
+
+
+class TokenBucket(TokenBucketBase):
+    """A rate limit: `rate` tokens in `per` seconds, and at most `burst` of them at once.
+
+    rate    tokens in `per` seconds, > 0; need not be whole.  From one in 73 years to 1e12 a second
+    per     seconds
+    burst   the most tokens that are inside, 1 to 2**38 - 1; the bucket begins full.  None: as many
+            as come in `per` seconds, at least 1
+    shared  a name (letters, digits, ".", "_", "-"): one bucket for all processes of this user on
+            this host that give it.  Where it exists already, rate and burst are as who made it, or
+            changed it, said.  Any process may be killed at any time.  Such a bucket can be pickled,
+            and used on both sides of a fork.
+    name    for people who look at it
+
+    In any window of time no more is granted than rate x window + burst, by all threads, loops and
+    processes together, to a millionth of a token; and nothing drifts.  Who waits is served first
+    come, first served, whatever it costs: threads and tasks of one process in one line, and those
+    who are first in their process in the order in which they became that.
+
+        bucket = weir.TokenBucket(2, burst=5)
+        bucket.acquire()                    # waits for a token
+        if bucket.try_acquire(3): ...       # three, if they are there
+        async with bucket: ...              # waits for one without holding up the loop
+        @bucket                             # each call takes one
+        def fetch(url): ...
+    """
+
+    async def aacquire(self, n: int = 1, timeout: float | None = None) -> bool:
+        """Take n tokens, waiting for them in the running asyncio loop; whether it has.
+
+        As `acquire`: timeout in seconds, >= 0; False at once where the tokens cannot be there in
+        time.  A task that is cancelled while it waits has taken nothing.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError("'timeout' must be a non-negative number")
+        if timeout == 0:
+            return self.try_acquire(n)
+        if self._probe(n):
+            return True
+        import asyncio
+
+        alarm = _Alarm(asyncio.get_running_loop())
+        latest = float("inf") if timeout is None else time.monotonic() + timeout
+        place = BucketPlace(self, n, alarm.ring_from_anywhere)
+        try:
+            while (at := place.poll()) is not None:
+                if at > latest:
+                    return False
+                await alarm.sleep_until(at)
+            return True
+        finally:
+            place.cancel()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass  # a token that was taken is used, whatever came of it
+
+    async def __aenter__(self) -> Self:
+        await self.aacquire()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
+        """Wrap a function, or a coroutine function: each call waits for a token first."""
+        if inspect.iscoroutinefunction(fn):
+
+            @functools.wraps(fn)
+            async def limited_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
+                await self.aacquire()
+                return await fn(*args, **kwargs)
+
+            return cast("Callable[P, T]", limited_coroutine)
+
+        @functools.wraps(fn)
+        def limited(*args: P.args, **kwargs: P.kwargs) -> T:
+            self.acquire()
+            return fn(*args, **kwargs)
+
+        return limited
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.shared is None:
+            raise TypeError(
+                "a TokenBucket that is not shared cannot be pickled: "
+                "give it shared='a name', and every process that has it has the same bucket"
+            )
+        return _rebuild, (type(self), self.rate, self.per, self.burst, self.shared, self.name)
+
+    def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
+        shared = f", shared as {self.shared!r}" if self.shared else ""
+        closed = ", closed" if self.is_closed else ""
+        return (
+            f"<weir.TokenBucket{name} {self.rate:g} in {self.per:g} s, "
+            f"{self.available} of {self.burst} inside{shared}{closed}>"
+        )
+
+
+def _rebuild(
+    cls: type[TokenBucket], rate: float, per: float, burst: int, shared: str, name: str | None
+) -> TokenBucket:
+    return cls(rate, per=per, burst=burst, shared=shared, name=name)
+
+
+TokenBucket.__module__ = "weir"
