@@ -32,6 +32,8 @@ BENCHMARKS = (
     "queue_threads",
     "limiter",
     "shared_queue",
+    "rate",
+    "rate_shared",
     "breaker",
     "retry",
     "c_queue",

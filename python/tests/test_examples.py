@@ -476,6 +476,26 @@ def test_throttled_requests_are_as_many_at_a_time_as_allowed() -> None:
     assert one_fails[4] >= 12
 
 
+def test_token_bucket_gives_five_at_once_and_then_one_every_half_second() -> None:
+    finished = scenario("token_bucket.py", "--speed", "20")
+    table = rows(finished)
+    started = [float(table[str(n)][0].split()[0]) for n in range(1, 21)]
+    for n, at in enumerate(started, 1):  # on a busy machine later, but never earlier
+        assert at >= (n - 5) * 0.5 - 0.01
+    assert "not possible in less than 7.50 s" in finished.stdout
+
+
+def test_token_bucket_draws_bursts_or_says_what_is_missing(tmp_path: Path) -> None:
+    plot = tmp_path / "bursts.svg"
+    finished = run("token_bucket.py", "--speed", "20", "--plot", plot)
+    if importlib.util.find_spec("matplotlib") is None:
+        assert finished.returncode == 2
+        assert "matplotlib, which is not installed" in finished.stderr
+    else:
+        assert finished.returncode == 0, finished.stderr
+        assert plot.read_bytes().startswith(b"<?xml")
+
+
 def test_every_example_is_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     for program in EXAMPLES.glob("*.py"):
