@@ -1334,6 +1334,67 @@ static int init(Queue *self, const arguments *a)
     return -1;
 }
 
+/* What a strategy (weir.strategies) says instead of a policy. */
+typedef struct strategy {
+    PyObject *self; /* NULL: none was given */
+    PyObject *overflow, *max_age;
+} strategy;
+
+static void forget_strategy(strategy *s)
+{
+    Py_CLEAR(s->self);
+    Py_CLEAR(s->overflow);
+    Py_CLEAR(s->max_age);
+}
+
+/* -1 with an exception. */
+static int read_strategy(PyObject *given, strategy *ret)
+{
+    *ret = (strategy){NULL, NULL, NULL};
+    if (!given || given == Py_None || PyUnicode_Check(given))
+        return 0;
+    PyObject *type = ext_import("weir.strategies", "Strategy");
+    int is_one = type ? PyObject_IsInstance(given, type) : -1;
+    Py_XDECREF(type);
+    if (is_one <= 0)
+        return is_one; /* whatever it is: it will be refused */
+    ret->self = Py_NewRef(given);
+    ret->overflow = PyObject_GetAttrString(given, "overflow");
+    ret->max_age = PyObject_GetAttrString(given, "max_age");
+    if (ret->overflow && ret->max_age)
+        return 0;
+    forget_strategy(ret);
+    return -1;
+}
+
+/* Its puts ask the strategy's keeper from now on.  Only Queue itself cannot change its class. */
+static int keep_to(Queue *self, const strategy *s)
+{
+    PyObject *keep = ext_import("weir._keeper", "keep_queue");
+    PyObject *done = keep ? PyObject_CallFunctionObjArgs(keep, self, s->self, NULL) : NULL;
+    Py_XDECREF(keep);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+static PyObject *Queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    strategy s = {NULL, NULL, NULL};
+    module_state *state = ext_state_of(type);
+    if (!state)
+        return NULL;
+    if (type == state->queue_type && kwargs &&
+        read_strategy(PyDict_GetItemString(kwargs, "overflow"), &s) < 0)
+        return NULL;
+    if (!s.self)
+        return PyType_GenericNew(type, args, kwargs);
+    forget_strategy(&s);
+    PyObject *guarded = ext_import("weir._keeper", "GuardedQueue");
+    PyObject *self = guarded ? PyType_GenericNew((PyTypeObject *)guarded, args, kwargs) : NULL;
+    Py_XDECREF(guarded);
+    return self;
+}
+
 static int Queue_init(Queue *self, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"maxsize",   "max_bytes", "sizer",  "max_age", "overflow",
@@ -1350,10 +1411,21 @@ static int Queue_init(Queue *self, PyObject *args, PyObject *kwargs)
                                          "without that bound");
         return -1;
     }
+    strategy s;
+    if (read_strategy(a.overflow, &s) < 0)
+        return -1;
+    if (s.self) {
+        a.overflow = s.overflow;
+        if (!a.max_age)
+            a.max_age = s.max_age;
+    }
     int rc;
     EXT_BEGIN_CRITICAL_SECTION(self);
     rc = init(self, &a);
     EXT_END_CRITICAL_SECTION();
+    if (rc == 0 && s.self)
+        rc = keep_to(self, &s);
+    forget_strategy(&s);
     return rc;
 }
 
@@ -1452,7 +1524,8 @@ PyDoc_STRVAR(
     "max_age    seconds; an item that is older when its turn comes is dropped; None: no such bound\n"
     "overflow   what put() does when an item does not fit: \"block\" (wait), \"fail\" (raise Full at\n"
     "           once), \"drop_newest\" (drop it), \"drop_oldest\" (drop from the front until it fits),\n"
-    "           \"sample\" (above the high mark keep 1 of `sample` items, and drop the newest when full)\n"
+    "           \"sample\" (above the high mark keep 1 of `sample` items, and drop the newest when full);\n"
+    "           or a strategy of weir.strategies, which also paces, tries again or breaks\n"
     "on_drop    on_drop(item, reason), called exactly once for each item that the queue took and no\n"
     "           consumer gets, by the thread whose call dropped it; reason is \"newest\", \"oldest\",\n"
     "           \"sampled\", \"expired\" or \"discarded\".  An exception in it goes to sys.unraisablehook\n"
@@ -1512,7 +1585,7 @@ static PyMemberDef queue_members[] = {
 
 static PyType_Slot queue_slots[] = {
     {Py_tp_doc, (void *)queue_doc},
-    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_new, Queue_new},
     {Py_tp_init, Queue_init},
     {Py_tp_dealloc, Queue_dealloc},
     {Py_tp_finalize, Queue_finalize},

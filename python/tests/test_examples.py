@@ -427,6 +427,18 @@ def test_strategies_shows_three_outcomes() -> None:
     assert "10" in table["drop_oldest"][3].split()
 
 
+def test_choose_by_use_case_shows_what_each_sets_and_does() -> None:
+    finished = scenario("choose_by_use_case.py", "--speed", "5")
+    table = rows(finished)
+    assert "rate      100 per second" in finished.stdout
+    assert table["real_time"][3:5] == ["0", "0"]
+    assert int(table["real_time"][2]) > 0
+    for name in ("critical", "batch"):
+        assert table[name][1:5] == ["200", "0", "0", "0"]
+    full, told = map(int, table["user_facing"][3:5])
+    assert full > 0 and told > full, "most are told before they try"
+
+
 def test_put_timeout_drops_clicks_and_never_an_order() -> None:
     finished = scenario("put_timeout.py", "--speed", "20")
     table = rows(finished)

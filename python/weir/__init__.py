@@ -14,6 +14,7 @@ TYPE_CHECKING = False  # without importing typing, which takes a quarter of a wo
 if TYPE_CHECKING:
     from typing import Any
 
+    from weir import strategies
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._breaker import BreakerState, CircuitBreaker, Throttle
@@ -102,6 +103,7 @@ __all__ = [
     "block_and_retry",
     "bounded",
     "shared_array",
+    "strategies",
 ]
 
 # Loaded when somebody asks for it: a worker process needs next to nothing of this, and starts in
@@ -153,6 +155,7 @@ _LATER = {
     "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
     "shared_array": ("weir._shared", "shared_array"),
+    "strategies": ("weir.strategies", ""),
 }
 
 
@@ -162,7 +165,9 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module, attribute = _LATER[name]
-    value = getattr(importlib.import_module(module), attribute)
+    value: Any = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
     globals()[name] = value
     return value
 

@@ -22,12 +22,15 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from weir._admission import Admission, OnFull
 from weir._map import MappingExecutor
 from weir._stats import BoundedStats
 from weir._weir import BacklogPermit, Permits
+
+if TYPE_CHECKING:
+    from weir.strategies import Strategy
 
 __all__ = ["BoundedExecutor", "bounded"]
 
@@ -183,11 +186,12 @@ class BoundedExecutor(MappingExecutor):
         self,
         executor: Executor,
         max_submit_backlog: int | bool | None = True,
-        on_full: OnFull = "block",
+        on_full: OnFull | Strategy = "block",
         submit_timeout: float | None = None,
     ) -> None:
         if not callable(getattr(executor, "submit", None)):
             raise TypeError(f"bounded() needs an executor with a submit method, not {executor!r}")
+        on_full, submit_timeout = self._keep_to(on_full, submit_timeout)
         self._bound = _Bound(executor, max_submit_backlog, on_full, submit_timeout)
         self._map_in_batches = not isinstance(
             executor, concurrent.futures.ThreadPoolExecutor
@@ -265,7 +269,7 @@ class BoundedExecutor(MappingExecutor):
 def bounded(
     executor: Executor,
     max_submit_backlog: int | bool | None = True,
-    on_full: OnFull = "block",
+    on_full: OnFull | Strategy = "block",
     submit_timeout: float | None = None,
 ) -> BoundedExecutor:
     """Put a bound on what is submitted to any executor and not completed yet.

@@ -37,10 +37,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import CancelledError, Executor, Future
 from queue import Empty
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from weir._errors import Timeout
 from weir._weir import Failure, Queue, Results, take_items
+
+if TYPE_CHECKING:
+    from weir._admission import OnFull
+    from weir.strategies import Strategy
 
 __all__ = ["BatchFuture", "BatchSize", "MapIterator", "MappingExecutor"]
 
@@ -410,6 +414,16 @@ class MappingExecutor(Executor):
 
     def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
         return self.try_submit(fn, *args)
+
+    def _keep_to(
+        self, on_full: OnFull | Strategy, submit_timeout: float | None
+    ) -> tuple[OnFull, float | None]:
+        """What a plain executor has to be told; from here on this one keeps to the strategy."""
+        if isinstance(on_full, str):
+            return on_full, submit_timeout
+        from weir._keeper import keep_executor  # with all that it needs: few do
+
+        return keep_executor(self, on_full, submit_timeout)
 
     def _submit_batch(
         self,

@@ -21,7 +21,7 @@ from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from weir import _transfer, _weir, _worker
 from weir._admission import OnFull, parse_backlog, parse_on_full, run, warn_in_event_loop
@@ -30,6 +30,9 @@ from weir._errors import BacklogFull, Dropped, Timeout
 from weir._map import BatchFuture, MappingExecutor
 from weir._stats import ProcessPoolStats
 from weir._weir import LazyFuture
+
+if TYPE_CHECKING:
+    from weir.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -408,7 +411,7 @@ class ProcessPoolExecutor(MappingExecutor):
                          many, None unbounded
     on_full              what `submit` does when the backlog is full: "block", "fail" (raises
                          BacklogFull), "drop_newest", "drop_oldest" (the dropped task's future
-                         raises Dropped), "caller_runs"
+                         raises Dropped), "caller_runs"; or a strategy of weir.strategies
     submit_timeout       seconds that "block" waits before it raises TimeoutError; None: for ever
     retries              how often a task is run again after the worker that ran it has died
     name                 shown in `repr` and `stats`
@@ -434,7 +437,7 @@ class ProcessPoolExecutor(MappingExecutor):
         *,
         max_tasks_per_child: int | None = None,
         max_submit_backlog: int | bool | Literal["auto"] | None = True,
-        on_full: OnFull = "block",
+        on_full: OnFull | Strategy = "block",
         submit_timeout: float | None = None,
         retries: int = 0,
         name: str | None = None,
@@ -467,6 +470,7 @@ class ProcessPoolExecutor(MappingExecutor):
             self._backlog = "auto"
         else:
             self._backlog = parse_backlog(max_submit_backlog, max_workers)
+        on_full, submit_timeout = self._keep_to(on_full, submit_timeout)
         self._on_full = parse_on_full(on_full, submit_timeout)
         self._submit_timeout = submit_timeout
         self._name = name
@@ -546,6 +550,14 @@ class ProcessPoolExecutor(MappingExecutor):
 
         Never waits, drops or runs anything, whatever `on_full` says.
         """
+        return self._post_if_room(fn, args, kwargs)
+
+    def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
+        return self._post_if_room(fn, args, {})
+
+    def _post_if_room(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T] | None:
         self._ensure_collector()
         permit = self._pool.try_admit_wait()
         return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs)) if permit else None

@@ -15,12 +15,15 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from weir._admission import OnFull, parse_backlog, parse_on_full, warn_in_event_loop
 from weir._map import MappingExecutor
 from weir._stats import ThreadPoolStats
 from weir._weir import ThreadExecutor, ThreadPool
+
+if TYPE_CHECKING:
+    from weir.strategies import Strategy
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -141,6 +144,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
                         "drop_newest"  returns a future that raises weir.Dropped
                         "drop_oldest"  does that to the oldest waiting task, and takes this one
                         "caller_runs"  runs the task in the submitting thread
+                        or a strategy of weir.strategies
     submit_timeout      seconds, for "block"; None: as long as it takes
     name                for people who look at it
 
@@ -161,7 +165,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_submit_backlog: int | bool | Literal["auto"] | None = True,
-        on_full: OnFull = "block",
+        on_full: OnFull | Strategy = "block",
         submit_timeout: float | None = None,
         name: str | None = None,
     ) -> None:
@@ -171,6 +175,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        on_full, submit_timeout = self._keep_to(on_full, submit_timeout)
         pool = self._pool = _Pool(
             max_workers,
             "auto"

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, SupportsIndex, TypeAlias, TypeVar, fin
 from typing_extensions import Buffer, Self, disjoint_base
 
 from weir._stats import QueueStats, SharedQueueStats, TokenBucketStats
+from weir.strategies import Strategy
 
 __version__: str
 
@@ -21,7 +22,8 @@ class Queue(Generic[_T]):
         max_bytes: int | None = None,
         sizer: Callable[[_T], int] | None = None,
         max_age: float | None = None,
-        overflow: Literal["block", "fail", "drop_newest", "drop_oldest", "sample"] = "block",
+        overflow: Literal["block", "fail", "drop_newest", "drop_oldest", "sample"]
+        | Strategy = "block",
         on_drop: Callable[[_T, str], object] | None = None,
         sample: int = 10,
         high: int | None = None,

@@ -1,0 +1,244 @@
+"""What a strategy does at one queue or executor: its keeper.
+
+A queue or executor without a strategy knows nothing of this: one with a strategy is of a subclass,
+made once for each class, whose put and submit ask the keeper first.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from weir._breaker import CircuitBreaker
+from weir._rate import TokenBucket
+from weir._retry import Retry
+from weir._weir import Queue
+from weir.strategies import Strategy
+
+if TYPE_CHECKING:
+    from weir._weir import BreakerCall
+
+__all__ = ["GuardedQueue", "Keeper", "keep_executor", "keep_queue"]
+
+_LOGGER = logging.getLogger("weir")
+
+T = TypeVar("T")
+
+_NO_ROOM = (queue.Full, TimeoutError)  # BacklogFull is a Full
+
+
+class Keeper:
+    """Lets in what a strategy lets in.
+
+    strategy   the settings
+    bucket     the TokenBucket of its rate, or None
+    breaker    the CircuitBreaker, or None
+    stalls     tries that found no room for `patience` seconds
+    """
+
+    def __init__(self, strategy: Strategy, what: str) -> None:
+        self.strategy = strategy
+        self.stalls = 0
+        self.bucket = (
+            None if strategy.rate is None else TokenBucket(strategy.rate, burst=strategy.burst)
+        )
+        self.breaker = (
+            None
+            if strategy.breaker is None
+            else CircuitBreaker(**{"name": what, **strategy.breaker})
+        )
+        self._what = what
+        self._lock = threading.Lock()
+        self._pauses = Retry(2**31 - 1, backoff=strategy.backoff)
+
+    def pace(self, timeout: float | None = None) -> bool:
+        """Waits for the rate; False: not within `timeout` seconds."""
+        return self.bucket is None or self.bucket.acquire(timeout=timeout)
+
+    def admit(self) -> BreakerCall | None:
+        """Asks the breaker; raises BreakerOpen."""
+        return None if self.breaker is None else self.breaker.admit()
+
+    def try_for_long(self, once: Callable[[float | None], T], timeout: float | None) -> T:
+        """Calls once(seconds) until there was room, with pauses, up to `timeout` seconds."""
+        patience = self.strategy.patience
+        if patience is None:
+            return once(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        attempt = 0
+        while True:
+            attempt += 1
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                return once(patience if left is None else min(patience, left))
+            except _NO_ROOM:
+                if left is not None and left <= patience:
+                    raise
+                with self._lock:
+                    self.stalls += 1
+                _LOGGER.warning(
+                    "weir: %s has had no room for %g s (try %d)", self._what, patience, attempt
+                )
+                if attempt == self.strategy.attempts:
+                    raise
+            pause = self._pauses.delay(attempt)
+            if deadline is not None:
+                pause = max(0.0, min(pause, deadline - time.monotonic()))
+            time.sleep(pause)
+
+
+# ---- queues -------------------------------------------------------------------------------------
+
+
+class _GuardedQueue:
+    """Before the put methods of a queue."""
+
+    keeper: Keeper
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        put: Callable[..., None] = super().put  # type: ignore[misc]
+        if block and timeout is not None and timeout < 0:
+            raise ValueError("'timeout' must be a non-negative number")
+        since = time.monotonic()
+        if not self.keeper.pace(timeout if block else 0):
+            raise queue.Full
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - since))
+        call = self.keeper.admit()
+        try:
+            if block:
+                self.keeper.try_for_long(lambda seconds: put(item, True, seconds), timeout)
+            else:
+                put(item, False)
+        except queue.Full:
+            if call is not None:
+                call.failure()
+            raise
+        except BaseException:
+            if call is not None:
+                call.ignore()
+            raise
+        if call is not None:
+            call.success()
+
+    def put_nowait(self, item: Any, /) -> None:
+        self.put(item, False)
+
+    def put_many(self, iterable: Iterable[Any], timeout: float | None = None) -> int:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        done = 0
+        for item in iterable:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                self.put(item, timeout=left)
+            except Exception:
+                if done:
+                    return done
+                raise
+            done += 1
+        return done
+
+
+# ---- executors ----------------------------------------------------------------------------------
+
+
+def _report(call: BreakerCall, future: Future[Any]) -> None:
+    try:
+        error = future.exception()
+    except CancelledError:
+        call.ignore()
+    else:
+        call.success() if error is None else call.failure()
+
+
+class _GuardedExecutor:
+    """Before the submit methods of an executor."""
+
+    keeper: Keeper
+    _deadline: float | None  # seconds for a submit, all its tries together
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        self.keeper.pace()
+        submit: Callable[..., Future[T]] = super().submit  # type: ignore[misc]
+        future: Future[T] = self._guard(lambda: submit(fn, *args, **kwargs), True)
+        return future
+
+    def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
+        if not self.keeper.pace(0):
+            return None
+        try_submit: Callable[..., Future[T] | None] = super().try_submit  # type: ignore[misc]
+        future: Future[T] | None = self._guard(lambda: try_submit(fn, *args, **kwargs), False)
+        return future
+
+    def _guard(self, once: Callable[[], Any], waits: bool) -> Any:
+        call = self.keeper.admit()
+        try:
+            future = self.keeper.try_for_long(lambda _: once(), self._deadline) if waits else once()
+        except BaseException as error:
+            if call is not None:
+                call.failure() if isinstance(error, _NO_ROOM) else call.ignore()
+            raise
+        if call is not None:
+            if future is None:
+                call.failure()
+            else:
+                future.add_done_callback(functools.partial(_report, call))
+        return future
+
+    def map(self, fn: Callable[..., Any], *iterables: Iterable[Any], **kwargs: Any) -> Any:
+        """As without a strategy, but the items are read at its rate, and while its breaker lets."""
+        if iterables:
+            iterables = (self._paced(iter(iterables[0])), *iterables[1:])
+        return super().map(fn, *iterables, **kwargs)  # type: ignore[misc]
+
+    def _paced(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self.keeper.pace()
+            call = self.keeper.admit()
+            if call is not None:
+                call.ignore()  # its results are in the hands of who iterates
+            yield item
+
+
+# ---- the classes --------------------------------------------------------------------------------
+
+
+_classes: dict[type, type] = {}
+
+
+def _mixed(mixin: type, base: type) -> type:
+    """The subclass of base that asks a keeper first."""
+    if base not in _classes:
+        namespace = {"__module__": base.__module__, "__doc__": base.__doc__}
+        _classes.setdefault(base, type(base.__name__, (mixin, base), namespace))
+    return _classes[base]
+
+
+GuardedQueue = _mixed(_GuardedQueue, Queue)
+
+
+def keep_queue(queue: Any, strategy: Strategy) -> None:
+    """Makes a queue one whose puts ask a keeper; by weir.Queue, when it is given a strategy."""
+    queue.keeper = Keeper(strategy, f"the queue {queue.name!r}" if queue.name else "a queue")
+    if not isinstance(queue, _GuardedQueue):
+        queue.__class__ = _mixed(_GuardedQueue, type(queue))
+
+
+def keep_executor(
+    executor: Any, strategy: object, submit_timeout: float | None
+) -> tuple[Any, float | None]:
+    """Makes an executor one whose submits ask a keeper; the plain policy and timeout it needs."""
+    if not isinstance(strategy, Strategy):
+        return strategy, submit_timeout  # whatever it is, it will be refused
+    executor.keeper = Keeper(strategy, f"a {type(executor).__name__}")
+    executor.__class__ = _mixed(_GuardedExecutor, type(executor))
+    executor._deadline = submit_timeout
+    if submit_timeout is None or strategy.patience is not None:
+        submit_timeout = strategy.patience
+    return strategy.overflow, submit_timeout
