@@ -22,18 +22,7 @@ void weir__pidfd_kill(int pidfd, int signal);
  * the signal that ended it.  0, and they are left as they were: not our child, or reaped. */
 uint64_t weir__look_at_zombie(int pidfd, int *ret_code, int *ret_signal);
 
-/* Peak resident set of this process in bytes. */
-uint64_t weir__peak_rss_of_self(void);
-
 /* Reaps an ended child: *ret_code is its exit status or -1, *ret_signal what ended it or 0. */
 void weir__reap(pid_t pid, int *ret_code, int *ret_signal);
-
-/* Bytes of memory that can still be taken before the host, or this process's memory cgroup, is
- * out of it; UINT64_MAX: the kernel does not tell. */
-uint64_t weir__memory_available(void);
-
-/* How many processes the OOM killer has ended in this process's memory cgroup, or on the host
- * where there is none; < 0: the kernel does not tell. */
-int64_t weir__oom_kills(void);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/memfd.h"
-#include "base/process.h"
+#include "base/memory.h"
 
 #define PAGE         UINT64_C(4096)
 #define SMALLEST     UINT64_C(512)

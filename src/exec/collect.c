@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/bell.h"
+#include "base/memory.h"
 #include "base/process.h"
 #include "exec/pool_impl.h"
 

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/bell.h"
 #include "base/memfd.h"
+#include "base/memory.h"
 #include "base/process.h"
 #include "exec/pool_impl.h"
 

@@ -10,7 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/memfd.h"
-#include "base/process.h"
+#include "base/memory.h"
 
 #define HUGE_PIECE (UINT64_C(16) << 20) /* worth asking first how much memory there is */
 

@@ -20,9 +20,9 @@
 #include "base/alloc.h"
 #include "base/bell.h"
 #include "base/memfd.h"
+#include "base/memory.h"
 #include "base/mutex.h"
 #include "base/park.h"
-#include "base/process.h"
 #include "exec/channel.h"
 
 #define PEAK_RSS_EVERY    (10 * WEIR_MILLISECOND) /* when tasks end */

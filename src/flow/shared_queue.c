@@ -18,8 +18,8 @@
 
 #include "base/alloc.h"
 #include "base/memfd.h"
+#include "base/memory.h"
 #include "base/park.h"
-#include "base/process.h"
 #include "base/spin.h"
 #include "flow/door.h"
 #include "flow/shared_line.h"
