@@ -5,6 +5,7 @@
 #include <weir/base.h>
 #include <weir/breaker.h>
 #include <weir/limit.h>
+#include <weir/memory.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
 #include <weir/rate.h>
