@@ -24,6 +24,12 @@ void weir_set_interrupt(weir_interrupt_fn *fn, void *ctx)
     hook.ctx = ctx;
 }
 
+weir_interrupt_fn *weir__get_interrupt(void **ret_ctx)
+{
+    *ret_ctx = hook.ctx;
+    return hook.fn;
+}
+
 int weir__interrupted(void)
 {
     return hook.fn ? hook.fn(hook.ctx) : 0;

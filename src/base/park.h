@@ -79,6 +79,9 @@ void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared);
 /* Asks the calling thread's interruption hook: non-zero ends the wait. */
 int weir__interrupted(void);
 
+/* The hook of the calling thread, for who puts another one in front of it for a while. */
+weir_interrupt_fn *weir__get_interrupt(void **ret_ctx);
+
 /* How long a sleep may last before the hook is asked again: the earlier of the deadline and 50 ms
  * from now; the deadline itself where no hook is set. */
 weir_time weir__slice(weir_time deadline);

@@ -1,72 +1,7 @@
 /* base/memory.h: what the kernel tells of memory, from a tree of files like its own. */
-#include "contract/support.h"
+#include "unit/fake_kernel.h"
 
-#include <ftw.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include "base/memory.h"
-
-#define MIB (UINT64_C(1) << 20)
-
-static char top[64], proc[96], cgroup[96];
-static weir__memory_roots roots;
-
-static int remove_one(const char *path, const struct stat *stat, int type, struct FTW *ftw)
-{
-    (void)stat;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
-static int remove_tree(void **state)
-{
-    (void)state;
-    return nftw(top, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-/* Writes a file of the tree, with the directories it lies in. */
-static void put(const char *path, const char *text)
-{
-    char name[512];
-    snprintf(name, sizeof name, "%s/%s", top, path);
-    for (char *slash = name + strlen(top) + 1; (slash = strchr(slash, '/')); slash++) {
-        *slash = '\0';
-        mkdir(name, 0700);
-        *slash = '/';
-    }
-    FILE *file = fopen(name, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
-static void put_number(const char *path, uint64_t number)
-{
-    char text[32];
-    snprintf(text, sizeof text, "%llu\n", (unsigned long long)number);
-    put(path, text);
-}
-
-/* A host with 8000 MiB, 6000 of them free, and nothing else. */
-static int make_host(void **state)
-{
-    (void)state;
-    strcpy(top, "/tmp/weir-memory-XXXXXX");
-    if (!mkdtemp(top))
-        return -1;
-    snprintf(proc, sizeof proc, "%s/proc", top);
-    snprintf(cgroup, sizeof cgroup, "%s/cgroup", top);
-    roots = (weir__memory_roots){proc, cgroup};
-    put("proc/meminfo", "MemTotal:        8192000 kB\nMemFree:          100 kB\n"
-                        "MemAvailable:    6144000 kB\n");
-    put("proc/pressure/memory", "some avg10=12.50 avg60=1.00 avg300=0.00 total=1\n"
-                                "full avg10=3.25 avg60=0.00 avg300=0.00 total=1\n");
-    return 0;
-}
 
 static weir__memory reading(void)
 {
@@ -91,6 +26,8 @@ static void put_v2(const char *path, const char *max, uint64_t current, uint64_t
 static void without_cgroups_it_is_the_hosts_memory(void **state)
 {
     (void)state;
+    put("proc/pressure/memory", "some avg10=12.50 avg60=1.00 avg300=0.00 total=1\n"
+                                "full avg10=3.25 avg60=0.00 avg300=0.00 total=1\n");
     weir__memory memory = reading();
     assert_int_equal(memory.limit, 8000 * MIB);
     assert_int_equal(memory.usage, 2000 * MIB);
@@ -101,6 +38,7 @@ static void without_cgroups_it_is_the_hosts_memory(void **state)
 static void version_2_counts_the_working_set(void **state)
 {
     (void)state;
+    put("proc/pressure/memory", "some avg10=12.50 avg60=1.00 avg300=0.00 total=1\n");
     put("proc/self/cgroup", "0::/a/b\n");
     put_v2("/a/b", "1048576000\n", 900 * MIB, 300 * MIB);
     put("cgroup/a/b/memory.high", "max\n");

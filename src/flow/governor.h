@@ -1,0 +1,13 @@
+/* governor.h - a memory governor whose kernel files lie somewhere else; for tests. */
+#ifndef WEIR_FLOW_GOVERNOR_H
+#define WEIR_FLOW_GOVERNOR_H
+
+#include <weir/memory.h>
+
+#include "base/memory.h"
+
+/* As weir_governor_create.  The strings stay the caller's, as long as the governor lives. */
+int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_opts *opts,
+                             const weir__memory_roots *roots);
+
+#endif
