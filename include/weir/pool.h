@@ -20,6 +20,7 @@
 
 #include <sys/types.h>
 
+#include <weir/memory.h>
 #include <weir/queue.h>
 #include <weir/worker.h>
 
@@ -54,13 +55,19 @@ typedef void weir_pool_drop_fn(void *tag, weir_drop_reason reason, void *ctx);
 #define WEIR_AUTO (SIZE_MAX - 1)
 
 typedef struct weir_pool_opts {
-    size_t size;                /* set by WEIR_POOL_OPTS_INIT */
-    unsigned workers;           /* at most 4096; 0: as many as CPUs this process may use */
-    size_t backlog;             /* tasks accepted and not started, > 0, WEIR_AUTO or WEIR_UNBOUNDED;
+    size_t size;               /* set by WEIR_POOL_OPTS_INIT */
+    unsigned workers;          /* at most 4096; 0: as many as CPUs this process may use */
+    size_t backlog;            /* tasks accepted and not started, > 0, WEIR_AUTO or WEIR_UNBOUNDED;
                                   required */
-    weir_overflow overflow;     /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
-    unsigned retries;           /* how often a task is run again after its worker died */
-    uint64_t tasks_per_worker;  /* a worker is replaced after so many tasks; 0: never */
+    weir_overflow overflow;    /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
+    unsigned retries;          /* how often a task is run again after its worker died */
+    uint64_t tasks_per_worker; /* a worker is replaced after so many tasks; 0: never */
+    uint64_t max_worker_rss;   /* bytes: a worker that has more resident after a task is replaced
+                                   before its next one; 0: any */
+    weir_governor *governor;   /* a worker runs a task only with its memory reserved; NULL: none.
+                                   The pool has to be destroyed before it */
+    uint64_t task_bytes; /* that a task takes; 0: learned, for each kind (weir_pool_post_kind):
+                                   until one of a kind has ended, it runs when nothing else does */
     weir_pool_drop_fn *on_drop; /* required */
     void *drop_ctx;
     weir_handler_fn *handler; /* run in workers that the pool forks itself; or: */
@@ -113,6 +120,11 @@ WEIR_API int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n
 WEIR_API int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts,
                                   uint32_t items, void *tag, uint64_t *ret_id);
 
+/* The same as both: a task (items 0), or a batch, of a kind.  Tasks of one kind, say of one function,
+ * take about as much memory; weir_pool_post has kind 0. */
+WEIR_API int weir_pool_post_kind(weir_pool *pool, const weir_bytes *parts, size_t n_parts,
+                                 uint32_t items, uint64_t kind, void *tag, uint64_t *ret_id);
+
 /* Takes a task back that no worker has started: 0, and the tag is the caller's; WEIR_ENOTASK.  Of a
  * batch that has begun, the items that have not are taken back all the same; nothing is said of
  * them, and the tag comes with the last completion. */
@@ -143,9 +155,12 @@ typedef struct weir_completion {
     unsigned attempts; /* workers that began it */
     const void *data;  /* valid until the next collect, unless it is kept */
     size_t data_size;
-    void *block;        /* the pool's own: for weir_pool_keep */
-    int64_t service_ns; /* from take to reply, on the worker */
-    weir_exit exit;     /* DIED and NOT_STARTED: of the last worker */
+    void *block;         /* the pool's own: for weir_pool_keep */
+    int64_t service_ns;  /* from take to reply, on the worker */
+    uint64_t peak_bytes; /* that its process had at most meanwhile, above what it had when it was
+                            ready; 0: not measured (it is where the pool learns, for tasks of more
+                            than a millisecond) */
+    weir_exit exit;      /* DIED and NOT_STARTED: of the last worker */
 } weir_completion;
 
 /* Starts up to n workers now, in the calling thread, before the first collect (or between two of the

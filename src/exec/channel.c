@@ -88,7 +88,7 @@ int weir__channel_open(weir__channel *channel, int memory_fd)
 }
 
 int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t extent_offset,
-                               uint64_t tasks_max)
+                               const weir__seat_terms *terms)
 {
     int rc = weir__memfd_reserve(channel->memory_fd, seats_offset() + seat * sizeof(weir__seat),
                                  sizeof(weir__seat));
@@ -97,7 +97,9 @@ int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t e
     weir__seat *at = &channel->seats[seat];
     /* Its last process is dead and the next one not started, but a thread of ours may still be
      * ringing: so `bell` goes on counting, and atomics are stored as such. */
-    at->tasks_max = tasks_max;
+    at->tasks_max = terms->tasks_max;
+    at->rss_max = terms->rss_max;
+    at->measures = terms->measures;
     at->extent_offset = extent_offset;
     at->grant_offset = 0;
     at->grant_filled = 0;

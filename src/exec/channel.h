@@ -89,6 +89,8 @@ typedef struct weir__slot {
     _Alignas(64) _Atomic uint64_t span; /* next item, and limit << 32; items [next, limit) wait */
     _Atomic uint64_t filled;            /* worker: items with a reply, and bytes of those << 32 */
     uint32_t is_batch;                  /* parent, before READY */
+    uint64_t
+        peak_bytes; /* worker, before DONE: memory above that of an idle one; 0: not measured */
 } weir__slot;
 
 static inline uint64_t weir__pair(uint32_t low, uint32_t high)
@@ -105,6 +107,8 @@ typedef struct weir__seat {
     _Alignas(64) _Atomic uint32_t bell; /* futex: counts the rings */
     _Atomic uint32_t leave;             /* 1: when nothing is READY, go */
     uint64_t tasks_max;                 /* leave after so many; 0: no limit */
+    uint64_t rss_max;                   /* leave when there is more after a task; 0: no limit */
+    uint32_t measures;                  /* 1: tell peak_bytes of tasks that are not very short */
     uint64_t extent_offset;             /* in the file, WEIR__EXTENT bytes */
     _Alignas(64) _Atomic uint64_t
         extent_tail;                /* stream position up to which replies are released */
@@ -145,9 +149,15 @@ typedef struct weir__channel {
 /* The parent's: makes the file with its first part mapped and zeroed.  WEIR_ENOFD, WEIR_ENOSHM. */
 int weir__channel_create(weir__channel *channel, unsigned seats);
 
+/* When a worker leaves, and what it measures; as in weir__seat. */
+typedef struct weir__seat_terms {
+    uint64_t tasks_max, rss_max;
+    bool measures;
+} weir__seat_terms;
+
 /* The parent's: makes a seat ready for a new process.  WEIR_ENOSHM. */
 int weir__channel_prepare_seat(weir__channel *channel, unsigned seat, uint64_t extent_offset,
-                               uint64_t tasks_max);
+                               const weir__seat_terms *terms);
 
 /* The worker's: maps an inherited file after checking that it is one of ours.  WEIR_EINVAL,
  * WEIR_ENOMEM. */

@@ -262,6 +262,8 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
     completion->attempts++;
     completion->status = slot->status;
     completion->service_ns = slot->service_ns;
+    completion->peak_bytes = slot->peak_bytes;
+    weir__pool_learn(pool, task, slot->peak_bytes);
     completion->data = reply->data;
     completion->data_size = reply->size;
     if (reply->kind == OUT_EXTENT)
@@ -486,8 +488,10 @@ static int prepare_desk(weir_pool *pool, unsigned seat, weir__block *extent)
         if (rc < 0)
             return rc;
     }
-    return weir__channel_prepare_seat(&pool->channel, seat, extent->offset,
-                                      pool->opts.tasks_per_worker);
+    weir__seat_terms terms = {.tasks_max = pool->opts.tasks_per_worker,
+                              .rss_max = pool->opts.max_worker_rss,
+                              .measures = pool->opts.governor && pool->opts.task_bytes == 0};
+    return weir__channel_prepare_seat(&pool->channel, seat, extent->offset, &terms);
 }
 
 /* Starts one worker on a free seat; there is one.  With the mutex, which is released meanwhile. */
@@ -697,6 +701,17 @@ static void reclaim_tasks(weir_pool *pool, struct round *round, weir__desk *desk
     }
 }
 
+/* Under the mutex: of the tasks it has; those that are collected do not count. */
+static bool has_begun_any(const weir__desk *desk)
+{
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++)
+        if (desk->tasks[at % WEIR__SLOTS] != WEIR__NO_TASK &&
+            atomic_load_explicit(&weir__slot_at(desk, at)->state, memory_order_relaxed) !=
+                SLOT_READY) /* relaxed: the process is dead */
+            return true;
+    return false;
+}
+
 /* Settles everything about an ended process whose replies have been collected. */
 static void bury(weir_pool *pool, struct round *round, unsigned seat)
 {
@@ -706,7 +721,7 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
 
     weir__lock(&pool->mutex);
     /* one that leaves has nothing: else it lies, and may have lied about what it had begun */
-    bool left = desk->held == 0 &&
+    bool left = (desk->held == 0 || (pool->opts.max_worker_rss && !has_begun_any(desk))) &&
                 atomic_load_explicit(&desk->seat->state, memory_order_acquire) == SEAT_LEAVING;
     close(desk->pidfd); /* it has left the epoll set: forked workers have it open, too */
     desk->live = desk->ended = false;
@@ -879,6 +894,16 @@ static void do_chores_if_due(weir_pool *pool, struct round *round)
     start_worker(pool, round);
 }
 
+/* There is memory for another task, and the caller has something to do first. */
+static void deal_again(weir_pool *pool)
+{
+    weir__after after = {0};
+    weir__lock(&pool->mutex);
+    weir__pool_deal(pool, &after);
+    weir__unlock(&pool->mutex);
+    weir__pool_do_after(pool, &after);
+}
+
 /* Rounds until there is something to return. */
 static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadline)
 {
@@ -893,9 +918,12 @@ static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadli
             take_returns(pool);
             look(pool, round);
             weir__pool_do_after(pool, &round->after);
+            bool more = weir__pool_mind_memory(pool, &round->wake_at);
+            if (more && round->n > 0)
+                deal_again(pool);
             if (round->n > 0)
                 return (int64_t)round->n;
-            again = bury_the_dead(pool, round) || start_worker(pool, round);
+            again = more || bury_the_dead(pool, round) || start_worker(pool, round);
             if (round->n > 0)
                 return (int64_t)round->n;
         } while (again);

@@ -20,7 +20,7 @@
 static int check_opts(const weir_pool_opts *opts)
 {
     if (!opts || opts->size != sizeof *opts || opts->backlog == 0 || opts->workers > MAX_WORKERS ||
-        !opts->on_drop)
+        !opts->on_drop || (opts->task_bytes > 0 && !opts->governor))
         return WEIR_EINVAL;
     if ((int)opts->overflow < WEIR_OVERFLOW_BLOCK || opts->overflow > WEIR_OVERFLOW_DROP_OLDEST)
         return WEIR_EINVAL;
@@ -334,7 +334,8 @@ bool weir__pool_wants_worker(const weir_pool *pool)
 
 /* Makes the task (items > 0: a batch) and gives it to a worker, or puts it in line. */
 static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint64_t size,
-                   const weir__block *block, uint32_t items, void *tag, uint64_t *ret_id)
+                   const weir__block *block, uint32_t items, uint64_t kind, void *tag,
+                   uint64_t *ret_id)
 {
     weir__after after = {0};
     weir__lock(&pool->mutex);
@@ -346,6 +347,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     }
     task->tag = tag;
     task->in_size = size;
+    task->kind = kind;
     task->block = *block;
     if (items > 0 && !weir__batch_begin(task, items)) {
         weir__tasks_retire(&pool->tasks, task);
@@ -362,14 +364,15 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     weir__tasks_append(&pool->tasks, task);
     weir__pool_deal(pool, &after);
     /* A batch that is all there is to do is shared out, by the collector, when it takes long. */
-    after.kick |= weir__pool_wants_worker(pool) || (items > 0 && weir__pool_has_idle(pool));
+    after.kick |= weir__pool_wants_worker(pool) || weir__pool_is_governed(pool) ||
+                  (items > 0 && weir__pool_has_idle(pool));
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
     return 0;
 }
 
-static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items, void *tag,
-                uint64_t *ret_id)
+int weir_pool_post_kind(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items,
+                        uint64_t kind, void *tag, uint64_t *ret_id)
 {
     uint64_t size = weir__size_of_parts(parts, n_parts);
     weir__block block = {0};
@@ -382,7 +385,7 @@ static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32
             return rc;
         }
     }
-    int rc = enqueue(pool, parts, n_parts, size, &block, items, tag, ret_id);
+    int rc = enqueue(pool, parts, n_parts, size, &block, items, kind, tag, ret_id);
     if (rc < 0)
         weir__arena_free(&pool->arena, &block);
     return rc;
@@ -391,13 +394,14 @@ static int post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32
 int weir_pool_post(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
                    uint64_t *ret_id)
 {
-    return post(pool, parts, n_parts, 0, tag, ret_id);
+    return weir_pool_post_kind(pool, parts, n_parts, 0, 0, tag, ret_id);
 }
 
 int weir_pool_post_batch(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uint32_t items,
                          void *tag, uint64_t *ret_id)
 {
-    return items > 0 ? post(pool, parts, n_parts, items, tag, ret_id) : WEIR_EINVAL;
+    return items > 0 ? weir_pool_post_kind(pool, parts, n_parts, items, 0, tag, ret_id)
+                     : WEIR_EINVAL;
 }
 
 int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, void *tag,
@@ -434,14 +438,14 @@ bool weir__pool_has_idle(const weir_pool *pool)
 }
 
 /* The worker with the fewest tasks among those with room; NULL: none has. */
-static weir__desk *pick_desk(weir_pool *pool)
+static weir__desk *pick_desk(weir_pool *pool, const weir__task *task)
 {
     /* While a worker is starting, nobody gets work ahead: the new one should find some. */
     unsigned depth = pool->starting ? 1 : weir__ring_depth_get(&pool->depth, WEIR__SLOTS);
     weir__desk *best = NULL;
     for (unsigned i = 0; i < pool->n_desks; i++) {
         weir__desk *desk = &pool->desks[i];
-        if (!weir__pool_has_room(pool, desk, depth))
+        if (!weir__pool_has_room(pool, desk, depth) || !weir__pool_may_have(pool, desk, task))
             continue;
         if (!best || desk->held < best->held)
             best = desk;
@@ -483,7 +487,8 @@ void weir__pool_deal(weir_pool *pool, weir__after *after)
 {
     weir__task *task;
     weir__desk *desk;
-    while ((task = weir__tasks_first(&pool->tasks)) && (desk = pick_desk(pool))) {
+    while ((task = weir__tasks_first(&pool->tasks)) && (desk = pick_desk(pool, task))) {
+        weir__pool_use_grant(pool, desk);
         deal_to(pool, desk, task);
         weir__pool_ring(after, desk->seat);
     }
@@ -527,7 +532,7 @@ int weir_pool_cancel(weir_pool *pool, uint64_t id)
         taken = settle(pool, task);
         weir__pool_give_permits(pool, 1, &after);
         weir__pool_deal(pool, &after);
-        after.kick = pool->closed;
+        after.kick = pool->closed || weir__pool_is_governed(pool);
     } else if (task && task->batch) { /* its worker goes on to the end of one item */
         weir__batch_cut(weir__slot_at(&pool->desks[task->seat], task->position), task, 0);
     }
@@ -729,6 +734,7 @@ void weir_pool_destroy(weir_pool *pool)
         end_workers(pool);
         /* Whoever was forked meanwhile may have the file for long: give its memory back now. */
         weir__memfd_release(pool->channel.memory_fd, 0, pool->arena.end);
+        weir__pool_return_memory(pool);
     } else {
         close_copies(pool);
     }

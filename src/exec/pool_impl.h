@@ -11,6 +11,7 @@
 #ifndef WEIR_EXEC_POOL_IMPL_H
 #define WEIR_EXEC_POOL_IMPL_H
 
+#include <weir/memory.h>
 #include <weir/pool.h>
 
 #include "base/mutex.h"
@@ -38,6 +39,7 @@ typedef struct weir__desk {
     uint64_t dealt;
     unsigned held;         /* tasks it has */
     uint64_t total;        /* tasks dealt to this process */
+    uint64_t reserved;     /* memory of the governor's, for each of the tasks it has */
     uint64_t release_to;   /* extent position collected so far */
     weir_time progressed;  /* when it last took or finished something, as far as we saw */
     weir_time cut;         /* when it last lost items of its batch */
@@ -82,6 +84,15 @@ struct weir_pool {
     unsigned starting;
     weir__ring_depth depth;
     int bell_fd, parent_fd, epoll_fd; /* set once */
+
+    struct {                  /* see governed.c */
+        uint64_t grant;       /* reserved for a next task; 0: nothing */
+        uint64_t asked;       /* and waiting in the governor's line; 0: not */
+        bool telling;         /* the governor's call is not over */
+        bool off;             /* the governor is closed: everybody may run */
+        bool polls;           /* it has no line for us.  Collector only, as is */
+        weir_pending pending; /* the place in its line */
+    } memory;
 
     /* The collecting thread sleeps: for threads of ours.  Workers have a copy in shared memory, which
      * nobody here believes. */
@@ -147,6 +158,29 @@ void weir__pool_give_permits(weir_pool *pool, size_t n, weir__after *after);
 
 /* Under the mutex: notes that a sleeping worker has something to see. */
 void weir__pool_ring(weir__after *after, weir__seat *seat);
+
+static inline bool weir__pool_is_governed(const weir_pool *pool)
+{
+    return pool->opts.governor && !pool->memory.off;
+}
+
+/* Under the mutex: there is memory for the task to run there; then it gets it. */
+bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__task *task);
+void weir__pool_use_grant(weir_pool *pool, weir__desk *desk);
+
+/* Collector, without the mutex: gives back what is not needed, and asks for what the next task needs.
+ * True: there is something for it, deal again.  Brings *wake_at forward while there is not. */
+bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at);
+
+/* Gives back everything; nobody else has to do with the pool any more. */
+void weir__pool_return_memory(weir_pool *pool);
+
+/* What a task took, if that was measured (> 0). */
+void weir__pool_learn(weir_pool *pool, const weir__task *task, uint64_t peak_bytes);
+
+/* Under the mutex: a task that waits behind another one of its worker, or a batch that has more to do;
+ * NULL: there is none. */
+weir__task *weir__pool_find_waiting(const weir_pool *pool);
 
 /* Without the mutex: takes a block back, and tells the collector, who trims what is kept. */
 void weir__pool_free_block(weir_pool *pool, weir__block *block);

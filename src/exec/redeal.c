@@ -50,6 +50,23 @@ weir__task *weir__pool_running_batch(const weir_pool *pool, const weir__desk *de
     return NULL;
 }
 
+weir__task *weir__pool_find_waiting(const weir_pool *pool)
+{
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        const weir__desk *desk = &pool->desks[i];
+        weir__task *batch =
+            desk->live && !desk->ended ? weir__pool_running_batch(pool, desk) : NULL;
+        if (batch && weir__batch_remaining(weir__slot_at(desk, batch->position)) > 0)
+            return batch;
+        if (!desk->live || desk->ended || unclaimed(desk) == 0)
+            continue;
+        for (uint64_t at = desk->dealt; at-- > desk->scanned;)
+            if (desk->tasks[at % WEIR__SLOTS] != WEIR__NO_TASK)
+                return weir__tasks_at(&pool->tasks, desk->tasks[at % WEIR__SLOTS]);
+    }
+    return NULL;
+}
+
 /* Whether the items that a worker has not begun will keep it for long enough to share them. */
 static bool is_worth_a_cut(const weir__desk *desk, const weir__task *task, uint32_t remaining,
                            weir_time now)
@@ -109,7 +126,8 @@ static bool share_batch(weir_pool *pool, weir_time *wake_at)
  * one, or with a worker that does not run: takes some of those back for the line. */
 bool weir__pool_redeal(weir_pool *pool, weir_time *wake_at)
 {
-    bool idle = weir__pool_has_idle(pool);
+    bool idle = weir__pool_has_idle(pool) && (!weir__pool_is_governed(pool) ||
+                                              pool->memory.grant > 0); /* else it cannot run it */
     unsigned most = 0;
     weir__desk *victim = NULL;
     for (unsigned i = 0; idle && i < pool->n_desks; i++) {

@@ -28,6 +28,7 @@ typedef struct weir__task {
     uint64_t seq;        /* order of acceptance */
     void *tag;
     uint64_t in_size;
+    uint64_t kind;                    /* of the caller's: tasks of one take about as much memory */
     weir__batch *batch;               /* NULL: not a part of one */
     uint32_t first, limit;            /* its items of the batch */
     weir__block block;                /* payload larger than a slot's; offset 0: in `in`; of a

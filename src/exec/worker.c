@@ -74,8 +74,13 @@ struct weir_worker {
     weir_lease *untold;
     bool leased; /* the current task's data has been kept; the serving thread's own */
     pid_t pid;
-    weir_time began;     /* the current task */
-    weir_time peak_told; /* when peak_rss was last written */
+    weir_time began;      /* the current task */
+    weir_time peak_told;  /* when peak_rss was last written */
+    uint64_t peak_before; /* of this process, before it was reset last */
+    uint64_t ready_rss;   /* when it was ready */
+    bool can_reset;       /* its peak, to measure that of each task */
+    bool is_too_large;    /* it leaves before the next task */
+    weir_time rss_seen;
     int bell_fd, parent_fd;
     pthread_t watcher;
 };
@@ -85,7 +90,57 @@ struct weir_worker {
 /* What the parent tells of us when we are dead. */
 static void tell_peak_rss(weir_worker *worker)
 {
-    atomic_store_explicit(&worker->seat->peak_rss, weir__peak_rss_of_self(), memory_order_relaxed);
+    uint64_t peak = weir__peak_rss_of_self(), before = worker->peak_before;
+    atomic_store_explicit(&worker->seat->peak_rss, peak > before ? peak : before,
+                          memory_order_relaxed);
+}
+
+/* ---- measuring tasks ----------------------------------------------------------------------- */
+
+#define VERY_SHORT (WEIR_MILLISECOND)      /* a measurement takes some 20 us */
+#define RSS_EVERY  (10 * WEIR_MILLISECOND) /* when tasks are shorter */
+
+static const weir__memory_roots kernel;
+
+/* Lets the next task's peak be seen; the watcher may tell the one before. */
+static void reset_peak(weir_worker *worker)
+{
+    uint64_t peak = weir__peak_rss_of_self();
+    if (peak > worker->peak_before)
+        worker->peak_before = peak;
+    worker->can_reset = weir__peak_rss_reset();
+}
+
+static void begin_measuring(weir_worker *worker)
+{
+    if (!worker->seat->measures)
+        return;
+    worker->ready_rss = weir__rss_of(&kernel, 0);
+    reset_peak(worker);
+}
+
+/* Of the task that ends, and those before it that were not measured.  Where the kernel does not allow
+ * a reset, it is known only if it is the highest of all; else what is left of it. */
+static uint64_t measure_peak(weir_worker *worker)
+{
+    uint64_t peak = weir__peak_rss_of(&kernel, 0);
+    if (!worker->can_reset && peak <= worker->peak_before)
+        peak = weir__rss_of(&kernel, 0);
+    reset_peak(worker);
+    return peak > worker->ready_rss ? peak - worker->ready_rss : 1;
+}
+
+static void measure(weir_worker *worker, weir__slot *slot, weir_time now)
+{
+    const weir__seat *seat = worker->seat;
+    bool is_short = now - worker->began < VERY_SHORT;
+    slot->peak_bytes = 0;
+    if (seat->measures && !is_short)
+        slot->peak_bytes = measure_peak(worker);
+    if (seat->rss_max && (!is_short || now - worker->rss_seen > RSS_EVERY)) {
+        worker->rss_seen = now;
+        worker->is_too_large = weir__rss_of(&kernel, 0) > seat->rss_max;
+    }
 }
 
 /* Ends the process when the parent has ended, whatever this process is doing then. */
@@ -201,6 +256,7 @@ void weir_worker_ready(weir_worker *worker)
     if (atomic_load_explicit(&worker->seat->state, memory_order_relaxed) != SEAT_STARTING)
         return;
     tell_peak_rss(worker);
+    begin_measuring(worker);
     set_state(worker, SEAT_READY);
 }
 
@@ -355,6 +411,7 @@ static void finish(weir_worker *worker, uint32_t out_kind)
     slot->out_kind = out_kind;
     slot->service_ns = now - worker->began;
     worker->current = NULL;
+    measure(worker, slot, now);
     if (now - worker->peak_told > PEAK_RSS_EVERY) {
         worker->peak_told = now;
         tell_peak_rss(worker);
@@ -494,7 +551,8 @@ int weir_worker_take(weir_worker *worker, weir_task *ret_task, weir_time deadlin
     weir_worker_ready(worker);
     if (worker->channel.header->guards_payloads)
         unmap(&worker->large); /* with what was written there */
-    if (worker->seat->tasks_max && worker->taken == worker->seat->tasks_max) {
+    if (worker->is_too_large ||
+        (worker->seat->tasks_max && worker->taken == worker->seat->tasks_max)) {
         set_state(worker, SEAT_LEAVING);
         return WEIR_ECLOSED;
     }

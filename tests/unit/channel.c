@@ -52,7 +52,9 @@ static void make(unsigned seats, unsigned prepared)
     assert_int_equal(weir__channel_create(&channel, seats), 0);
     weir__arena_init(&arena, &channel);
     assert_int_equal(weir__arena_alloc(&arena, WEIR__EXTENT, &extent), 0);
-    assert_int_equal(weir__channel_prepare_seat(&channel, prepared, extent.offset, 5), 0);
+    assert_int_equal(weir__channel_prepare_seat(&channel, prepared, extent.offset,
+                                                &(weir__seat_terms){.tasks_max = 5}),
+                     0);
 }
 
 static void unmake(void)
@@ -210,7 +212,9 @@ static void a_prepared_seat_knows_nothing_of_the_last_process(void **state)
     weir__seat *seat = &channel.seats[0];
     memset(seat, 0xee, sizeof *seat);
     uint32_t bell = seat->bell;
-    assert_int_equal(weir__channel_prepare_seat(&channel, 0, extent.offset, 9), 0);
+    assert_int_equal(
+        weir__channel_prepare_seat(&channel, 0, extent.offset, &(weir__seat_terms){.tasks_max = 9}),
+        0);
     assert_int_equal(seat->bell, bell);
     assert_int_equal(seat->leave, 0);
     assert_int_equal(seat->tasks_max, 9);
