@@ -53,6 +53,8 @@ typedef char ext_lock;
     X(PyTypeObject, bucket_type)                                                                   \
     X(PyTypeObject, reservation_type)                                                              \
     X(PyTypeObject, permits_type)                                                                  \
+    X(PyTypeObject, governor_type)                                                                 \
+    X(PyTypeObject, memory_reservation_type)                                                       \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, pending_type)                                                                  \
     X(PyTypeObject, limit_permit_type)                                                             \
@@ -117,6 +119,7 @@ int ext_shared_queue_types_add(PyObject *module, module_state *state);
 int ext_limiter_types_add(PyObject *module, module_state *state);
 int ext_pending_types_add(PyObject *module, module_state *state);
 int ext_rate_types_add(PyObject *module, module_state *state);
+int ext_governor_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
 int ext_buffer_types_add(PyObject *module, module_state *state);
 int ext_shared_types_add(PyObject *module, module_state *state);

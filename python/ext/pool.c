@@ -10,6 +10,7 @@
 #include "module.h"
 
 #include "future.h"
+#include "governor.h"
 
 typedef struct {
     PyObject_HEAD weir_pool *pool;
@@ -17,6 +18,7 @@ typedef struct {
     PyObject *reap;    /* reap(seat) -> exit code, negative for a signal, None if not known */
     PyObject *on_drop; /* on_drop(tag, reason) */
     PyObject *load;    /* load(view): unpickles */
+    PyObject *governor; /* or NULL; stays until the pool is gone */
     PyTypeObject *future_type; /* tags of exactly this type, a LazyFuture, are completed here */
     module_state *state;
     unsigned generation; /* of the process that made it */
@@ -120,18 +122,25 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"workers",          "backlog", "overflow", "retries",
                             "tasks_per_worker", "start",   "reap",     "on_drop",
-                            "future_type",      "load",    NULL};
+                            "future_type",      "load",    "governor", "task_bytes",
+                            "max_worker_rss",   NULL};
     unsigned workers, retries;
     Py_ssize_t backlog; /* -1: unbounded; -2: auto */
     const char *overflow;
     unsigned long long tasks_per_worker;
-    PyObject *start, *reap, *on_drop, *future_type, *load;
+    PyObject *start, *reap, *on_drop, *future_type, *load, *governor;
+    unsigned long long task_bytes, max_worker_rss;
     module_state *state = ext_state_of(type);
     if (!state ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!O:Pool", names, &workers, &backlog,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!OOKK:Pool", names, &workers, &backlog,
                                      &overflow, &retries, &tasks_per_worker, &start, &reap,
-                                     &on_drop, &PyType_Type, &future_type, &load))
+                                     &on_drop, &PyType_Type, &future_type, &load, &governor, &task_bytes,
+                                     &max_worker_rss))
         return NULL;
+    if (governor != Py_None && Py_TYPE(governor) != state->governor_type) {
+        PyErr_SetString(PyExc_TypeError, "governor must be a Governor or None");
+        return NULL;
+    }
     if (!PyType_IsSubtype((PyTypeObject *)future_type, state->future_type)) {
         PyErr_SetString(PyExc_TypeError, "future_type must be a subclass of LazyFuture");
         return NULL;
@@ -153,6 +162,12 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     opts.backlog = backlog == -2 ? WEIR_AUTO : backlog < 0 ? WEIR_UNBOUNDED : (size_t)backlog;
     opts.retries = retries;
     opts.tasks_per_worker = tasks_per_worker;
+    opts.max_worker_rss = max_worker_rss;
+    opts.task_bytes = task_bytes;
+    if (governor != Py_None) {
+        self->governor = Py_NewRef(governor);
+        opts.governor = ((ext_governor *)governor)->governor;
+    }
     opts.on_drop = dropped;
     opts.drop_ctx = self;
     opts.start = start_worker;
@@ -178,6 +193,7 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->on_drop);
     Py_VISIT(self->load);
     Py_VISIT(self->future_type);
+    Py_VISIT(self->governor);
     return 0;
 }
 
@@ -202,6 +218,7 @@ static void pool_dealloc(PyObject *object)
     Py_CLEAR(self->on_drop);
     Py_CLEAR(self->load);
     Py_CLEAR(self->future_type);
+    Py_CLEAR(self->governor);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -362,22 +379,21 @@ static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignor
 /* Payloads above this are copied without the GIL. */
 #define COPY_WITH_GIL (32 << 10)
 
-static int post_parts(weir_pool *pool, const ext_parts *parts, uint32_t items, PyObject *tag,
-                      uint64_t *ret_id)
+static int post_parts(weir_pool *pool, const ext_parts *parts, uint32_t items, uint64_t kind,
+                      PyObject *tag, uint64_t *ret_id)
 {
-    return items > 0 ? weir_pool_post_batch(pool, parts->bytes, parts->n, items, tag, ret_id)
-                     : weir_pool_post(pool, parts->bytes, parts->n, tag, ret_id);
+    return weir_pool_post_kind(pool, parts->bytes, parts->n, items, kind, tag, ret_id);
 }
 
 static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint32_t items,
-                uint64_t *ret_id)
+                uint64_t kind, uint64_t *ret_id)
 {
     int rc;
     Py_INCREF(tag); /* before: it may be collected at once */
     if (parts->size <= COPY_WITH_GIL) {
-        rc = post_parts(pool, parts, items, tag, ret_id);
+        rc = post_parts(pool, parts, items, kind, tag, ret_id);
     } else {
-        Py_BEGIN_ALLOW_THREADS rc = post_parts(pool, parts, items, tag, ret_id);
+        Py_BEGIN_ALLOW_THREADS rc = post_parts(pool, parts, items, kind, tag, ret_id);
         Py_END_ALLOW_THREADS
     }
     if (rc < 0)
@@ -385,8 +401,8 @@ static int post(weir_pool *pool, PyObject *tag, const ext_parts *parts, uint32_t
     return rc;
 }
 
-/* post(permit, tag, data, items=0) -> id; data is a buffer or a list of them; items > 0: a batch of
- * so many, from dump_calls.  The permit is used unless it raises. */
+/* post(permit, tag, data, items=0, kind=0) -> id; data is a buffer or a list of them; items > 0: a
+ * batch of so many, from dump_calls; tasks of one kind take about as much memory.  The permit is used unless it raises. */
 static PyObject *pool_post(PyObject *object, PyObject *args)
 {
     Pool *self = (Pool *)object;
@@ -394,14 +410,15 @@ static PyObject *pool_post(PyObject *object, PyObject *args)
     PyObject *tag, *data;
     ext_parts parts;
     unsigned items = 0;
+    unsigned long long kind = 0;
     weir_pool *pool = pool_of(object);
     if (!pool ||
-        !PyArg_ParseTuple(args, "O!OO|I:post", self->state->pool_permit_type, &permit, &tag, &data,
-                          &items) ||
+        !PyArg_ParseTuple(args, "O!OO|IK:post", self->state->pool_permit_type, &permit, &tag, &data,
+                          &items, &kind) ||
         ext_parts_get(data, &parts) < 0)
         return NULL;
     uint64_t id = 0;
-    int rc = permit->pool == self ? post(pool, tag, &parts, items, &id) : WEIR_EINVAL;
+    int rc = permit->pool == self ? post(pool, tag, &parts, items, kind, &id) : WEIR_EINVAL;
     Py_ssize_t size = parts.size;
     ext_parts_release(&parts);
     if (rc == WEIR_ENOSHM)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
+    from weir._memory import MemoryGovernor, MemoryReservation
     from weir._process import ProcessPoolExecutor
     from weir._rate import Reservation, TokenBucket
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         BoundedStats,
         BreakerStats,
         LimiterStats,
+        MemoryStats,
         ProcessPoolStats,
         QueueStats,
         RetryBudgetStats,
@@ -72,6 +74,9 @@ __all__ = [
     "Limiter",
     "LimiterStats",
     "MapIterator",
+    "MemoryGovernor",
+    "MemoryReservation",
+    "MemoryStats",
     "OnFull",
     "Overloaded",
     "ProcessPoolExecutor",
@@ -128,6 +133,9 @@ _LATER = {
     "Limiter": ("weir._limit", "Limiter"),
     "LimiterStats": ("weir._stats", "LimiterStats"),
     "MapIterator": ("weir._map", "MapIterator"),
+    "MemoryGovernor": ("weir._memory", "MemoryGovernor"),
+    "MemoryReservation": ("weir._weir", "MemoryReservation"),
+    "MemoryStats": ("weir._stats", "MemoryStats"),
     "OnFull": ("weir._admission", "OnFull"),
     "Overloaded": ("weir._errors", "Overloaded"),
     "ProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),

@@ -32,6 +32,7 @@ from weir._stats import ProcessPoolStats
 from weir._weir import LazyFuture
 
 if TYPE_CHECKING:
+    from weir._memory import MemoryGovernor
     from weir.strategies import Strategy
 
 T = TypeVar("T")
@@ -164,6 +165,31 @@ def _backlog_code(backlog: int | Literal["auto"] | None) -> int:
     if backlog is None:
         return -1
     return -2 if backlog == "auto" else backlog
+
+
+def _parse_memory(
+    memory: MemoryGovernor | None,
+    memory_per_task: int | str | None,
+    max_worker_rss: int | str | None,
+) -> tuple[Any, int, int]:
+    """What the pool needs of the three arguments."""
+    from weir import _memory
+
+    governor = _memory.core_of(memory)
+    if memory_per_task is not None and memory is None:
+        raise ValueError("'memory_per_task' needs memory=, a weir.MemoryGovernor")
+    task_bytes = rss = 0
+    if memory_per_task is not None:
+        task_bytes = _memory.parse_bytes(memory_per_task, "memory_per_task")
+    if max_worker_rss is not None:
+        rss = _memory.parse_bytes(max_worker_rss, "max_worker_rss")
+    return governor, task_bytes, rss
+
+
+def _kind_of(fn: object) -> int:
+    from weir import _memory
+
+    return _memory.kind_of(fn)
 
 
 def _preload_worker() -> None:
@@ -414,6 +440,13 @@ class ProcessPoolExecutor(MappingExecutor):
                          raises Dropped), "caller_runs"; or a strategy of weir.strategies
     submit_timeout       seconds that "block" waits before it raises TimeoutError; None: for ever
     retries              how often a task is run again after the worker that ran it has died
+    memory               a `weir.MemoryGovernor`: a worker runs a task only with memory reserved for
+                         it.  Those that wait for memory count as waiting
+    memory_per_task      bytes that a task takes (an int, "400M"); None: learned for each function
+                         from what its workers took at their peaks.  Until one call of a function
+                         has ended, it runs when nothing else does
+    max_worker_rss       bytes (an int, "2GiB"): a worker that has more resident when a task has
+                         ended is replaced before its next one
     name                 shown in `repr` and `stats`
 
     Large data travels through shared memory, not through a pipe: NumPy arrays, bytes, bytearray,
@@ -440,6 +473,9 @@ class ProcessPoolExecutor(MappingExecutor):
         on_full: OnFull | Strategy = "block",
         submit_timeout: float | None = None,
         retries: int = 0,
+        memory: MemoryGovernor | None = None,
+        memory_per_task: int | str | None = None,
+        max_worker_rss: int | str | None = None,
         name: str | None = None,
     ) -> None:
         if max_workers is None:
@@ -464,6 +500,11 @@ class ProcessPoolExecutor(MappingExecutor):
                 "mp_context must be a context from multiprocessing.get_context(...), "
                 f"not {mp_context!r}"
             )
+        governor = task_bytes = rss = None
+        if memory is not None or memory_per_task is not None or max_worker_rss is not None:
+            governor, task_bytes, rss = _parse_memory(memory, memory_per_task, max_worker_rss)
+        self._memory = memory
+        self._learns = memory is not None and memory_per_task is None
         self._max_workers = max_workers
         self._backlog: int | Literal["auto"] | None
         if max_submit_backlog == "auto":
@@ -487,6 +528,9 @@ class ProcessPoolExecutor(MappingExecutor):
             on_drop=_let_go,
             future_type=_TaskFuture,
             load=pickle.loads,
+            governor=governor,
+            task_bytes=task_bytes or 0,
+            max_worker_rss=rss or 0,
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -525,7 +569,8 @@ class ProcessPoolExecutor(MappingExecutor):
                 "the task was not accepted"
             ) from None
         if permit:
-            return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs))
+            kind = _kind_of(fn) if self._learns else 0
+            return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs), kind)
         if permit is None and self._on_full == "caller_runs":
             return self._run_here(fn, args, kwargs)
         if permit is None:
@@ -543,7 +588,7 @@ class ProcessPoolExecutor(MappingExecutor):
         permit = self._pool.try_admit()
         if not permit:
             return _failed(Dropped("newest"))
-        return self._post(permit, lambda: data)
+        return self._post(permit, lambda: data, _kind_of(fn) if self._learns else 0)
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         """Schedules ``fn(*args, **kwargs)`` if there is room now, else returns None.
@@ -560,7 +605,10 @@ class ProcessPoolExecutor(MappingExecutor):
     ) -> Future[T] | None:
         self._ensure_collector()
         permit = self._pool.try_admit_wait()
-        return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs)) if permit else None
+        if not permit:
+            return None
+        kind = _kind_of(fn) if self._learns else 0
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs), kind)
 
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
@@ -569,7 +617,8 @@ class ProcessPoolExecutor(MappingExecutor):
         self._ensure_collector()
         permit = self._permit_for_map(True, timeout)
         assert permit is not None
-        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}))
+        kind = _kind_of(fn) if self._learns else 0
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), kind)
 
     def _permit_for_map(self, wait: bool, timeout: float | None) -> _weir.Permit | None:
         permit: _weir.Permit | Literal[False] | None = self._pool.try_admit_wait()
@@ -590,6 +639,7 @@ class ProcessPoolExecutor(MappingExecutor):
         self,
         permit: _weir.Permit,
         dump: Callable[[], Any],
+        kind: int,
         make: Callable[[], _TaskFuture[Any]] = _TaskFuture,
     ) -> Future[Any]:
         """Hands a task to the pool under a permit, which goes back if it is not used."""
@@ -601,17 +651,17 @@ class ProcessPoolExecutor(MappingExecutor):
         except BaseException:
             permit.release()  # not only when the traceback goes
             raise
-        return self._post_as(make(), permit, data, 0)
+        return self._post_as(make(), permit, data, 0, kind)
 
     def _post_as(
-        self, future: _TaskFuture[Any], permit: _weir.Permit, data: Any, items: int
+        self, future: _TaskFuture[Any], permit: _weir.Permit, data: Any, items: int, kind: int
     ) -> Future[Any]:
-        """items > 0: a batch of so many."""
+        """items > 0: a batch of so many; kind: of tasks that take about as much memory."""
         future._pool = self._pool
         if isinstance(data, _transfer.Parts):
             future._shared = data.shared
         try:
-            future._id = self._pool.post(permit, future, data, items)
+            future._id = self._pool.post(permit, future, data, items, kind)
         except MemoryError as error:
             permit.release()
             future._pool = None
@@ -693,10 +743,11 @@ class ProcessPoolExecutor(MappingExecutor):
         except BaseException:
             permit.release()
             raise
+        kind = _kind_of(fn) if self._learns else 0
         if items > 1:
             future = _BatchFuture(items, errors)
             future.report = report and partial(report, items)
-            return self._post_as(future, permit, payload, items), items
+            return self._post_as(future, permit, payload, items, kind), items
         # Alone it is a plain task, and its large buffers travel out of band.
         args = (calls[0],) if n_args == 1 else calls[0]
 
@@ -705,7 +756,7 @@ class ProcessPoolExecutor(MappingExecutor):
             future.report = report and partial(report, 1)
             return future
 
-        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), alone), 1
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, {}), kind, alone), 1
 
     @property
     def _map_window(self) -> int:

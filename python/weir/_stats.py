@@ -12,6 +12,7 @@ __all__ = [
     "BoundedStats",
     "BreakerStats",
     "LimiterStats",
+    "MemoryStats",
     "ProcessPoolStats",
     "QueueStats",
     "RetryBudgetStats",
@@ -180,7 +181,7 @@ class ProcessPoolStats:
     died: int  # tasks that ended in WorkerDied
     workers_started: int
     workers_died: int
-    workers_recycled: int  # replaced after max_tasks_per_child tasks
+    workers_recycled: int  # replaced after max_tasks_per_child tasks, or above max_worker_rss
     submitters_waiting: int
     submit_blocked: float  # seconds waited, summed over the submits whose wait has ended
     service: float  # seconds that workers spent on tasks, summed
@@ -280,3 +281,36 @@ class TokenBucketStats:
     waiting: int  # calls of this process
     blocked: float  # seconds waited, summed over the calls whose wait has ended
     is_closed: bool  # here
+
+
+@dataclass(frozen=True)
+class MemoryStats:
+    """One instant of a `weir.MemoryGovernor`; sizes in bytes.
+
+    The law: `admitted == released + lost + inside`.
+    """
+
+    name: str | None
+    limit: int  # that is meant to be used at most
+    memory: int  # there is: the machine's, or a cgroup's bound
+    usage: int  # of it, by everybody; file pages that can be had back do not count
+    is_cgroup: bool  # memory is a cgroup's bound
+    rss: int  # of this process and its children, now; shared pages count in each
+    processes: int  # that those are
+    psi_some: float  # percent of the last 10 s in which some tasks stalled for memory
+    psi_full: float  # all tasks
+    state: str  # normal, slow, pause, shed
+    base: int  # use that is taken not to be reserved
+    capacity: int  # that may be reserved now
+    reserved: int  # with shared=, by all processes
+    peak_reserved: int
+    inside: int  # reservations
+    admitted: int
+    released: int
+    lost: int  # of processes that were killed
+    refused: int  # tries that failed, and TimeoutErrors
+    shed: int  # that ended in Overloaded, in this process
+    waiting: int
+    blocked: float  # seconds waited, summed over waits that have ended
+    measured: int  # how often
+    is_shutdown: bool

@@ -10,20 +10,20 @@
  * One reservation at a time is asked for: that of the next task in line.
  */
 #include "exec/pool_impl.h"
+#include "flow/governor.h"
 
-#define ALONE (UINT64_C(1) << 45) /* nothing is known of the task: it runs when nothing else does */
 #define LOOK_EVERY (20 * WEIR_MILLISECOND) /* while the governor says no */
 #define AT_ONCE    64u
 #define SHORT_TAKES                                                                                \
     (UINT64_C(1) << 20) /* by a task too short to be measured: what it had time for */
 
-/* Under the mutex. */
+/* Under the mutex.  A task of which nothing is known needs everything, and so runs alone. */
 static uint64_t need_of(const weir_pool *pool, const weir__task *task)
 {
     if (pool->opts.task_bytes > 0)
         return pool->opts.task_bytes;
     uint64_t estimate = weir_governor_estimate(pool->opts.governor, task->kind);
-    return estimate > 0 ? estimate : ALONE;
+    return estimate > 0 ? estimate : weir__governor_limit(pool->opts.governor);
 }
 
 /* Estimates change a little with each task; that is no reason to ask again. */

@@ -70,6 +70,7 @@ struct weir_governor {
     /* relaxed: hints, and counts that stand for themselves */
     _Atomic weir_time due_at; /* the next measurement */
     _Atomic int step;
+    _Atomic uint64_t limit;
     _Atomic size_t waiting;
     _Atomic uint64_t shed;
     _Atomic bool measuring;
@@ -115,6 +116,7 @@ struct measurement {
     weir__memory memory;
     uint64_t usage, reserved;
     weir_time turn_at;
+    uint64_t limit;
     int step;
 };
 
@@ -128,6 +130,7 @@ static uint64_t claim_turn(void *data, uint64_t used, uint64_t capacity, void *c
     m->turn_at = state->turn_at;
     m->memory = state->memory;
     m->reserved = used;
+    m->limit = state->allowance.limit;
     m->step = (int)weir__ladder_step(&state->ladder);
     return capacity;
 }
@@ -152,6 +155,7 @@ static uint64_t put_result(void *data, uint64_t used, uint64_t capacity, void *c
     if (used > m->reserved)
         m->reserved = used; /* at most what was reserved around it */
     take(state, m);
+    m->limit = state->allowance.limit;
     m->step = (int)weir__ladder_step(&state->ladder);
     return capacity_of(state);
 }
@@ -290,6 +294,7 @@ static void measure(weir_governor *governor, weir_time now, weir_time earliest)
         weir__gate_update(governor->gate, put_result, &m);
     }
     SET(governor->due_at, m.turn_at + governor->interval_ns);
+    SET(governor->limit, m.limit);
     atomic_store_explicit(&governor->measuring, false, memory_order_release);
     note_step(governor, m.step);
 }
@@ -305,6 +310,11 @@ int weir_governor_sample(weir_governor *governor)
 {
     measure_if_due(governor);
     return GET(governor->step);
+}
+
+uint64_t weir__governor_limit(const weir_governor *governor)
+{
+    return GET(governor->limit);
 }
 
 /* ---- creating ------------------------------------------------------------------------------- */
@@ -374,6 +384,7 @@ int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_o
     governor->told = WEIR_MEMORY_NORMAL;
     SET(governor->due_at, state.turn_at + governor->interval_ns);
     SET(governor->step, (int)weir__ladder_step(&state.ladder));
+    SET(governor->limit, state.allowance.limit);
     *ret_governor = governor;
     return WEIR_OK;
 }

@@ -1,4 +1,5 @@
-/* governor.h - a memory governor whose kernel files lie somewhere else; for tests. */
+/* governor.h - of the memory governor, what is not the contract's: one whose kernel files lie somewhere
+ * else, for tests; and its limit. */
 #ifndef WEIR_FLOW_GOVERNOR_H
 #define WEIR_FLOW_GOVERNOR_H
 
@@ -9,5 +10,8 @@
 /* As weir_governor_create.  The strings stay the caller's, as long as the governor lives. */
 int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_opts *opts,
                              const weir__memory_roots *roots);
+
+/* Bytes; as last measured, without a lock. */
+uint64_t weir__governor_limit(const weir_governor *governor);
 
 #endif
