@@ -238,7 +238,7 @@ class MemoryGovernor:
     def estimate(self, key: object) -> int | None:
         """Bytes that the next one should reserve; None: nothing is known yet, let it run alone.
 
-        The 95th percentile of the last 32 peaks and a fifth more; twice as much as a single one.
+        The 95th percentile of the last 32 peaks and a tenth more; twice as much as a single one.
         """
         return self._core.estimate(kind_of(key)) or None
 

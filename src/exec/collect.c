@@ -374,6 +374,7 @@ static void see_state(weir_pool *pool, struct round *round, weir__desk *desk)
         if (state == SEAT_STARTING || state == SEAT_FAILED)
             return;
         desk->ready = true;
+        pool->memory.is_stale = true;
         pool->starting--;
     }
     if (state == SEAT_LEAVING) { /* holds it to that */

@@ -29,7 +29,7 @@ static uint64_t need_of(const weir_pool *pool, const weir__task *task)
 /* Estimates change a little with each task; that is no reason to ask again. */
 static bool is_enough(uint64_t reserved, uint64_t need)
 {
-    return need <= reserved && reserved / 2 <= need;
+    return need <= reserved && reserved - reserved / 8 <= need;
 }
 
 bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__task *task)
@@ -131,6 +131,9 @@ bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at)
     weir_governor *governor = pool->opts.governor;
     if (!governor)
         return false;
+    if (pool->memory.is_stale)
+        weir__governor_measure(governor);
+    pool->memory.is_stale = false;
     weir__lock(&pool->mutex);
     weir__task *task = pool->memory.off ? NULL : next_task(pool);
     uint64_t need = task ? need_of(pool, task) : 0;

@@ -90,7 +90,8 @@ struct weir_pool {
         uint64_t asked;       /* and waiting in the governor's line; 0: not */
         bool telling;         /* the governor's call is not over */
         bool off;             /* the governor is closed: everybody may run */
-        bool polls;           /* it has no line for us.  Collector only, as is */
+        bool is_stale;        /* a worker is new, and has taken memory.  Collector only, as are */
+        bool polls;           /* it has no line for us.  */
         weir_pending pending; /* the place in its line */
     } memory;
 

@@ -312,6 +312,12 @@ int weir_governor_sample(weir_governor *governor)
     return GET(governor->step);
 }
 
+void weir__governor_measure(weir_governor *governor)
+{
+    weir_time now = weir_now();
+    measure(governor, now, now - LEAST_INTERVAL);
+}
+
 uint64_t weir__governor_limit(const weir_governor *governor)
 {
     return GET(governor->limit);

@@ -11,6 +11,9 @@
 int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_opts *opts,
                              const weir__memory_roots *roots);
 
+/* Measures even if it is not time, but not more than every millisecond. */
+void weir__governor_measure(weir_governor *governor);
+
 /* Bytes; as last measured, without a lock. */
 uint64_t weir__governor_limit(const weir_governor *governor);
 
