@@ -26,6 +26,12 @@ static uint64_t need_of(const weir_pool *pool, const weir__task *task)
     return estimate > 0 ? estimate : weir__governor_limit(pool->opts.governor);
 }
 
+static bool is_known(const weir_pool *pool, const weir__task *task)
+{
+    return pool->opts.task_bytes > 0 ||
+           weir_governor_estimate(pool->opts.governor, task->kind) > 0;
+}
+
 /* Estimates change a little with each task; that is no reason to ask again. */
 static bool is_enough(uint64_t reserved, uint64_t need)
 {
@@ -37,8 +43,8 @@ bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__ta
     if (!weir__pool_is_governed(pool))
         return true;
     uint64_t need = need_of(pool, task);
-    if (is_enough(desk->reserved, need))
-        return true;
+    if (is_enough(desk->reserved, need)) /* behind another one only if it is known: it may need less */
+        return desk->held == 0 || is_known(pool, task);
     return desk->held == 0 && desk->reserved == 0 && is_enough(pool->memory.grant, need);
 }
 
