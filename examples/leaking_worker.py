@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """leaking_worker.py - tasks that leak 10 MiB each, in workers that are replaced in time.
 
-Once by size: max_worker_rss="150MiB" replaces a worker when more than that is resident after a task;
-once by count: max_tasks_per_child=10.  Both between two tasks, so that none is lost.  Without either a
-worker would have grown to gigabytes.
+Once by size: max_worker_rss="150MiB" replaces a worker when more than that is resident after a
+task; once by count: max_tasks_per_child=10.  Both between two tasks, so that none is lost.  Without
+either a worker would have grown to gigabytes.
 """
 
 from __future__ import annotations

@@ -2,18 +2,20 @@
 """memory_governor.py - more jobs than memory, with a governor and without.
 
 8 workers, and memory for two jobs: each job takes 400 MiB for half a second, in a memory cgroup of
-1,200 MiB.  Without a governor the kernel kills workers; two workers, counted out by hand, are as fast
-as that memory allows.  With `memory=weir.MemoryGovernor("90%")` the 8 workers are as fast as that,
-told what a job takes or not, and nobody is killed.
+1,200 MiB.  Without a governor the kernel kills workers; two workers, counted out by hand, are as
+fast as that memory allows.  With `memory=weir.MemoryGovernor("90%")` the 8 workers are as fast as
+that when they are told what a job takes; not told, they run the first three jobs alone to learn it.
+Nobody is killed.
 
-Who may not make cgroups sees the same with a bound on the sum of the resident sets that this program
-keeps up itself: a watchdog, which kills the largest worker when the sum is above it.  (An rlimit is for
-one process, and cannot bound a sum.)
+Who may not make cgroups sees the same with a bound on the sum of the resident sets that this
+program keeps up itself: a watchdog, which kills the largest worker when the sum is above it.  (An
+rlimit is for one process, and cannot bound a sum.)
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -47,7 +49,7 @@ def start() -> None:
     """What makes the workers start, and is not a job: sizes are learned for each function."""
 
 
-# ---- inside the bound -----------------------------------------------------------------------------
+# ---- inside the bound -----------------------------------------------------------------------
 
 
 def inside(mode: str, args: Namespace) -> None:
@@ -62,8 +64,8 @@ def inside(mode: str, args: Namespace) -> None:
     workers = max(1, args.memory // args.size - 1) if mode == "hand" else args.workers
     died = 0
     with weir.ProcessPoolExecutor(workers, max_submit_backlog=None, **options) as pool:
-        for future in [pool.submit(start) for _ in range(2 * workers)]:
-            future.result()
+        for started in [pool.submit(start) for _ in range(2 * workers)]:
+            started.result()
         began = time.monotonic()
         for future in [pool.submit(job, nbytes, args.seconds) for _ in range(args.jobs)]:
             try:
@@ -74,7 +76,7 @@ def inside(mode: str, args: Namespace) -> None:
     print(json.dumps({"done": args.jobs - died, "died": died, "seconds": seconds}))
 
 
-# ---- the bound ------------------------------------------------------------------------------------
+# ---- the bound ------------------------------------------------------------------------------
 
 
 class Cgroup:
@@ -191,17 +193,15 @@ def run(mode: str, args: Namespace) -> dict[str, Any]:
     return {**result, "used": used, "peak": max(y for _, y in used), "is_real": bound.is_real}
 
 
-# ---- showing it -----------------------------------------------------------------------------------
+# ---- showing it -----------------------------------------------------------------------------
 
 
 def plot(results: dict[str, dict[str, Any]], args: Namespace) -> str:
     try:
-        import matplotlib
+        importlib.import_module("matplotlib").use("Agg")
     except ImportError:
-        return "no chart: it needs matplotlib, which is not installed (scripts/setup plot)"
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+        return "no chart: --plot needs matplotlib, which is not installed: scripts/setup plot"
+    pyplot = importlib.import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(figsize=(9, 4.5))
     for mode, result in results.items():
         axes.plot(*zip(*result["used"], strict=True), label=MODES[mode], linewidth=1)

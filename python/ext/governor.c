@@ -17,9 +17,10 @@ static bool is_usable(const ext_governor *self)
 {
     if (is_ours(self))
         return true;
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this MemoryGovernor belongs to the parent process; make one in the child, with "
-                    "the same shared= if they are to be one");
+    PyErr_SetString(
+        PyExc_RuntimeError,
+        "this MemoryGovernor belongs to the parent process; make one in the child, with "
+        "the same shared= if they are to be one");
     return false;
 }
 
@@ -377,8 +378,8 @@ static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     unsigned long long bytes;
     PyObject *interval;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KdOdddz:Governor", (char **)names, &bytes,
-                                     &opts.limit_fraction, &interval, &opts.slow_at,
-                                     &opts.pause_at, &opts.shed_at, &opts.shared) ||
+                                     &opts.limit_fraction, &interval, &opts.slow_at, &opts.pause_at,
+                                     &opts.shed_at, &opts.shared) ||
         ext_parse_timeout(interval, "interval", &opts.interval_ns) < 0)
         return NULL;
     opts.limit_bytes = bytes;
@@ -393,9 +394,10 @@ static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwar
         return (PyObject *)self;
     Py_DECREF(self);
     if (rc == WEIR_ESYSTEM && !opts.shared)
-        return ext_raise_text(state, rc,
-                              "the kernel does not tell how much memory there is (is /proc mounted?); "
-                              "give the limit in bytes");
+        return ext_raise_text(
+            state, rc,
+            "the kernel does not tell how much memory there is (is /proc mounted?); "
+            "give the limit in bytes");
     return ext_raise(state, rc);
 }
 

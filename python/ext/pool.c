@@ -14,10 +14,10 @@
 
 typedef struct {
     PyObject_HEAD weir_pool *pool;
-    PyObject *start;   /* start(memory_fd, bell_fd, parent_fd, seat) -> pid */
-    PyObject *reap;    /* reap(seat) -> exit code, negative for a signal, None if not known */
-    PyObject *on_drop; /* on_drop(tag, reason) */
-    PyObject *load;    /* load(view): unpickles */
+    PyObject *start;    /* start(memory_fd, bell_fd, parent_fd, seat) -> pid */
+    PyObject *reap;     /* reap(seat) -> exit code, negative for a signal, None if not known */
+    PyObject *on_drop;  /* on_drop(tag, reason) */
+    PyObject *load;     /* load(view): unpickles */
     PyObject *governor; /* or NULL; stays until the pool is gone */
     PyTypeObject *future_type; /* tags of exactly this type, a LazyFuture, are completed here */
     module_state *state;
@@ -131,11 +131,10 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *start, *reap, *on_drop, *future_type, *load, *governor;
     unsigned long long task_bytes, max_worker_rss;
     module_state *state = ext_state_of(type);
-    if (!state ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!OOKK:Pool", names, &workers, &backlog,
-                                     &overflow, &retries, &tasks_per_worker, &start, &reap,
-                                     &on_drop, &PyType_Type, &future_type, &load, &governor, &task_bytes,
-                                     &max_worker_rss))
+    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!OOKK:Pool", names, &workers,
+                                               &backlog, &overflow, &retries, &tasks_per_worker,
+                                               &start, &reap, &on_drop, &PyType_Type, &future_type,
+                                               &load, &governor, &task_bytes, &max_worker_rss))
         return NULL;
     if (governor != Py_None && Py_TYPE(governor) != state->governor_type) {
         PyErr_SetString(PyExc_TypeError, "governor must be a Governor or None");

@@ -508,6 +508,21 @@ def test_token_bucket_draws_bursts_or_says_what_is_missing(tmp_path: Path) -> No
         assert plot.read_bytes().startswith(b"<?xml")
 
 
+def test_leaking_worker_is_replaced_by_size_and_by_count() -> None:
+    finished = scenario("leaking_worker.py", "--tasks", "40")
+    assert "every task was done once" in finished.stdout
+
+
+def test_memory_governor_kills_nobody_where_without_it_some_are_killed() -> None:
+    options = "--memory 600 --size 200 --jobs 6 --workers 4 --seconds 0.1".split()
+    finished = run("memory_governor.py", *options)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    rows = [line.split() for line in finished.stdout.splitlines() if "workers" in line]
+    killed = [int(row[-5]) for row in rows]
+    assert killed[:3] == [0, 0, 0]
+    assert killed[3] > 0
+
+
 def test_every_example_is_in_the_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text()
     for program in EXAMPLES.glob("*.py"):

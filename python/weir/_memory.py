@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from weir import _weir
 from weir._aio import wait
-from weir._errors import Overloaded, ShutDown
 from weir._stats import MemoryStats
 from weir._weir import MemoryReservation
 
@@ -104,7 +102,8 @@ class MemoryGovernor:
     limit      "80%": a share of the memory there is, which is the smallest of the machine's and of
                the bounds of this process's cgroup and all above it; whatever else is used of that,
                by whomever, is taken off.  Or bytes (an int, "2GiB", "512M"): what this process and
-               its children use is taken off.  K, M, G, T are powers of 1024; kB, MB, GB, TB of 1000.
+               its children use is taken off.  K, M, G, T are powers of 1024; kB, MB, GB, TB of
+               1000.
     shared     a name: one governor for all processes of this user on this host that use the name;
                limit and marks are those of the process that makes it.  With a limit in bytes it
                bounds the sum of the reservations only.  What a killed process held comes back.
@@ -144,10 +143,14 @@ class MemoryGovernor:
             raise TypeError(f"'shared' must be a str or None, not {shared!r}")
         if on_change is not None and not callable(on_change):
             raise TypeError("'on_change' must be callable or None")
-        marks = [_parse_mark(m, n) for m, n in ((slow, "slow"), (pause, "pause"), (shed, "shed"))]
+        slow_at = _parse_mark(slow, "slow")
+        pause_at = _parse_mark(pause, "pause")
+        shed_at = _parse_mark(shed, "shed")
         self._limit, self._shared, self._name, self._interval = limit, shared, name, interval
         try:
-            self._core = _weir.Governor(nbytes, fraction, interval, *marks, shared)
+            self._core = _weir.Governor(
+                nbytes, fraction, interval, slow_at, pause_at, shed_at, shared
+            )
         except ValueError:
             raise ValueError(
                 "'slow', 'pause' and 'shed' must ascend (a default lies between the limit and all "
@@ -263,19 +266,3 @@ class MemoryGovernor:
         name = f" {self._name!r}" if self._name else ""
         shared = f", shared={self._shared!r}" if self._shared is not None else ""
         return f"<weir.MemoryGovernor{name}: limit {self._limit!r}{shared}>"
-
-
-def governed(
-    core: _weir.Governor, nbytes: int, fn: Callable[..., Any], args: Any, kwargs: Any
-) -> Any:
-    """Calls a thread's task with its memory reserved; what a ThreadPoolExecutor runs."""
-    while True:
-        try:
-            reservation = core.reserve(nbytes)
-        except ShutDown:
-            return fn(*args, **kwargs)
-        except Overloaded:  # what was accepted is not sent away
-            time.sleep(0.05)
-            continue
-        with reservation:
-            return fn(*args, **kwargs)

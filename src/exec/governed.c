@@ -28,8 +28,7 @@ static uint64_t need_of(const weir_pool *pool, const weir__task *task)
 
 static bool is_known(const weir_pool *pool, const weir__task *task)
 {
-    return pool->opts.task_bytes > 0 ||
-           weir_governor_estimate(pool->opts.governor, task->kind) > 0;
+    return pool->opts.task_bytes > 0 || weir_governor_estimate(pool->opts.governor, task->kind) > 0;
 }
 
 /* Estimates change a little with each task; that is no reason to ask again. */
@@ -43,7 +42,8 @@ bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__ta
     if (!weir__pool_is_governed(pool))
         return true;
     uint64_t need = need_of(pool, task);
-    if (is_enough(desk->reserved, need)) /* behind another one only if it is known: it may need less */
+    if (is_enough(desk->reserved,
+                  need)) /* behind another one only if it is known: it may need less */
         return desk->held == 0 || is_known(pool, task);
     return desk->held == 0 && desk->reserved == 0 && is_enough(pool->memory.grant, need);
 }

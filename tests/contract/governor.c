@@ -1,5 +1,5 @@
 /* weir/memory.h: what every program may rely on. */
-#include "contract/support.h"
+#include "support.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* weir/pool.h with a governor: what runs has its memory reserved; and workers that grow. */
-#include "contract/support.h"
+#include "support.h"
 
 #include <signal.h>
 #include <stdatomic.h>
