@@ -80,7 +80,7 @@ def inside(mode: str, args: Namespace) -> None:
 
 
 class Cgroup:
-    """A memory cgroup of our own, version 1 or 2, below the one we are in; OSError if we may not."""
+    """A memory cgroup of our own, below the one we are in, version 1 or 2; OSError: we may not."""
 
     is_real = True
 

@@ -74,12 +74,13 @@ struct weir_worker {
     weir_lease *untold;
     bool leased; /* the current task's data has been kept; the serving thread's own */
     pid_t pid;
-    weir_time began;      /* the current task */
-    weir_time peak_told;  /* when peak_rss was last written */
-    uint64_t peak_before; /* of this process, before it was reset last */
-    uint64_t ready_rss;   /* when it was ready */
-    bool can_reset;       /* its peak, to measure that of each task */
-    bool is_too_large;    /* it leaves before the next task */
+    weir_time began;              /* the current task */
+    weir_time peak_told;          /* when peak_rss was last written */
+    _Atomic uint64_t peak_before; /* of this process, before it was reset last; also read by the
+                                     watcher.  relaxed: it stands for itself */
+    uint64_t ready_rss;           /* when it was ready */
+    bool can_reset;               /* its peak, to measure that of each task */
+    bool is_too_large;            /* it leaves before the next task */
     weir_time rss_seen;
     int bell_fd, parent_fd;
     pthread_t watcher;
@@ -90,7 +91,8 @@ struct weir_worker {
 /* What the parent tells of us when we are dead. */
 static void tell_peak_rss(weir_worker *worker)
 {
-    uint64_t peak = weir__peak_rss_of_self(), before = worker->peak_before;
+    uint64_t peak = weir__peak_rss_of_self();
+    uint64_t before = atomic_load_explicit(&worker->peak_before, memory_order_relaxed);
     atomic_store_explicit(&worker->seat->peak_rss, peak > before ? peak : before,
                           memory_order_relaxed);
 }
@@ -106,8 +108,8 @@ static const weir__memory_roots kernel;
 static void reset_peak(weir_worker *worker)
 {
     uint64_t peak = weir__peak_rss_of_self();
-    if (peak > worker->peak_before)
-        worker->peak_before = peak;
+    if (peak > atomic_load_explicit(&worker->peak_before, memory_order_relaxed))
+        atomic_store_explicit(&worker->peak_before, peak, memory_order_relaxed);
     worker->can_reset = weir__peak_rss_reset();
 }
 
@@ -124,7 +126,8 @@ static void begin_measuring(weir_worker *worker)
 static uint64_t measure_peak(weir_worker *worker)
 {
     uint64_t peak = weir__peak_rss_of(&kernel, 0);
-    if (!worker->can_reset && peak <= worker->peak_before)
+    if (!worker->can_reset &&
+        peak <= atomic_load_explicit(&worker->peak_before, memory_order_relaxed))
         peak = weir__rss_of(&kernel, 0);
     reset_peak(worker);
     return peak > worker->ready_rss ? peak - worker->ready_rss : 1;
