@@ -14,8 +14,7 @@ static int (*const types_add[])(PyObject *, module_state *) = {
     ext_shared_types_add,   ext_thread_pool_types_add,  ext_governor_types_add,
     ext_pool_types_add,     ext_worker_types_add,       ext_batch_add,
     ext_results_add,        ext_guard_types_add,        ext_breaker_types_add,
-    ext_throttle_types_add, ext_limiter_types_add,
-    ext_rate_types_add,
+    ext_throttle_types_add, ext_limiter_types_add,      ext_rate_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
