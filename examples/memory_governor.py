@@ -4,7 +4,7 @@
 8 workers, and memory for two jobs: each job takes 400 MiB for half a second, in a memory cgroup of
 1,200 MiB.  Without a governor the kernel kills workers; two workers, counted out by hand, are as
 fast as that memory allows.  With `memory=weir.MemoryGovernor("90%")` the 8 workers are as fast as
-that when they are told what a job takes; not told, they run the first three jobs alone to learn it.
+that when they are told what a job takes; not told, they run the first job alone to learn it.
 Nobody is killed.
 
 Who may not make cgroups sees the same with a bound on the sum of the resident sets that this

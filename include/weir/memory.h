@@ -99,8 +99,8 @@ WEIR_API void weir_governor_close(weir_governor *governor);
  * kinds used last are remembered, by this process. */
 WEIR_API void weir_governor_observe(weir_governor *governor, uint64_t kind, uint64_t peak_bytes);
 
-/* What the next one should reserve: the 95th percentile of the last 32, and a tenth more (of one twice
- * as much, of two half as much again, of up to seven a fifth); 0: nothing is known, let it run alone. */
+/* What the next one should reserve: the 95th percentile of the last 32 and a tenth more, of up to
+ * seven a fifth more; 0: nothing is known, let it run alone. */
 WEIR_API uint64_t weir_governor_estimate(weir_governor *governor, uint64_t kind);
 
 /* ---- measuring and looking -------------------------------------------------------------- */

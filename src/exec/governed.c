@@ -8,6 +8,9 @@
  * The governor calls others when somebody reserves or gives back, and they may want locks of their own
  * (the GIL): so neither happens under the pool's mutex, but in the collecting thread between two looks.
  * One reservation at a time is asked for: that of the next task in line.
+ *
+ * What a task takes is learned from those before, and the first ones may have been the small ones.  So
+ * while little is known no more run at once than were seen, and one.
  */
 #include "exec/pool_impl.h"
 #include "flow/governor.h"
@@ -86,6 +89,17 @@ static unsigned take_surplus(weir_pool *pool, uint64_t need, uint64_t surplus[AT
     return n;
 }
 
+/* Under the mutex. */
+static bool is_too_early(weir_pool *pool, const weir__task *task)
+{
+    if (pool->opts.task_bytes > 0)
+        return false;
+    uint64_t running = 0;
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        running += pool->desks[i].reserved > 0 && pool->desks[i].held > 0;
+    return running > weir__governor_seen(pool->opts.governor, task->kind);
+}
+
 /* Called by the governor, in any thread. */
 static void on_ready(weir_pending *pending, int result)
 {
@@ -147,6 +161,7 @@ bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at)
     unsigned n = take_surplus(pool, need, surplus);
     bool found = grant != pool->memory.grant && pool->memory.grant > 0;
     bool has = pool->memory.grant > 0;
+    bool early = need > 0 && asked == 0 && is_too_early(pool, task); /* until one ends */
     weir__unlock(&pool->mutex);
     for (unsigned i = 0; i < n; i++)
         weir_governor_release(governor, surplus[i]);
@@ -158,7 +173,7 @@ bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at)
         pool->memory.asked = asked = 0;
         weir__unlock(&pool->mutex);
     }
-    if (need == 0 || has)
+    if (need == 0 || has || early)
         return found;
     if (asked == 0 && ask(pool, need))
         return true;

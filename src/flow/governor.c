@@ -539,6 +539,14 @@ uint64_t weir_governor_estimate(weir_governor *governor, uint64_t kind)
     return estimate;
 }
 
+uint64_t weir__governor_seen(weir_governor *governor, uint64_t kind)
+{
+    weir__lock(&governor->mutex);
+    uint64_t seen = weir__sizes_seen(&governor->sizes, kind);
+    weir__unlock(&governor->mutex);
+    return seen;
+}
+
 /* ---- looking -------------------------------------------------------------------------------- */
 
 int weir_governor_get_snapshot(weir_governor *governor, weir_governor_snapshot *ret_snapshot)

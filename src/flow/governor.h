@@ -17,4 +17,7 @@ void weir__governor_measure(weir_governor *governor);
 /* Bytes; as last measured, without a lock. */
 uint64_t weir__governor_limit(const weir_governor *governor);
 
+/* How many peaks of a kind were observed. */
+uint64_t weir__governor_seen(weir_governor *governor, uint64_t kind);
+
 #endif

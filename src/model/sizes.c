@@ -54,7 +54,7 @@ uint64_t weir__sizes_estimate(weir__sizes *sizes, uint64_t kind)
     at->used = ++sizes->clock;
     size_t n = at->seen < WEIR__SIZES_KEPT ? (size_t)at->seen : WEIR__SIZES_KEPT;
     uint64_t peak = percentile(at->peaks, n);
-    uint64_t margin = n == 1 ? peak : n == 2 ? peak / 2 : n < 8 ? peak / 5 : peak / 10;
+    uint64_t margin = n < 8 ? peak / 5 : peak / 10;
     uint64_t estimate = peak > UINT64_MAX - margin ? UINT64_MAX : peak + margin;
     return estimate > WEIR__SIZE_LEAST ? estimate : WEIR__SIZE_LEAST;
 }

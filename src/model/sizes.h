@@ -1,8 +1,7 @@
 /* sizes.h - how much memory the next task of a kind will take, learned from those before.
  *
  * The 95th percentile of the last 32 peaks, and a tenth more: as the Kubernetes vertical pod
- * autoscaler does (90th percentile and 15 %).  Few peaks say little: one counts twice, two count one
- * and a half times, up to seven a fifth more.
+ * autoscaler does (90th percentile and 15 %).  Fewer than eight peaks say less: a fifth more.
  */
 #ifndef WEIR_MODEL_SIZES_H
 #define WEIR_MODEL_SIZES_H
