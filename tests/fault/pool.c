@@ -879,13 +879,16 @@ static bool is_gone(pid_t pid)
     return !name_end || name_end[2] == 'Z' || name_end[2] == 'X';
 }
 
+/* Without those of shared limits, which other programs may have just now. */
 static unsigned count_shm_names(void)
 {
     unsigned n = 0;
+    char limits[32];
+    int length = snprintf(limits, sizeof limits, "weir-%d-", (int)geteuid());
     struct dirent *entry;
     DIR *dir = opendir("/dev/shm");
     while (dir && (entry = readdir(dir)))
-        n += strstr(entry->d_name, "weir") != NULL;
+        n += strstr(entry->d_name, "weir") && strncmp(entry->d_name, limits, (size_t)length) != 0;
     if (dir)
         closedir(dir);
     return n;
