@@ -58,11 +58,13 @@ def test_calling_one_changes_a_copy() -> None:
     [
         ({"overflow": "explode"}, "'overflow' must be one of"),
         ({"rate": 0}, "'rate' must be > 0 or None, not 0"),
-        ({"rate": float("nan")}, "'rate' must be > 0"),
-        ({"patience": -1}, "'patience' must be > 0"),
-        ({"attempts": 0}, "'attempts' must be an int > 0 or None, not 0"),
-        ({"burst": 0}, "'burst' must be >= 1, not 0"),
+        ({"rate": float("nan")}, "'rate' must be"),
+        ({"patience": -1}, "'patience' must be > 0 seconds, not -1"),
+        ({"max_age": 0}, "'max_age' must be > 0 seconds, not 0"),
+        ({"attempts": 0}, "'attempts' must be from 1 to"),
+        ({"burst": 0}, "'burst' must be from 1 to"),
         ({"backoff": (2, 1)}, "'backoff' must be"),
+        ({"backoff": 2}, "'backoff' must be a tuple"),
     ],
 )
 def test_a_setting_out_of_range_says_so(changes: dict[str, Any], text: str) -> None:

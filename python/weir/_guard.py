@@ -1,4 +1,4 @@
-"""What the guards of calls have in common: options in words, and decorators of every kind."""
+"""What limits and guards have in common: options in words, and decorators of every kind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import math
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar, cast
 
-__all__ = ["count", "kind_of", "number", "seconds", "share", "wrap"]
+__all__ = ["check", "count", "kind_of", "number", "seconds", "share", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_NS = 2**62
+
+
+def check(ok: bool, name: str, rule: str, value: object) -> None:
+    """ValueError where it is not ok: what was wrong with which option."""
+    if not ok:
+        raise ValueError(f"'{name}' must be {rule}, not {value!r}")
 
 
 def number(name: str, value: float, least: float, most: float = math.inf) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weir import _aio, _weir
+from weir._guard import check
 from weir._stats import LimiterStats
 from weir._weir import LimitPermit
 
@@ -28,11 +29,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _NEVER = 9e9  # seconds
 _Settings = tuple[Any, ...]  # as parse_settings in ext/limiter.c reads them
-
-
-def _check(ok: bool, name: str, rule: str, value: object) -> None:
-    if not ok:
-        raise ValueError(f"'{name}' must be {rule}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -50,25 +46,25 @@ class _Adaptive:
         for name in ("initial", "min_limit", "max_limit"):
             value = getattr(self, name)
             is_int = isinstance(value, int) and not isinstance(value, bool)
-            _check(is_int and 1 <= value < 1 << 46, name, "an int from 1 to 2**46 - 1", value)
+            check(is_int and 1 <= value < 1 << 46, name, "an int from 1 to 2**46 - 1", value)
         fits = self.min_limit <= self.initial <= self.max_limit
-        _check(fits, "initial", "from min_limit to max_limit", self.initial)
+        check(fits, "initial", "from min_limit to max_limit", self.initial)
         values = vars(self)
         if "window_samples" in values:
             count = values["window_samples"]
             ok = isinstance(count, int) and 1 <= count <= 1_000_000
-            _check(ok, "window_samples", "an int from 1 to 1000000", count)
+            check(ok, "window_samples", "an int from 1 to 1000000", count)
         for name in ("timeout", "probe_interval", "queue", "alpha", "beta"):
             value = values.get(name)
-            _check(value is None or value > 0, name, "> 0, or None", value)
-        _check(values.get("window", 0) >= 0, "window", ">= 0", values.get("window"))
+            check(value is None or value > 0, name, "> 0, or None", value)
+        check(values.get("window", 0) >= 0, "window", ">= 0", values.get("window"))
         smoothing = values.get("smoothing", 1)
-        _check(0 < smoothing <= 1, "smoothing", "above 0 and at most 1", smoothing)
+        check(0 < smoothing <= 1, "smoothing", "above 0 and at most 1", smoothing)
 
     def _settings(self) -> _Settings:
         values = vars(self)
         rtt = values.get("latency", "average")
-        _check(
+        check(
             rtt in ("average", "min") or (isinstance(rtt, float) and 0 < rtt < 1),
             "latency",
             '"average", "min" or a quantile between 0 and 1',
@@ -115,7 +111,7 @@ class AIMD(_Adaptive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(0.5 <= self.backoff < 1, "backoff", "0.5 to below 1", self.backoff)
+        check(0.5 <= self.backoff < 1, "backoff", "0.5 to below 1", self.backoff)
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ class Vegas(_Adaptive):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha is not None and self.beta is not None:
-            _check(self.alpha <= self.beta, "alpha", "at most beta", self.alpha)
+            check(self.alpha <= self.beta, "alpha", "at most beta", self.alpha)
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,7 @@ class Gradient2(_Adaptive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.tolerance >= 1, "tolerance", ">= 1", self.tolerance)
+        check(self.tolerance >= 1, "tolerance", ">= 1", self.tolerance)
 
 
 def _settings_of(limit: int | AIMD | Vegas | Gradient2) -> _Settings:
@@ -178,7 +174,7 @@ def _settings_of(limit: int | AIMD | Vegas | Gradient2) -> _Settings:
         return limit._settings()
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise TypeError(f"'limit' must be an int, AIMD, Vegas or Gradient2, not {limit!r}")
-    _check(1 <= limit < 1 << 46, "limit", "from 1 to 2**46 - 1", limit)
+    check(1 <= limit < 1 << 46, "limit", "from 1 to 2**46 - 1", limit)
     return ("fixed", limit, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -252,14 +248,14 @@ class Limiter(_weir.Limiter):
         name: str | None = None,
         drop_on: type[BaseException] | tuple[type[BaseException], ...] = _TIMEOUTS,
     ) -> None:
-        _check(order in ("fifo", "lifo"), "order", '"fifo" or "lifo"', order)
-        _check(shed_after is None or 0 < shed_after < 1e6, "shed_after", "> 0 s", shed_after)
+        check(order in ("fifo", "lifo"), "order", '"fifo" or "lifo"', order)
+        check(shed_after is None or 0 < shed_after < 1e6, "shed_after", "> 0 s", shed_after)
         shares = None if partitions is None else dict(partitions)
         if shares is not None:
             for key, share in shares.items():
-                _check(0 <= share <= 1, f"partitions[{key!r}]", "from 0 to 1", share)
+                check(0 <= share <= 1, f"partitions[{key!r}]", "from 0 to 1", share)
             total = sum(shares.values())
-            _check(total <= 1 + 1e-9, "partitions", "shares whose sum is at most 1", partitions)
+            check(total <= 1 + 1e-9, "partitions", "shares whose sum is at most 1", partitions)
         for kind in drop_on if isinstance(drop_on, tuple) else (drop_on,):
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise TypeError(f"'drop_on' must be exception classes, not {drop_on!r}")

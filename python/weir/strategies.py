@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from weir._guard import check, count, number, seconds
+
 __all__ = ["Strategy", "batch", "critical", "real_time", "user_facing"]
 
 
@@ -52,21 +54,26 @@ class Strategy:
 
     def __post_init__(self) -> None:
         choices = ("block", "fail", "drop_newest", "drop_oldest")
-        if self.overflow not in choices:
-            raise ValueError(f"'overflow' must be one of {choices}, not {self.overflow!r}")
+        check(self.overflow in choices, "overflow", f"one of {choices}", self.overflow)
         if self.patience is not None and self.overflow != "block":
             raise ValueError(
                 f"'patience' goes with overflow=\"block\"; {self.overflow!r} never waits"
             )
-        for name in ("max_age", "patience", "rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name!r} must be > 0 or None, not {value!r}")
-        if self.attempts is not None and self.attempts < 1:
-            raise ValueError(f"'attempts' must be an int > 0 or None, not {self.attempts!r}")
-        if not self.burst >= 1:
-            raise ValueError(f"'burst' must be >= 1, not {self.burst!r}")
-        if not 0 < self.backoff[0] <= self.backoff[1]:
+        for name in ("max_age", "patience"):
+            if getattr(self, name) is not None:
+                seconds(name, getattr(self, name))
+        if self.rate is not None:
+            check(number("rate", self.rate, 0) > 0, "rate", "> 0 or None", self.rate)
+        if self.attempts is not None:
+            count("attempts", self.attempts, 2**31 - 1)
+        count("burst", self.burst, 2**38 - 1)
+        check(
+            isinstance(self.backoff, tuple) and len(self.backoff) == 2,
+            "backoff",
+            "a tuple (base, most) of seconds",
+            self.backoff,
+        )
+        if seconds("backoff", self.backoff[0]) > seconds("backoff", self.backoff[1]):
             raise ValueError(f"'backoff' must be (base, most) seconds, not {self.backoff!r}")
 
     def __call__(self, **changes: Any) -> Strategy:
