@@ -62,7 +62,7 @@ WEIR_API int weir_rate_acquire(weir_rate *rate, uint64_t cost, weir_time deadlin
 WEIR_API int weir_rate_acquire_async(weir_rate *rate, uint64_t cost, weir_pending *pending,
                                      weir_time *ret_at);
 
-/* WEIR_OK: taken.  WEIR_WAITING: not before *ret_at.  < 0: WEIR_ECLOSED, WEIR_ETOOBIG (the burst was
+/* WEIR_OK: taken.  WEIR_WAITING: poll again at *ret_at, or when `ready` is called.  < 0: WEIR_ECLOSED, WEIR_ETOOBIG (the burst was
  * made smaller), WEIR_EINVAL (it does not wait). */
 WEIR_API int weir_rate_poll(weir_rate *rate, weir_pending *pending, weir_time *ret_at);
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -33,7 +32,14 @@ async def wait(
     """
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
-    pending = begin(partial(loop.call_soon_threadsafe, _wake, waiter))
+
+    def ready() -> None:
+        if asyncio._get_running_loop() is loop:  # by a coroutine of the same loop: no system call
+            _wake(waiter)
+        else:
+            loop.call_soon_threadsafe(_wake, waiter)
+
+    pending = begin(ready)
     try:
         if not pending.done and (timeout is None or timeout > 0):
             alarm = None if timeout is None else loop.call_later(timeout, _wake, waiter)

@@ -104,10 +104,14 @@ class TokenBucket(TokenBucketBase):
         latest = float("inf") if timeout is None else time.monotonic() + timeout
         place = BucketPlace(self, n, alarm.ring_from_anywhere)
         try:
-            while (at := place.poll()) is not None:
-                if at > latest:
+            at = place.poll()
+            if at is not None and at > latest:
+                return False
+            while at is not None:
+                await alarm.sleep_until(min(at, latest))
+                at = place.poll()
+                if at is not None and time.monotonic() >= latest:
                     return False
-                await alarm.sleep_until(at)
             return True
         finally:
             place.cancel()

@@ -24,6 +24,7 @@
 
 #define LOOK_EVERY   (50 * WEIR_MILLISECOND)  /* at what other processes do */
 #define LOOK_AGAIN   (200 * WEIR_MICROSECOND) /* the time has come, and somebody was quicker */
+#define LOOK_EACH    (20 * WEIR_MICROSECOND)  /* of many, for each of them */
 #define WORTH_WAKING (100 * WEIR_MICROSECOND)
 #define PASSED_OVER  (100 * WEIR_MILLISECOND)
 
@@ -50,8 +51,9 @@ struct weir_rate {
     _Atomic unsigned generation; /* the process whose line this is */
     _Alignas(WEIR__LINE) weir__mutex mutex;
     weir__waitq line;
-    weir__turn turn; /* of the first in line */
-    place *owner;    /* that one, or NULL */
+    uint64_t line_cost; /* of all in line */
+    weir__turn turn;    /* of the first in line */
+    place *owner;       /* that one, or NULL */
 };
 
 /* What has to be done once the mutex is released. */
@@ -86,6 +88,7 @@ static int settle_in(weir_rate *rate, unsigned now)
     rate->bucket.seat = (unsigned)seat;
     weir__mutex_init(&rate->mutex);
     rate->line = (weir__waitq){0};
+    rate->line_cost = 0;
     rate->turn = WEIR__NO_TURN;
     rate->owner = NULL;
     atomic_store_explicit(&rate->waiting, 0, memory_order_relaxed);
@@ -188,14 +191,29 @@ static weir_time when(const weir_rate *rate, const place *p, uint64_t ahead, wei
 }
 
 /* When it has to look again if nobody nudges it. */
-static void set_time(weir_rate *rate, place *p, weir_time now)
+static void set_time(weir_rate *rate, place *p, uint64_t ahead, weir_time now)
+{
+    p->until = when(rate, p, ahead, now);
+    if (p->until <= now)
+        p->until = now + LOOK_AGAIN;
+}
+
+static uint64_t cost_before(const weir_rate *rate, const place *p)
 {
     uint64_t ahead = 0;
     for (place *other = first_in(rate); other != p; other = behind(other))
         ahead += other->cost;
-    p->until = when(rate, p, ahead, now);
-    if (p->until <= now)
-        p->until = now + LOOK_AGAIN;
+    return ahead;
+}
+
+/* The same for one that has looked in vain.  Without a thread it takes for itself only, and is
+ * nudged when it is the first: looking earlier is of no use, and where a loop is slower than the
+ * bucket, thousands would do nothing else.  It does now and then, should who is ahead never come. */
+static void set_next_time(weir_rate *rate, place *p, weir_time now)
+{
+    set_time(rate, p, cost_before(rate, p), now);
+    if (p->pending && p != rate->owner && p->until < WEIR_FOREVER / 2)
+        p->until += PASSED_OVER + (weir_time)rate->line.count * LOOK_EACH;
 }
 
 /* Somebody has left, and the turn belongs to the first of those who are there now. */
@@ -221,20 +239,23 @@ static void move_up(weir_rate *rate, bool granted, weir_time now, calls *todo)
 
 static void join(weir_rate *rate, place *p, weir_time now)
 {
+    uint64_t ahead = rate->line_cost;
     p->since = now;
     weir__waitq_push(&rate->line, &p->waiter);
+    rate->line_cost += p->cost;
     if (!rate->owner) {
         rate->owner = p;
         weir__bucket_enter(&rate->bucket, &rate->turn, p->cost);
     }
     atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
-    set_time(rate, p, now);
+    set_time(rate, p, ahead, now);
 }
 
 /* Out of line, with what it came to; `self` is not woken: it is the caller. */
 static void finish(weir_rate *rate, place *p, int result, const place *self, weir_time now,
                    calls *todo)
 {
+    rate->line_cost -= p->cost;
     if (p == self) {
         weir__waitq_give_up(&rate->line, &p->waiter);
         p->waiter.result = result;
@@ -276,7 +297,7 @@ static void serve(weir_rate *rate, place *self, weir_time now, calls *todo)
         finish(rate, p, WEIR_OK, self, now, todo);
     }
     if (self->waiter.waiting)
-        set_time(rate, self, now);
+        set_next_time(rate, self, now);
 }
 
 /* How long it may sleep: other processes nudge nobody here. */
@@ -291,6 +312,7 @@ static bool leave(weir_rate *rate, place *p, weir_time now, calls *todo)
 {
     if (!weir__waitq_give_up(&rate->line, &p->waiter))
         return false;
+    rate->line_cost -= p->cost;
     move_up(rate, false, now, todo);
     return true;
 }
