@@ -92,6 +92,7 @@ WEIR_API void weir_queue_destroy(weir_queue *queue);
 /* What a put that returned >= 0 did. */
 #define WEIR_KEPT    0 /* the item is in the queue, or with a getter */
 #define WEIR_DROPPED 1 /* the item was taken and dropped: on_drop has had it */
+#define WEIR_EVICTED 2 /* of weir_queue_overflow only: the oldest item was dropped in its stead */
 
 /* Puts one item (NULL is an item like any other).  cost is what it adds to the sum; 0 is fine.
  * < 0: WEIR_EFULL (FAIL, or BLOCK with WEIR_POLL), WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ETOOBIG
@@ -103,6 +104,13 @@ WEIR_API int weir_queue_put(weir_queue *queue, void *item, uint64_t cost, weir_t
  * or one did not fit), or the error that kept even the first out.  n 0: 0, nothing done. */
 WEIR_API int64_t weir_queue_put_many(weir_queue *queue, void *const *items, const uint64_t *costs,
                                      size_t n, weir_time deadline);
+
+/* For who bounds more than the queue does (memory, say) and has no room for an item there: does
+ * what the overflow policy says of one that does not fit, without waiting.  WEIR_DROPPED
+ * (DROP_NEWEST and SAMPLE; DROP_OLDEST with nothing inside): reason NEWEST.  WEIR_EVICTED
+ * (DROP_OLDEST): the oldest was dropped, and the item is still the caller's, who may have room for
+ * it now.  < 0: WEIR_EFULL (BLOCK and FAIL), WEIR_ECLOSED, WEIR_ETOOBIG. */
+WEIR_API int weir_queue_overflow(weir_queue *queue, void *item, uint64_t cost);
 
 /* Gets the item at the head.  < 0: WEIR_EEMPTY (WEIR_POLL), WEIR_ETIMEDOUT, WEIR_ECLOSED (closed
  * and empty), WEIR_EINTR; *ret_item is untouched then. */

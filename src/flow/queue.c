@@ -990,6 +990,30 @@ int64_t weir_queue_put_many(weir_queue *queue, void *const *items, const uint64_
     return p.taken > 0 ? (int64_t)p.taken : rc;
 }
 
+static int overflow(weir_queue *queue, weir__entry entry, call *c)
+{
+    if (queue->closed)
+        return WEIR_ECLOSED;
+    if (entry.cost > queue->bound.cost)
+        return refuse(queue, WEIR_ETOOBIG);
+    weir__fate fate = queue->overflow.when_full;
+    if (fate == WEIR__DROP || (fate == WEIR__EVICT && depth(queue) == 0))
+        return accept_and_drop(queue, entry, WEIR_DROP_NEWEST, c);
+    if (fate != WEIR__EVICT)
+        return refuse(queue, WEIR_EFULL);
+    drop_head(queue, WEIR_DROP_OLDEST, c);
+    return WEIR_EVICTED;
+}
+
+int weir_queue_overflow(weir_queue *queue, void *item, uint64_t cost)
+{
+    call c;
+    enter(queue, &c);
+    int rc = overflow(queue, (weir__entry){.item = item, .cost = cost}, &c);
+    leave(queue, &c);
+    return rc;
+}
+
 /* ---- getting -------------------------------------------------------------------------------- */
 
 /* Takes from inside up to g->max, dropping what is too old, as long as the call can owe drops. */

@@ -991,6 +991,85 @@ static void drop_oldest_evicts_nothing_when_that_would_not_make_room(void **stat
     end(queue);
 }
 
+/* ---- no room elsewhere ---------------------------------------------------------------------- */
+
+static void overflow_refuses_where_a_put_would_wait_or_fail(void **state)
+{
+    (void)state;
+    const weir_overflow policies[] = {WEIR_OVERFLOW_BLOCK, WEIR_OVERFLOW_FAIL};
+    for (size_t i = 0; i < 2; i++) {
+        weir_queue *queue = with_policy(5, policies[i]);
+        fill(queue, 1, 2);
+        assert_int_equal(weir_queue_overflow(queue, number(3), 0), WEIR_EFULL);
+        assert_int_equal(snapshot_of(queue).refused, 1);
+        assert_int_equal(dropped.n, 0);
+        expect(queue, 1, 2);
+        end(queue);
+    }
+}
+
+static void overflow_drops_the_item_where_the_newest_goes(void **state)
+{
+    (void)state;
+    const weir_overflow policies[] = {WEIR_OVERFLOW_DROP_NEWEST, WEIR_OVERFLOW_SAMPLE};
+    for (size_t i = 0; i < 2; i++) {
+        weir_queue *queue = with_policy(5, policies[i]);
+        fill(queue, 1, 2);
+        assert_int_equal(weir_queue_overflow(queue, number(3), 7), WEIR_DROPPED);
+        assert_dropped(3, 3, WEIR_DROP_NEWEST);
+        weir_queue_snapshot now = snapshot_of(queue);
+        assert_int_equal(now.accepted, 3);
+        assert_int_equal(now.accepted_cost, 7);
+        assert_int_equal(now.dropped_cost[WEIR_DROP_NEWEST], 7);
+        expect(queue, 1, 2);
+        end(queue);
+    }
+}
+
+static void overflow_drops_the_oldest_as_long_as_there_is_one(void **state)
+{
+    (void)state;
+    weir_queue *queue = with_policy(5, WEIR_OVERFLOW_DROP_OLDEST);
+    fill(queue, 1, 2);
+    assert_int_equal(weir_queue_overflow(queue, number(3), 7), WEIR_EVICTED);
+    assert_int_equal(weir_queue_overflow(queue, number(3), 7), WEIR_EVICTED);
+    assert_dropped(1, 2, WEIR_DROP_OLDEST);
+    assert_int_equal(snapshot_of(queue).accepted, 2); /* the third is still ours */
+    assert_int_equal(weir_queue_overflow(queue, number(3), 7), WEIR_DROPPED);
+    assert_int_equal(dropped.n, 3);
+    assert_int_equal(dropped.items[2], 3);
+    assert_int_equal(dropped.reasons[2], WEIR_DROP_NEWEST);
+    end(queue);
+}
+
+static void overflow_drops_nothing_for_an_item_that_a_put_would_not_take(void **state)
+{
+    (void)state;
+    weir_queue_opts opts = options(5);
+    opts.max_cost = 10;
+    opts.overflow = WEIR_OVERFLOW_DROP_OLDEST;
+    weir_queue *queue = make(opts);
+    fill(queue, 1, 1);
+    assert_int_equal(weir_queue_overflow(queue, number(2), 11), WEIR_ETOOBIG);
+    weir_queue_close(queue);
+    assert_int_equal(weir_queue_overflow(queue, number(2), 1), WEIR_ECLOSED);
+    assert_int_equal(dropped.n, 0);
+    assert_int_equal(snapshot_of(queue).refused, 1);
+    end(queue);
+}
+
+static void overflow_makes_room_where_it_drops_the_oldest(void **state)
+{
+    (void)state;
+    weir_queue *queue = with_policy(1, WEIR_OVERFLOW_DROP_OLDEST);
+    fill(queue, 1, 1);
+    assert_int_equal(weir_queue_overflow(queue, number(2), 0), WEIR_EVICTED);
+    assert_int_equal(weir_queue_drain(queue, WEIR_POLL), WEIR_OK);
+    assert_int_equal(put(queue, 2), WEIR_KEPT);
+    expect(queue, 2, 2);
+    end(queue);
+}
+
 /* ---- draining and discarding ---------------------------------------------------------------- */
 
 static void *drains(void *arg)
@@ -1696,6 +1775,11 @@ int main(void)
         cmocka_unit_test(drop_oldest_evicts_nothing_when_that_would_not_make_room),
         cmocka_unit_test(drain_waits_until_nothing_is_inside_or_in_flight),
         cmocka_unit_test(drain_is_ended_by_an_interruption),
+        cmocka_unit_test(overflow_refuses_where_a_put_would_wait_or_fail),
+        cmocka_unit_test(overflow_drops_the_item_where_the_newest_goes),
+        cmocka_unit_test(overflow_drops_the_oldest_as_long_as_there_is_one),
+        cmocka_unit_test(overflow_drops_nothing_for_an_item_that_a_put_would_not_take),
+        cmocka_unit_test(overflow_makes_room_where_it_drops_the_oldest),
         cmocka_unit_test(discard_drops_everything_and_leaves_the_queue_open),
         cmocka_unit_test(discard_makes_room_for_a_waiting_putter),
         cmocka_unit_test(a_larger_bound_lets_in_who_waits),

@@ -155,6 +155,32 @@ static void step_put(weir_queue *queue, model *m, uintptr_t item)
     assert_int_equal(weir_queue_put(queue, number(item), cost, WEIR_POLL), expected);
 }
 
+/* As if there were no room elsewhere. */
+static int model_overflow(model *m, uintptr_t item, uint64_t cost)
+{
+    weir_overflow overflow = m->opts.overflow;
+    bool evicts = overflow == WEIR_OVERFLOW_DROP_OLDEST;
+    bool too_big = m->opts.max_cost && cost > m->opts.max_cost;
+    if (too_big || overflow == WEIR_OVERFLOW_BLOCK || overflow == WEIR_OVERFLOW_FAIL) {
+        m->refused++;
+        return too_big ? WEIR_ETOOBIG : WEIR_EFULL;
+    }
+    if (evicts && m->depth > 0) {
+        model_drop(m, model_pop(m).item, WEIR_DROP_OLDEST);
+        return WEIR_EVICTED;
+    }
+    m->accepted++;
+    model_drop(m, item, WEIR_DROP_NEWEST);
+    return WEIR_DROPPED;
+}
+
+static void step_overflow(weir_queue *queue, model *m, uintptr_t item)
+{
+    uint64_t cost = draw(20) ? draw(30) : 90 + draw(30);
+    int expected = model_overflow(m, item, cost);
+    assert_int_equal(weir_queue_overflow(queue, number(item), cost), expected);
+}
+
 static void step_put_many(weir_queue *queue, model *m, uintptr_t item)
 {
     void *items[40];
@@ -227,8 +253,10 @@ static void step_resize(weir_queue *queue, model *m)
 static void step(weir_queue *queue, model *m, uintptr_t item)
 {
     uint32_t die = draw(1000);
-    if (die < 430)
+    if (die < 420)
         step_put(queue, m, item);
+    else if (die < 430)
+        step_overflow(queue, m, item);
     else if (die < 460)
         step_put_many(queue, m, item);
     else if (die < 700)
