@@ -3,7 +3,8 @@
  *
  * Ownership:  what is reserved is in exactly one Reservation, or in a Pending, and given back once: by
  *             release(), at the end of a `with`, or when the object is deallocated.
- * Pools:      a Pool has a reference to its governor, and asks libweir itself.
+ * Pools:      a Pool has a reference to its governor, and asks libweir itself; a Queue and a ThreadPool
+ *             have one, and ask here.  Each keeps its own account of what it has reserved.
  * Fork:       in a forked child nothing is given back, and every other call raises.
  */
 #include "governor.h"
@@ -124,6 +125,47 @@ static PyType_Spec reservation_spec = {
     .slots = reservation_slots,
 };
 
+/* ---- for queues and thread pools ------------------------------------------------------------ */
+
+int ext_governor_parse(module_state *state, PyObject *memory, ext_governor **ret)
+{
+    *ret = NULL;
+    if (!memory || memory == Py_None)
+        return 0;
+    PyObject *core_of = ext_import("weir._memory", "core_of");
+    PyObject *core = core_of ? PyObject_CallOneArg(core_of, memory) : NULL;
+    Py_XDECREF(core_of);
+    if (core && Py_TYPE(core) != state->governor_type)
+        PyErr_SetString(PyExc_TypeError,
+                        "'memory' must be a weir.MemoryGovernor of this interpreter");
+    else if (core && is_usable((ext_governor *)core)) {
+        *ret = (ext_governor *)core;
+        return 0;
+    }
+    Py_XDECREF(core);
+    return -1;
+}
+
+int ext_governor_try(ext_governor *self, uint64_t bytes)
+{
+    return weir_governor_reserve(self->governor, bytes, WEIR_POLL);
+}
+
+int ext_governor_reserve(ext_governor *self, uint64_t bytes, weir_time deadline)
+{
+    /* relaxed: read by dealloc, which comes after the last reference */
+    atomic_fetch_add_explicit(&self->waiting, 1, memory_order_relaxed);
+    int rc = weir_governor_reserve(self->governor, bytes, deadline);
+    atomic_fetch_sub_explicit(&self->waiting, 1, memory_order_relaxed);
+    return rc;
+}
+
+void ext_governor_release(ext_governor *self, uint64_t bytes)
+{
+    if (is_ours(self))
+        weir_governor_release(self->governor, bytes);
+}
+
 /* ---- reserving ----------------------------------------------------------------------------- */
 
 /* -1 with an exception. */
@@ -162,16 +204,10 @@ static PyObject *raise_refusal(ext_governor *self, int rc, uint64_t bytes)
 static int reserve_waiting(ext_governor *self, uint64_t bytes, int64_t timeout_ns)
 {
     weir_time deadline = ext_deadline(timeout_ns);
-    EXT_LOCK(&self->lock);
-    self->waiting++;
-    EXT_UNLOCK(&self->lock);
     ext_wait wait;
     ext_wait_begin(&wait);
-    int rc = weir_governor_reserve(self->governor, bytes, deadline);
+    int rc = ext_governor_reserve(self, bytes, deadline);
     ext_wait_end(&wait);
-    EXT_LOCK(&self->lock);
-    self->waiting--;
-    EXT_UNLOCK(&self->lock);
     return rc;
 }
 

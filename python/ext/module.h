@@ -182,13 +182,19 @@ PyObject *ext_take_exception(void);
 typedef struct ext_wait {
     PyThreadState *saved; /* not NULL: this thread has released the GIL */
     struct ext_wait *outer;
-    bool hooked;
+    bool hooked, is_main;
+    bool (*stop)(void *ctx); /* NULL: none */
+    void *stop_ctx;
 } ext_wait;
 
 /* Releases the GIL around a libweir call that may wait.  On the main thread signals are handled
  * meanwhile; an exception of a handler ends the call with WEIR_EINTR and is set after end. */
 void ext_wait_begin(ext_wait *wait);
 void ext_wait_end(ext_wait *wait);
+
+/* The same; in any thread, once stop(ctx) is true the call ends with WEIR_EINTR within 50 ms.  It is
+ * called without the GIL. */
+void ext_wait_begin_until(ext_wait *wait, bool (*stop)(void *ctx), void *ctx);
 
 /* Brackets Python code in a callback from libweir: takes the GIL back if this thread released it
  * for a wait, and puts a pending exception aside. */

@@ -12,9 +12,12 @@
  *             is emptied there and on_drop gets the item.
  * Unfinished: what join() waits for.  An item counts from before its put to task_done or its drop;
  *             so that a fast consumer's task_done cannot come before the count.
+ * Memory:     where there is a governor, an item's cost is reserved with it before the item is put, and
+ *             the slot keeps account: so it is given back once, when the slot is emptied, whatever the
+ *             reason.  What is reserved is never less than what is inside.
  * Forks:      a child cannot use its parent's queue; it only drops its references.
  */
-#include "module.h"
+#include "governor.h"
 
 #include <semaphore.h>
 #include <structmember.h>
@@ -35,10 +38,14 @@ typedef struct Queue {
     bool measures; /* items have a cost */
     unsigned generation;
     PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
+    PyObject *memory;                                    /* the MemoryGovernor; NULL: none */
+    ext_governor *governor;                              /* its core */
+    atomic_bool closing; /* relaxed: a hint for who waits for memory, who then asks libweir */
 
     /* under lock */
     ext_lock lock;
-    uintptr_t *slots; /* a PyObject *, or a free slot: next free << 1 | 1 */
+    uintptr_t *slots;   /* a PyObject *, or a free slot: next free << 1 | 1 */
+    uint64_t *reserved; /* for each slot, bytes; NULL: without a governor, or no slots */
     size_t n_slots, n_held;
     size_t first_free; /* n_slots: none */
     size_t unfinished;
@@ -65,6 +72,13 @@ static int grow_slots(Queue *self)
     size_t n = self->n_slots ? self->n_slots * 2 : SLOTS_MIN;
     if (n > PY_SSIZE_T_MAX / sizeof *self->slots)
         return -1;
+    if (self->governor) {
+        uint64_t *reserved = PyMem_Realloc(self->reserved, n * sizeof *reserved);
+        if (!reserved)
+            return -1;
+        memset(reserved + self->n_slots, 0, (n - self->n_slots) * sizeof *reserved);
+        self->reserved = reserved;
+    }
     uintptr_t *slots = PyMem_Realloc(self->slots, n * sizeof *slots);
     if (!slots)
         return -1;
@@ -95,16 +109,38 @@ static int hold(Queue *self, PyObject *item, size_t *ret_slot)
     return 0;
 }
 
+static void note_reserved(Queue *self, size_t slot, uint64_t bytes)
+{
+    EXT_LOCK(&self->lock);
+    self->reserved[slot] = bytes;
+    EXT_UNLOCK(&self->lock);
+}
+
+/* Of an item that is no longer inside. */
+static void give_memory_back(Queue *self, size_t slot)
+{
+    EXT_LOCK(&self->lock);
+    uint64_t bytes = self->reserved[slot];
+    self->reserved[slot] = 0;
+    EXT_UNLOCK(&self->lock);
+    if (bytes > 0)
+        ext_governor_release(self->governor, bytes);
+}
+
 /* Gives the queue's reference to the caller. */
 static PyObject *let_go(Queue *self, size_t slot)
 {
+    if (self->governor)
+        give_memory_back(self, slot);
     EXT_LOCK(&self->lock);
     PyObject *item = (PyObject *)self->slots[slot];
     self->slots[slot] = FREE_SLOT(self->first_free);
     self->first_free = slot;
     if (--self->n_held == 0 && self->n_slots > SLOTS_KEPT) {
         PyMem_Free(self->slots);
+        PyMem_Free(self->reserved);
         self->slots = NULL;
+        self->reserved = NULL;
         self->n_slots = self->first_free = 0;
     }
     EXT_UNLOCK(&self->lock);
@@ -322,6 +358,10 @@ static int measure(Queue *self, PyObject *item, uint64_t *ret_cost)
 
 static PyObject *raise_put(Queue *self, int rc, uint64_t cost)
 {
+    if (rc == WEIR_ESHED)
+        return ext_raise_text(self->state, rc,
+                              "memory is so scarce that nobody may wait for some to put the item; "
+                              "try again later");
     if (rc == WEIR_ETIMEDOUT)
         rc = WEIR_EFULL;
     if (rc == WEIR_ECLOSED) {
@@ -349,12 +389,105 @@ static bool waits_for_room(Queue *self, int rc, int64_t timeout_ns)
     return true;
 }
 
+static bool is_closing(void *ctx)
+{
+    return atomic_load_explicit(&((Queue *)ctx)->closing, memory_order_relaxed);
+}
+
+/* Whether memory for an item of that cost is worth waiting for. */
+static bool waits_for_memory(Queue *self, uint64_t cost, int64_t timeout_ns)
+{
+    EXT_LOCK(&self->lock);
+    bool may_fit = self->max_cost == 0 || cost <= self->max_cost;
+    EXT_UNLOCK(&self->lock);
+    return timeout_ns != 0 && self->overflow == WEIR_OVERFLOW_BLOCK && may_fit && !is_closing(self);
+}
+
+/* In the governor's line, until the queue is closed: WEIR_EINTR without an exception. */
+static int wait_for_memory(Queue *self, uint64_t bytes, weir_time deadline)
+{
+    EXT_LOCK(&self->lock);
+    self->waiting++;
+    EXT_UNLOCK(&self->lock);
+    ext_wait wait;
+    ext_wait_begin_until(&wait, is_closing, self);
+    int rc = ext_governor_reserve(self->governor, bytes, deadline);
+    ext_wait_end(&wait);
+    EXT_LOCK(&self->lock);
+    self->waiting--;
+    EXT_UNLOCK(&self->lock);
+    if (rc == WEIR_OK && PyErr_Occurred()) { /* a signal handler raised meanwhile */
+        ext_governor_release(self->governor, bytes);
+        return WEIR_EINTR;
+    }
+    return rc;
+}
+
+/* Reserves an item's memory for its slot: WEIR_OK, or as the put ends without: an error, or
+ * WEIR_DROPPED.  *deadline: WEIR_POLL as long as it is not known. */
+static int reserve(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns, weir_time *deadline)
+{
+    uint64_t bytes = cost < EXT_RESERVATION_MAX ? cost : EXT_RESERVATION_MAX;
+    if (bytes == 0)
+        return WEIR_OK;
+    int rc = ext_governor_try(self->governor, bytes);
+    if (rc == WEIR_EFULL && waits_for_memory(self, cost, timeout_ns)) {
+        if (*deadline == WEIR_POLL)
+            *deadline = ext_deadline(timeout_ns);
+        rc = wait_for_memory(self, bytes, *deadline);
+        if (rc == WEIR_EINTR && PyErr_Occurred())
+            return rc;
+        if (rc == WEIR_ETIMEDOUT || rc == WEIR_EINTR)
+            return weir_queue_overflow(self->queue, to_item(slot), cost); /* EFULL or ECLOSED */
+    }
+    while (rc == WEIR_EFULL) {
+        int fate = weir_queue_overflow(self->queue, to_item(slot), cost);
+        if (fate != WEIR_EVICTED)
+            return fate;
+        rc = ext_governor_try(self->governor, bytes);
+    }
+    if (rc == WEIR_OK)
+        note_reserved(self, slot, bytes);
+    return rc == WEIR_ECLOSED ? WEIR_OK : rc; /* a closed governor holds nothing back */
+}
+
+/* Puts what is in the slot, or takes it back; WEIR_EINTR: with an exception. */
+static int put_governed(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns,
+                        weir_time *deadline)
+{
+    int rc = reserve(self, slot, cost, timeout_ns, deadline);
+    if (rc != WEIR_OK) {
+        if (rc < 0)
+            take_back(self, slot);
+        return rc;
+    }
+    rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
+    if (waits_for_room(self, rc, timeout_ns)) {
+        if (*deadline == WEIR_POLL)
+            *deadline = ext_deadline(timeout_ns);
+        queue_wait wait;
+        begin_wait(self, &wait, &self->put_gate);
+        rc = weir_queue_put(self->queue, to_item(slot), cost, *deadline);
+        end_wait(self, &wait);
+        if (rc >= 0 && PyErr_Occurred())
+            return WEIR_EINTR; /* a signal handler raised while the put succeeded */
+    }
+    if (rc < 0)
+        take_back(self, slot);
+    return rc;
+}
+
 static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
 {
     uint64_t cost;
     size_t slot;
     if (measure(self, item, &cost) < 0 || hold(self, item, &slot) < 0)
         return NULL;
+    if (self->governor) {
+        weir_time deadline = WEIR_POLL;
+        int rc = put_governed(self, slot, cost, timeout_ns, &deadline);
+        return rc < 0 ? raise_put(self, rc, cost) : Py_NewRef(Py_None);
+    }
     int rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
     if (waits_for_room(self, rc, timeout_ns)) {
         weir_time deadline = ext_deadline(timeout_ns);
@@ -380,7 +513,8 @@ PyDoc_STRVAR(
     "those who came earlier, for up to `timeout` seconds (None: as long as it takes) or not at all\n"
     "(block=False); the others never wait.  A dropped item goes to on_drop.\n\n"
     "Raises queue.Full (no room, or not in time), weir.ShutDown, weir.TooLarge (it costs more than\n"
-    "max_bytes), ValueError (negative timeout): then the queue has not taken the item.");
+    "max_bytes), weir.Overloaded (it would wait for memory, and its governor sheds), ValueError\n"
+    "(negative timeout): then the queue has not taken the item.");
 
 static PyObject *Queue_put(Queue *self, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
 {
@@ -498,6 +632,27 @@ static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
     return PyLong_FromSize_t(total);
 }
 
+/* One by one: each reserves its own memory when its turn comes. */
+static PyObject *put_many_governed(Queue *self, PyObject *iterator, int64_t timeout_ns)
+{
+    weir_time deadline = WEIR_POLL;
+    size_t total = 0;
+    uint64_t cost = 0;
+    int rc = WEIR_OK;
+    for (PyObject *item; rc >= 0 && (item = PyIter_Next(iterator));) {
+        size_t slot;
+        bool is_held = measure(self, item, &cost) == 0 && hold(self, item, &slot) == 0;
+        Py_DECREF(item);
+        if (!is_held)
+            return NULL;
+        rc = put_governed(self, slot, cost, timeout_ns, &deadline);
+        total += rc >= 0;
+    }
+    if (PyErr_Occurred())
+        return NULL;
+    return rc < 0 && total == 0 ? raise_put(self, rc, cost) : PyLong_FromSize_t(total);
+}
+
 PyDoc_STRVAR(
     put_many_doc,
     "put_many($self, iterable, timeout=None)\n--\n\n"
@@ -521,7 +676,8 @@ static PyObject *Queue_put_many(Queue *self, PyObject *const *args, Py_ssize_t n
     source from = {PyObject_GetIter(given[0]), continues ? CHUNK : 1};
     if (!from.iterator)
         return NULL;
-    PyObject *result = put_many(self, &from, timeout_ns);
+    PyObject *result = self->governor ? put_many_governed(self, from.iterator, timeout_ns)
+                                      : put_many(self, &from, timeout_ns);
     Py_DECREF(from.iterator);
     return result;
 }
@@ -829,6 +985,7 @@ static PyObject *Queue_shutdown(Queue *self, PyObject *const *args, Py_ssize_t n
     if (immediate < 0)
         return NULL;
     weir_queue_close(self->queue);
+    atomic_store_explicit(&self->closing, true, memory_order_relaxed);
     if (immediate)
         weir_queue_discard(self->queue);
     Py_RETURN_NONE;
@@ -1249,7 +1406,7 @@ static int parse_mark(PyObject *value, const char *text, uint64_t *ret)
 
 /* What __init__ was given; borrowed. */
 typedef struct arguments {
-    PyObject *maxsize, *max_bytes, *sizer, *max_age, *overflow, *on_drop, *sample;
+    PyObject *maxsize, *max_bytes, *sizer, *memory, *max_age, *overflow, *on_drop, *sample;
     PyObject *high, *low, *high_bytes, *low_bytes, *on_high, *on_low, *name;
 } arguments;
 
@@ -1280,6 +1437,9 @@ static int parse_options(Queue *self, const arguments *a, weir_queue_opts *opts)
         parse_callable(a->on_low, "on_low", &self->on_low) < 0)
         return -1;
     self->name = a->name && a->name != Py_None ? Py_NewRef(a->name) : NULL;
+    if (ext_governor_parse(self->state, a->memory, &self->governor) < 0)
+        return -1;
+    self->memory = self->governor ? Py_NewRef(a->memory) : NULL;
     return 0;
 }
 
@@ -1292,12 +1452,18 @@ static void forget_callbacks(Queue *self)
     Py_CLEAR(self->name);
 }
 
+static void forget_memory(Queue *self)
+{
+    Py_CLEAR(self->memory);
+    Py_CLEAR(self->governor);
+}
+
 static int create(Queue *self, const arguments *a)
 {
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     if (parse_options(self, a, &opts) < 0)
         return -1;
-    self->measures = opts.max_cost || self->sizer;
+    self->measures = opts.max_cost || self->sizer || self->governor;
     self->overflow = opts.overflow;
     self->capacity = opts.capacity;
     self->max_cost = opts.max_cost;
@@ -1328,9 +1494,11 @@ static int init(Queue *self, const arguments *a)
     if (!self->state)
         return -1;
     forget_callbacks(self); /* of an earlier __init__ that failed */
+    forget_memory(self);
     if (create(self, a) == 0)
         return 0;
     forget_callbacks(self);
+    forget_memory(self);
     return -1;
 }
 
@@ -1397,14 +1565,15 @@ static PyObject *Queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 static int Queue_init(Queue *self, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"maxsize",   "max_bytes", "sizer",  "max_age", "overflow",
-                                        "on_drop",   "sample",    "high",   "low",     "high_bytes",
-                                        "low_bytes", "on_high",   "on_low", "name",    NULL};
+    static const char *const names[] = {"maxsize", "max_bytes", "sizer",      "memory",
+                                        "max_age", "overflow",  "on_drop",    "sample",
+                                        "high",    "low",       "high_bytes", "low_bytes",
+                                        "on_high", "on_low",    "name",       NULL};
     arguments a = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OOOOOOOOOOOOO:Queue", (char **)names,
-                                     &a.maxsize, &a.max_bytes, &a.sizer, &a.max_age, &a.overflow,
-                                     &a.on_drop, &a.sample, &a.high, &a.low, &a.high_bytes,
-                                     &a.low_bytes, &a.on_high, &a.on_low, &a.name))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OOOOOOOOOOOOOO:Queue", (char **)names,
+                                     &a.maxsize, &a.max_bytes, &a.sizer, &a.memory, &a.max_age,
+                                     &a.overflow, &a.on_drop, &a.sample, &a.high, &a.low,
+                                     &a.high_bytes, &a.low_bytes, &a.on_high, &a.on_low, &a.name))
         return -1;
     if (!a.maxsize) {
         PyErr_SetString(PyExc_TypeError, "Queue() needs maxsize: an int > 0, or None for a queue "
@@ -1438,6 +1607,8 @@ static int Queue_traverse(Queue *self, visitproc visit, void *arg)
     Py_VISIT(self->on_drop);
     Py_VISIT(self->on_high);
     Py_VISIT(self->on_low);
+    Py_VISIT(self->memory);
+    Py_VISIT(self->governor);
     for (size_t i = 0; i < self->n_slots; i++)
         if (!IS_FREE(self->slots[i]))
             Py_VISIT((PyObject *)self->slots[i]);
@@ -1465,13 +1636,19 @@ static void Queue_finalize(Queue *self)
 static void free_items(Queue *self)
 {
     uintptr_t *slots = self->slots;
+    uint64_t *reserved = self->reserved;
     size_t n_slots = self->n_slots;
     self->slots = NULL;
+    self->reserved = NULL;
     self->n_slots = self->first_free = self->n_held = 0;
+    for (size_t i = 0; i < n_slots; i++)
+        if (reserved && reserved[i] > 0)
+            ext_governor_release(self->governor, reserved[i]);
     for (size_t i = 0; i < n_slots; i++)
         if (!IS_FREE(slots[i]))
             Py_DECREF((PyObject *)slots[i]);
     PyMem_Free(slots);
+    PyMem_Free(reserved);
 }
 
 static int Queue_clear(Queue *self)
@@ -1481,6 +1658,7 @@ static int Queue_clear(Queue *self)
         if (is_ours(self))
             weir_queue_discard(self->queue);
         free_items(self);
+        forget_memory(self);
     }
     forget_callbacks(self);
     return 0;
@@ -1513,14 +1691,21 @@ end:;
 
 PyDoc_STRVAR(
     queue_doc,
-    "Queue(maxsize, *, max_bytes=None, sizer=None, max_age=None, overflow='block', on_drop=None, "
-    "sample=10, high=None, low=None, high_bytes=None, low_bytes=None, on_high=None, on_low=None, "
+    "Queue(maxsize, *, max_bytes=None, sizer=None, memory=None, max_age=None, overflow='block', "
+    "on_drop=None, sample=10, high=None, low=None, high_bytes=None, low_bytes=None, on_high=None, on_low=None, "
     "name=None)\n--\n\n"
     "A bounded first-in first-out queue for the threads of one process.\n\n"
     "maxsize    the most items inside, > 0; None for a queue without that bound; can be changed later\n"
     "max_bytes  the most bytes inside, summed by `sizer`; can be changed later; None: no such bound\n"
     "sizer      sizer(item) -> int >= 0; by default the bytes of a bytes-like object, the characters of\n"
     "           a str, sys.getsizeof() of anything else (which does not follow references)\n"
+    "memory     a weir.MemoryGovernor: what `sizer` says is reserved with it before the item is put, and\n"
+    "           given back when the item leaves, got or dropped.  put() waits for memory as for room, in\n"
+    "           the governor's line (those let in at once may swap places); where `overflow` does not wait,\n"
+    "           no memory is no room (\"drop_oldest\" drops from the front until there is some, and the item\n"
+    "           itself when nothing is left).  What was got is no longer reserved.  Who empties the queue\n"
+    "           must not wait for memory of the same governor: it may be in this very queue.  Once the\n"
+    "           governor is closed, items go in without it\n"
     "max_age    seconds; an item that is older when its turn comes is dropped; None: no such bound\n"
     "overflow   what put() does when an item does not fit: \"block\" (wait), \"fail\" (raise Full at\n"
     "           once), \"drop_newest\" (drop it), \"drop_oldest\" (drop from the front until it fits),\n"

@@ -7,9 +7,11 @@
  * Signals:    Python's handlers run on the main thread.  There libweir asks `on_interrupt` when a
  *             signal ended the sleep, and every 50 ms for signals that another thread received.
  *             The waiter keeps its place in line, whatever the handler does, unless it raises.
+ * Stopping:   who waits for one thing because of another (memory, to put into a queue) brings a
+ *             function that says whether that is still so; it is asked at the same times.
  * Exit:       a daemon thread that waits while the interpreter ends never comes back from
- *             PyEval_RestoreThread.  It is then outside of libweir (it has no hook), so nothing of
- *             its stack is referred to by a queue.
+ *             PyEval_RestoreThread.  It is then outside of libweir (its hook, if it has one, does not
+ *             take the GIL), so nothing of its stack is referred to by a queue.
  */
 #include "module.h"
 
@@ -21,12 +23,22 @@ static _Thread_local ext_wait *innermost;
 static int on_interrupt(void *ctx)
 {
     ext_wait *wait = ctx;
+    if (wait->stop && wait->stop(wait->stop_ctx))
+        return 1;
+    if (!wait->is_main)
+        return 0;
     PyThreadState *saved = wait->saved;
     wait->saved = NULL;
     PyEval_RestoreThread(saved);
     int raised = PyErr_Occurred() || PyErr_CheckSignals() < 0;
     wait->saved = PyEval_SaveThread();
     return raised;
+}
+
+/* NULL: none.  It is the thread's own, so this is cheap. */
+static void set_hook(ext_wait *wait)
+{
+    weir_set_interrupt(wait ? on_interrupt : NULL, wait);
 }
 
 /* Python runs signal handlers there and nowhere else.  Asked for every wait, so the kernel is asked
@@ -46,14 +58,21 @@ bool ext_on_main_thread(void)
     return self.is_main;
 }
 
-void ext_wait_begin(ext_wait *wait)
+void ext_wait_begin_until(ext_wait *wait, bool (*stop)(void *ctx), void *ctx)
 {
-    wait->hooked = ext_on_main_thread();
+    wait->stop = stop;
+    wait->stop_ctx = ctx;
+    wait->is_main = ext_on_main_thread();
+    wait->hooked = wait->is_main || stop;
     wait->outer = innermost;
     innermost = wait;
-    if (wait->hooked)
-        weir_set_interrupt(on_interrupt, wait);
+    set_hook(wait->hooked ? wait : NULL);
     wait->saved = PyEval_SaveThread();
+}
+
+void ext_wait_begin(ext_wait *wait)
+{
+    ext_wait_begin_until(wait, NULL, NULL);
 }
 
 void ext_wait_end(ext_wait *wait)
@@ -61,10 +80,8 @@ void ext_wait_end(ext_wait *wait)
     PyThreadState *saved = wait->saved;
     wait->saved = NULL;
     innermost = wait->outer;
-    if (wait->hooked) { /* a handler may wait inside our wait: give the outer one its hook back */
-        bool outer = wait->outer && wait->outer->hooked;
-        weir_set_interrupt(outer ? on_interrupt : NULL, wait->outer);
-    }
+    /* A handler may wait inside our wait: the outer one gets its hook back. */
+    set_hook(wait->outer && wait->outer->hooked ? wait->outer : NULL);
     PyEval_RestoreThread(saved);
 }
 

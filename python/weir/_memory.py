@@ -117,7 +117,11 @@ class MemoryGovernor:
 
     One reservation may always be out, whatever is measured and however large it is, so that nobody
     waits for ever as long as memory is given back.  First come, first served.  Do not reserve more
-    while holding a reservation of the same governor: two who do that wait for each other.
+    while holding a reservation of the same governor: two who do that wait for each other.  For the
+    same reason, nobody who is to make a queue or a pool give memory back may wait for some: neither
+    the consumer of a queue with memory=, nor a task of a pool with memory=.
+
+    weir.Queue and weir.ProcessPoolExecutor take it as memory=.
 
     In a forked child it is unusable.  All methods are thread-safe.
     """
@@ -257,7 +261,7 @@ class MemoryGovernor:
         return MemoryStats(name=self._name, **self._core.snapshot())
 
     def close(self) -> None:
-        """Admits nobody any more; who waits gets ShutDown, and pools run without it."""
+        """Admits nobody any more; who waits gets ShutDown; queues and pools go on without it."""
         self._core.close()
         if self._stop is not None:
             self._stop.set()

@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, SupportsIndex, TypeAlias, TypeVar, fin
 
 from typing_extensions import Buffer, Self, disjoint_base
 
+from weir._memory import MemoryGovernor
 from weir._stats import QueueStats, SharedQueueStats, TokenBucketStats
 from weir.strategies import Strategy
 
@@ -21,6 +22,7 @@ class Queue(Generic[_T]):
         *,
         max_bytes: int | None = None,
         sizer: Callable[[_T], int] | None = None,
+        memory: MemoryGovernor | None = None,
         max_age: float | None = None,
         overflow: Literal["block", "fail", "drop_newest", "drop_oldest", "sample"]
         | Strategy = "block",
