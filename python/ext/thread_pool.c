@@ -13,6 +13,9 @@
  *             without any.  When a call is interrupted, nothing of it has happened; or all, and
  *             who had to be told was told.
  * Locks:      `lock` (or the GIL) guards all fields.  A future's lock is taken first.
+ * Memory:     where there is a governor, a worker has a task's bytes reserved before it takes one out
+ *             of the line, and gives them back when the task has run.  So what waits for memory is in
+ *             the line, where it can be cancelled; and a worker waits only while something is.
  * Fork:       in a forked child everything raises, or does nothing.
  *
  * Which worker is called, and when: a worker that is called for each task would only fight with
@@ -23,6 +26,9 @@
  */
 #include "future.h"
 
+#include "governor.h"
+
+#include <time.h>
 #include <unistd.h>
 
 /* A task that takes less is not worth waking a thread for. */
@@ -44,6 +50,8 @@ typedef struct Worker {
     ext_bell bell;
     struct Worker *next; /* idle */
     atomic_bool called;  /* to take a task, or to end; written under the lock, then it is rung */
+    uint64_t reserved;   /* bytes, for its task */
+    bool is_alone;       /* its task is the one without, at exit */
 } Worker;
 
 /* On the heap: see ext_future_waiter. */
@@ -59,6 +67,9 @@ typedef struct ThreadPool {
     PyObject *name, *timeout;     /* as given */
     PyObject *threads, *enrolled; /* sets of threading.Thread: all; those that have begun */
     PyObject *broken;             /* what the initializer raised */
+    PyObject *memory;             /* the MemoryGovernor; NULL: none */
+    ext_governor *governor;       /* its core */
+    uint64_t task_bytes;
     int64_t timeout_ns;
     size_t max_workers, backlog, limit; /* limit: backlog + workers; WEIR_UNBOUNDED */
     long pid;
@@ -77,9 +88,11 @@ typedef struct ThreadPool {
     size_t running; /* as busy, but without those in callbacks: their tasks have finished */
     Worker *idle, *guard;
     size_t blocked_workers; /* that wait for room themselves */
-    uint8_t history;        /* of the last 8 tasks: 1 where it was short */
-    struct {                /* a backlog that finds its own size; see grow */
-        bool on, pressed;   /* pressed: somebody found no room since a worker ran dry last */
+    /* Written under the lock; relaxed: who waits for memory looks without it, and then again. */
+    atomic_bool exits, runs_alone; /* runs_alone: a task without memory, because of the exit */
+    uint8_t history;               /* of the last 8 tasks: 1 where it was short */
+    struct {                       /* a backlog that finds its own size; see grow */
+        bool on, pressed;          /* pressed: somebody found no room since a worker ran dry last */
         size_t least;
         weir_time at;   /* when it was set last ... */
         uint64_t after; /* ... and how many tasks had finished then */
@@ -666,12 +679,53 @@ static int evict_oldest(ThreadPool *pool)
     return rc;
 }
 
+/* Memory for a task that its submitter runs: *ret_bytes, 0: it needs none.  A task that submits one has
+ * its own.  -1: an exception. */
+static int reserve_here(ThreadPool *pool, uint64_t *ret_bytes)
+{
+    *ret_bytes = 0;
+    if (!pool->governor || working_for == pool)
+        return 0;
+    int rc = ext_governor_try(pool->governor, pool->task_bytes);
+    if (rc == WEIR_EFULL) {
+        ext_wait wait;
+        ext_wait_begin(&wait);
+        rc = ext_governor_reserve(pool->governor, pool->task_bytes, WEIR_FOREVER);
+        ext_wait_end(&wait);
+    }
+    if (rc == WEIR_OK)
+        *ret_bytes = pool->task_bytes;
+    if (rc == WEIR_ECLOSED || (rc == WEIR_OK && !PyErr_Occurred()))
+        return 0;
+    if (rc == WEIR_OK)
+        ext_governor_release(pool->governor, *ret_bytes); /* a signal handler raised meanwhile */
+    else if (rc == WEIR_ESHED)
+        ext_raise_text(
+            pool->state, rc,
+            "memory is so scarce that nobody may wait for some to run the task; try again "
+            "later");
+    else
+        ext_raise(pool->state, rc);
+    return -1;
+}
+
+static void give_memory_back(ThreadPool *pool, uint64_t bytes)
+{
+    if (bytes > 0)
+        ext_governor_release(pool->governor, bytes);
+}
+
 /* In the submitting thread. */
 static PyObject *run_here(ThreadPool *pool, Task *task)
 {
-    ext_future *future = ext_future_new(pool->state->future_type);
-    if (!future)
+    uint64_t bytes;
+    if (reserve_here(pool, &bytes) < 0)
         return NULL;
+    ext_future *future = ext_future_new(pool->state->future_type);
+    if (!future) {
+        give_memory_back(pool, bytes);
+        return NULL;
+    }
     PyObject *result = call_task(task);
     EXT_LOCK(&pool->lock);
     pool->accepted++;
@@ -679,6 +733,7 @@ static PyObject *run_here(ThreadPool *pool, Task *task)
     pool->caller_ran++;
     EXT_UNLOCK(&pool->lock);
     PyObject *error = result ? NULL : ext_take_exception();
+    give_memory_back(pool, bytes);
     if (ext_future_finish(pool->state, future, result, error) < 0) {
         Py_CLEAR(future);
     } else if (error && !PyErr_GivenExceptionMatches(error, PyExc_Exception)) {
@@ -807,10 +862,74 @@ static void be_idle(ThreadPool *pool, Worker *self)
     }
 }
 
-static void end_task(ThreadPool *pool, bool is_short, uint64_t *count)
+/* ---- memory for a task ---------------------------------------------------------------------- */
+
+#define LOOK_AGAIN (20 * WEIR_MILLISECOND) /* when nobody may wait for memory */
+
+/* Once the interpreter ends, whoever has the memory may never give it back: so then one task at a time
+ * may run without. */
+static bool may_run_alone(ThreadPool *pool)
+{
+    return atomic_load_explicit(&pool->exits, memory_order_relaxed) &&
+           !atomic_load_explicit(&pool->runs_alone, memory_order_relaxed);
+}
+
+static bool needs_no_memory(void *ctx)
+{
+    return pending(ctx) == 0 || may_run_alone(ctx);
+}
+
+static int wait_for_memory(ThreadPool *pool)
+{
+    ext_turns *turns = &pool->head.turns;
+    ext_wait wait;
+    ext_wait_begin_until(&wait, needs_no_memory, pool);
+    ext_turns_end(turns);
+    int rc = ext_governor_reserve(pool->governor, pool->task_bytes, WEIR_FOREVER);
+    if (rc == WEIR_ESHED)
+        nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN}, NULL);
+    ext_turns_begin(turns);
+    ext_wait_end(&wait);
+    return rc;
+}
+
+/* Before a worker takes a task; false: there is none any more. */
+static bool reserve_for_task(ThreadPool *pool, Worker *self)
+{
+    int rc = ext_governor_try(pool->governor, pool->task_bytes);
+    while (rc != WEIR_OK && rc != WEIR_ECLOSED) { /* a closed governor holds nothing back */
+        EXT_LOCK(&pool->lock);
+        bool is_empty = !pool->first;
+        self->is_alone = !is_empty && may_run_alone(pool);
+        if (self->is_alone)
+            atomic_store_explicit(&pool->runs_alone, true, memory_order_relaxed);
+        EXT_UNLOCK(&pool->lock);
+        if (is_empty || self->is_alone)
+            return !is_empty;
+        rc = wait_for_memory(pool);
+    }
+    if (rc == WEIR_OK)
+        self->reserved = pool->task_bytes;
+    return true;
+}
+
+static void end_reservation(ThreadPool *pool, Worker *self)
+{
+    give_memory_back(pool, self->reserved);
+    self->reserved = 0;
+    if (self->is_alone)
+        atomic_store_explicit(&pool->runs_alone, false, memory_order_relaxed);
+    self->is_alone = false;
+}
+
+/* ---- running one ---------------------------------------------------------------------------- */
+
+static void end_task(ThreadPool *pool, Worker *self, bool is_short, uint64_t *count)
 {
     if (is_parents(pool)) /* the task has forked */
         return;
+    if (pool->governor)
+        end_reservation(pool, self);
     EXT_LOCK(&pool->lock);
     pool->running--;
     (*count)++;
@@ -820,14 +939,14 @@ static void end_task(ThreadPool *pool, bool is_short, uint64_t *count)
 }
 
 /* A task that was taken out of the line; -1: something that had to be told raised. */
-static int run_task(ThreadPool *pool, Task *task)
+static int run_task(ThreadPool *pool, Worker *self, Task *task)
 {
     module_state *state = pool->state;
     ext_future_state is = ext_future_get_state(&task->future);
     bool may_start = is == EXT_PENDING || is == EXT_CANCELLED;
     int started = may_start ? ext_future_start(state, &task->future) : 0;
     if (started <= 0) { /* somebody used the standard class's cancel() on it */
-        end_task(pool, true, &pool->cancelled);
+        end_task(pool, self, true, &pool->cancelled);
         forget_call(task);
         forget_pool(task);
         return started;
@@ -838,7 +957,7 @@ static int run_task(ThreadPool *pool, Task *task)
     PyObject *error = result ? NULL : ext_take_exception();
     forget_call(task);
     /* The permit is free before the future is done: who sees the result can submit. */
-    end_task(pool, is_short, &pool->finished);
+    end_task(pool, self, is_short, &pool->finished);
     int rc = ext_future_finish(state, &task->future, result, error);
     atomic_fetch_add_explicit(&pool->head.turns.progress, 1, memory_order_relaxed);
     Py_XDECREF(result);
@@ -847,12 +966,9 @@ static int run_task(ThreadPool *pool, Task *task)
     return rc;
 }
 
-/* The next task, which it waits for; NULL: there are no more, and never will be. */
-static Task *take_task(ThreadPool *pool, Worker *self)
+/* Under the lock: NULL: there is none. */
+static Task *pop_task(ThreadPool *pool)
 {
-    EXT_LOCK(&pool->lock);
-    while (!pool->first && pool->phase == OPEN)
-        be_idle(pool, self);
     Task *task = pool->first;
     if (task) {
         unlink_task(pool, task);
@@ -861,6 +977,40 @@ static Task *take_task(ThreadPool *pool, Worker *self)
         pool->running++;
         see_to_tasks(pool, false);
     }
+    return task;
+}
+
+/* The same where a task needs memory. */
+static Task *take_governed(ThreadPool *pool, Worker *self)
+{
+    for (;;) {
+        EXT_LOCK(&pool->lock);
+        while (!pool->first && pool->phase == OPEN)
+            be_idle(pool, self);
+        bool is_empty = !pool->first;
+        EXT_UNLOCK(&pool->lock);
+        if (is_empty)
+            return NULL;
+        if (!reserve_for_task(pool, self))
+            continue;
+        EXT_LOCK(&pool->lock);
+        Task *task = pop_task(pool);
+        EXT_UNLOCK(&pool->lock);
+        if (task)
+            return task;
+        end_reservation(pool, self); /* somebody else took it, or cancelled it */
+    }
+}
+
+/* The next task, which it waits for; NULL: there are no more, and never will be. */
+static Task *take_task(ThreadPool *pool, Worker *self)
+{
+    if (pool->governor)
+        return take_governed(pool, self);
+    EXT_LOCK(&pool->lock);
+    while (!pool->first && pool->phase == OPEN)
+        be_idle(pool, self);
+    Task *task = pop_task(pool);
     EXT_UNLOCK(&pool->lock);
     return task;
 }
@@ -870,7 +1020,7 @@ static int run_tasks(ThreadPool *pool, Worker *self)
 {
     int rc = 0;
     for (Task *task; rc == 0 && !is_parents(pool) && (task = take_task(pool, self));) {
-        rc = run_task(pool, task);
+        rc = run_task(pool, self, task);
         EXT_LOCK(&pool->lock);
         pool->busy--;
         pool->coming++;
@@ -947,6 +1097,7 @@ static PyObject *pool_close(ThreadPool *self, PyObject *const *args, Py_ssize_t 
     EXT_LOCK(&self->lock);
     if (is_exit || self->phase == OPEN)
         self->phase = is_exit ? EXITING : SHUT_DOWN;
+    atomic_store_explicit(&self->exits, self->phase == EXITING, memory_order_relaxed);
     while (self->idle || self->guard)
         call_one(self);
     for (Submitter *waits; (waits = pop_submitter(self));)
@@ -1117,9 +1268,11 @@ static int parse_bounds(ThreadPool *self, Py_ssize_t workers, PyObject *backlog)
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
     Py_ssize_t workers;
-    PyObject *backlog, *timeout, *name;
+    PyObject *backlog, *timeout, *name, *memory;
+    unsigned long long task_bytes;
     const char *on_full;
-    if (!PyArg_ParseTuple(args, "nOsOO:ThreadPool", &workers, &backlog, &on_full, &timeout, &name))
+    if (!PyArg_ParseTuple(args, "nOsOOOK:ThreadPool", &workers, &backlog, &on_full, &timeout, &name,
+                          &memory, &task_bytes))
         return NULL;
     ThreadPool *self = (ThreadPool *)type->tp_alloc(type, 0);
     if (!self)
@@ -1128,13 +1281,16 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     self->state = ext_state_of(type);
     self->generation = ext_fork_generation();
     self->pid = (long)getpid();
+    self->task_bytes = task_bytes;
+    self->memory = Py_NewRef(memory);
     self->name = Py_NewRef(name);
     self->timeout = Py_NewRef(timeout);
     self->threads = PySet_New(NULL);
     self->enrolled = PySet_New(NULL);
     if (self->state && self->threads && self->enrolled &&
         parse_on_full(on_full, &self->on_full) == 0 && parse_bounds(self, workers, backlog) == 0 &&
-        ext_parse_timeout(timeout, "submit_timeout", &self->timeout_ns) == 0)
+        ext_parse_timeout(timeout, "submit_timeout", &self->timeout_ns) == 0 &&
+        ext_governor_parse(self->state, memory, &self->governor) == 0)
         return (PyObject *)self;
     Py_DECREF(self);
     return NULL;
@@ -1148,6 +1304,8 @@ static int pool_traverse(ThreadPool *self, visitproc visit, void *arg)
     Py_VISIT(self->threads);
     Py_VISIT(self->enrolled);
     Py_VISIT(self->broken);
+    Py_VISIT(self->memory);
+    Py_VISIT(self->governor);
     for (Task *task = self->first; task; task = task->next)
         Py_VISIT(task);
     return 0;
@@ -1160,6 +1318,7 @@ static int pool_clear(ThreadPool *self)
     Py_CLEAR(self->threads);
     Py_CLEAR(self->enrolled);
     Py_CLEAR(self->broken);
+    Py_CLEAR(self->memory);
     for (Task *task; (task = self->first);) {
         unlink_task(self, task);
         Py_DECREF(task);
@@ -1172,6 +1331,7 @@ static void pool_dealloc(ThreadPool *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     pool_clear(self);
+    Py_XDECREF(self->governor);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -1189,7 +1349,8 @@ static PyMethodDef pool_methods[] = {
 };
 
 static PyType_Slot pool_slots[] = {
-    {Py_tp_doc, (void *)"ThreadPool(workers, backlog, on_full, submit_timeout, name, /)\n--\n\n"
+    {Py_tp_doc, (void *)"ThreadPool(workers, backlog, on_full, submit_timeout, name, memory, "
+                        "task_bytes, /)\n--\n\n"
                         "What the worker threads of a ThreadPoolExecutor share.  A subclass says "
                         "how a thread is made: new_thread(); and broken_error(), "
                         "warn_in_event_loop()."},

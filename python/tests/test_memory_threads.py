@@ -1,4 +1,4 @@
-"""weir.MemoryGovernor, shared by the queues of one process."""
+"""weir.MemoryGovernor, shared by queues and thread pools of one process."""
 
 from __future__ import annotations
 
@@ -510,6 +510,8 @@ def test_queues_never_hold_more_than_the_governor_lets(
 def test_a_memory_that_is_no_governor_is_refused(memory: Any) -> None:
     with pytest.raises(TypeError, match="'memory' must be a weir\\.MemoryGovernor"):
         weir.Queue(5, memory=memory)
+    with pytest.raises(TypeError, match="'memory' must be a weir\\.MemoryGovernor"):
+        weir.ThreadPoolExecutor(1, memory=memory, memory_per_task=1)
     weir.Queue[int](5, memory=None).put(1)
 
 
@@ -523,6 +525,7 @@ def test_a_forked_child_gives_nothing_back_and_cannot_use_the_governor(
         try:
             attempts: list[Callable[[], object]] = [
                 lambda: make(governor),
+                lambda: weir.ThreadPoolExecutor(1, memory=governor, memory_per_task=1),
             ]
             for attempt in attempts:
                 try:
@@ -557,3 +560,230 @@ def test_a_daemon_thread_that_waits_for_memory_at_exit_does_no_harm() -> None:
         )
         == "end\n"
     )
+
+
+# ---- thread pools -------------------------------------------------------------------------------
+
+
+class Running:
+    """Counts how many of its tasks run at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now = self.most = self.total = 0
+
+    def __call__(self, number: int = 0) -> int:
+        with self.lock:
+            self.now += 1
+            self.total += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.001)
+        with self.lock:
+            self.now -= 1
+        return number
+
+
+def test_tasks_run_only_with_their_memory(governor: weir.MemoryGovernor) -> None:
+    task = Running()
+    with weir.ThreadPoolExecutor(6, memory=governor, memory_per_task="3000GiB") as pool:
+        assert list(pool.map(task, range(50))) == list(range(50))
+        futures = [pool.submit(task, n) for n in range(50)]
+        assert [future.result() for future in futures] == list(range(50))
+        assert pool.submit(lambda: governor.stats().reserved).result() >= 3000 * GIB
+    assert task.most <= 3
+    assert governor.stats().peak_reserved <= 9000 * GIB
+    assert governor.stats().admitted >= 101
+
+
+def test_a_task_that_raises_gives_its_memory_back(governor: weir.MemoryGovernor) -> None:
+    def fail() -> None:
+        raise KeyError
+
+    with weir.ThreadPoolExecutor(2, memory=governor, memory_per_task=6000 * GIB) as pool:
+        for _ in range(5):
+            with pytest.raises(KeyError):
+                pool.submit(fail).result()
+            assert reserved(governor) == 0  # before the future is done
+
+
+def test_what_waits_for_memory_is_in_the_backlog(governor: weir.MemoryGovernor) -> None:
+    held = governor.reserve(9000 * GIB)
+    pool = weir.ThreadPoolExecutor(
+        2, max_submit_backlog=3, on_full="fail", memory=governor, memory_per_task="6000GiB"
+    )
+    futures = [pool.submit(abs, -n) for n in range(5)]
+    wait_until(lambda: governor.stats().waiting > 0)
+    with pytest.raises(weir.BacklogFull):
+        pool.submit(abs, 5)
+    stats = pool.stats()
+    assert (stats.waiting, stats.running) == (5, 0)
+    assert futures[1].cancel()
+    held.release()
+    assert [future.result() for future in futures if not future.cancelled()] == [0, 2, 3, 4]
+    pool.shutdown()
+    stats = pool.stats()
+    assert (stats.accepted, stats.finished, stats.cancelled) == (5, 4, 1)
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+def test_tasks_that_wait_for_memory_can_be_cancelled(
+    governor: weir.MemoryGovernor, how: str
+) -> None:
+    with governor.reserve(9000 * GIB):
+        pool = weir.ThreadPoolExecutor(4, memory=governor, memory_per_task="6000GiB")
+        futures = [pool.submit(abs, n) for n in range(8)]
+        wait_until(lambda: governor.stats().waiting > 0)
+        if how == "cancel":
+            assert all(future.cancel() for future in futures)
+        pool.shutdown(cancel_futures=True)
+        assert all(future.cancelled() for future in futures)
+        assert pool.stats().workers == 0
+
+
+def test_a_worker_that_waited_in_vain_works_again(governor: weir.MemoryGovernor) -> None:
+    with weir.ThreadPoolExecutor(2, memory=governor, memory_per_task="6000GiB") as pool:
+        for _ in range(3):
+            with governor.reserve(9000 * GIB):
+                future = pool.submit(abs, -1)
+                wait_until(lambda: governor.stats().waiting > 0)
+                assert future.cancel()
+            assert pool.submit(abs, -2).result() == 2
+
+
+def test_shutdown_waits_for_tasks_that_wait_for_memory(governor: weir.MemoryGovernor) -> None:
+    held = governor.reserve(9000 * GIB)
+    pool = weir.ThreadPoolExecutor(4, memory=governor, memory_per_task="6000GiB")
+    futures = [pool.submit(abs, -n) for n in range(8)]
+    ending = InThread(pool.shutdown)
+    wait_until(lambda: pool._shutdown)
+    assert not ending.is_done
+    held.release()
+    ending.result()
+    assert [future.result() for future in futures] == list(range(8))
+
+
+def test_a_caller_that_runs_a_task_reserves_its_memory(governor: weir.MemoryGovernor) -> None:
+    gate = threading.Event()
+    with weir.ThreadPoolExecutor(
+        1, max_submit_backlog=1, on_full="caller_runs", memory=governor, memory_per_task="4000GiB"
+    ) as pool:
+        blocked = [pool.submit(gate.wait, 20) for _ in range(2)]
+        wait_until(lambda: pool.stats().running == 1)
+        assert pool.submit(reserved, governor).result() == 8000
+        assert reserved(governor) == 4000
+        with governor.reserve(4000 * GIB):
+            caller = InThread(pool.submit, abs, -1)
+            wait_until(lambda: governor.stats().waiting == 1)
+        assert caller.result().result() == 1
+        gate.set()
+        assert all(future.result() for future in blocked)
+
+
+def test_a_task_that_runs_another_does_so_on_its_own_memory(governor: weir.MemoryGovernor) -> None:
+    with weir.ThreadPoolExecutor(
+        1, max_submit_backlog=1, on_full="caller_runs", memory=governor, memory_per_task="6000GiB"
+    ) as pool:
+
+        def outer() -> int:
+            waiting = pool.submit(abs, -1)  # fills the backlog
+            here = pool.submit(abs, -2)  # so this one runs here, on this task's memory
+            assert waiting.cancel()
+            result: int = here.result()
+            return result
+
+        assert pool.submit(outer).result(20) == 2
+
+
+def test_with_a_closed_governor_tasks_run(governor: weir.MemoryGovernor) -> None:
+    held = governor.reserve(9000 * GIB)
+    with weir.ThreadPoolExecutor(2, memory=governor, memory_per_task="6000GiB") as pool:
+        future = pool.submit(abs, -1)
+        wait_until(lambda: governor.stats().waiting > 0)
+        governor.close()
+        assert future.result() == 1
+    held.release()
+
+
+def test_under_shed_tasks_wait(governor: weir.MemoryGovernor) -> None:
+    scarce = weir.MemoryGovernor("80%", interval=0.001, slow=1e-6, pause=1e-6, shed=1e-6)
+    wait_until(lambda: scarce.state == "shed")
+    held = scarce.reserve(1)
+    with weir.ThreadPoolExecutor(2, memory=scarce, memory_per_task=1) as pool:
+        future = pool.submit(abs, -1)
+        wait_until(lambda: scarce.stats().shed > 2)
+        assert not future.done()
+        held.release()
+        assert future.result() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"memory_per_task": 1}, "'memory_per_task' needs memory="),
+        ({"memory": True}, "'memory' needs memory_per_task=.*cannot be measured"),
+        ({"memory": True, "memory_per_task": 0}, "'memory_per_task' must be > 0"),
+        ({"memory": True, "memory_per_task": "50%"}, "'memory_per_task' must be bytes"),
+    ],
+)
+def test_bad_options_of_a_thread_pool_are_refused(options: dict[str, Any], match: str) -> None:
+    if "memory" in options:
+        options = {**options, "memory": weir.MemoryGovernor(LIMIT)}
+    with pytest.raises(ValueError, match=match):
+        weir.ThreadPoolExecutor(1, **options)
+
+
+def test_the_interpreter_ends_though_nobody_gives_memory_back() -> None:
+    assert (
+        output_of(
+            """
+            import threading, weir
+            governor = weir.MemoryGovernor(10_000 << 30)
+            held = governor.reserve(9000 << 30)
+            pool = weir.ThreadPoolExecutor(3, memory=governor, memory_per_task="6000GiB")
+            running = most = 0
+            lock = threading.Lock()
+            def task(n):
+                global running, most
+                with lock:
+                    running += 1
+                    most = max(most, running)
+                print(n, flush=True)
+                with lock:
+                    running -= 1
+                    assert most == 1
+            for n in range(5):
+                pool.submit(task, n)
+            """
+        )
+        == "0\n1\n2\n3\n4\n"
+    )
+
+
+def test_one_governor_serves_queues_and_pools(governor: weir.MemoryGovernor) -> None:
+    items = make(governor)
+    items.put(6000)
+    with weir.ThreadPoolExecutor(2, memory=governor, memory_per_task="6000GiB") as pool:
+        future = pool.submit(abs, -1)
+        wait_until(lambda: governor.stats().waiting == 1)
+        assert items.get() == 6000
+        assert future.result() == 1
+        gate = threading.Event()
+        holder = pool.submit(gate.wait, 20)
+        wait_until(lambda: reserved(governor) == 6000)
+        putter = InThread(items.put, 6000)
+        wait_until(lambda: governor.stats().waiting == 1)
+        gate.set()
+        putter.result()
+        assert holder.result()
+    assert items.get() == 6000
+
+
+def test_a_pool_that_is_forgotten_ends(governor: weir.MemoryGovernor) -> None:
+    pool = weir.ThreadPoolExecutor(2, memory=governor, memory_per_task="6000GiB")
+    futures = [pool.submit(abs, -n) for n in range(4)]
+    threads = list(pool._threads)
+    del pool
+    assert [future.result() for future in futures] == [0, 1, 2, 3]
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()

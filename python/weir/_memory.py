@@ -121,7 +121,7 @@ class MemoryGovernor:
     same reason, nobody who is to make a queue or a pool give memory back may wait for some: neither
     the consumer of a queue with memory=, nor a task of a pool with memory=.
 
-    weir.Queue and weir.ProcessPoolExecutor take it as memory=.
+    weir.Queue, weir.ThreadPoolExecutor and weir.ProcessPoolExecutor take it as memory=.
 
     In a forked child it is unusable.  All methods are thread-safe.
     """

@@ -23,6 +23,7 @@ from weir._stats import ThreadPoolStats
 from weir._weir import ThreadExecutor, ThreadPool
 
 if TYPE_CHECKING:
+    from weir._memory import MemoryGovernor
     from weir.strategies import Strategy
 
 __all__ = ["ThreadPoolExecutor"]
@@ -147,9 +148,20 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
                         or a strategy of weir.strategies
     submit_timeout      seconds, for "block"; None: as long as it takes
     name                for people who look at it
+    memory              a `weir.MemoryGovernor`: a task runs only with memory reserved for it, given
+                        back when it has run.  Those that wait for memory count as waiting, and can
+                        be cancelled.  "caller_runs" waits for memory, too, and raises
+                        weir.Overloaded when the governor sheds
+    memory_per_task     bytes that a task takes (an int, "400M"); memory= needs it, because what one
+                        of the threads of a process takes cannot be measured
 
     Accepted and unfinished tasks are never more than `max_submit_backlog + max_workers`.
     Cancelling a waiting future frees its place at once.
+
+    With memory=, a task that waits for another one of the same pool, or for room in it, keeps its
+    memory meanwhile, and may wait for ever: use `try_submit()` there.  Once the governor is closed,
+    tasks run without it.  When the interpreter ends, tasks that there is no memory for run without
+    it, one at a time.
     """
 
     _pool: _Pool
@@ -168,6 +180,8 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
         on_full: OnFull | Strategy = "block",
         submit_timeout: float | None = None,
         name: str | None = None,
+        memory: MemoryGovernor | None = None,
+        memory_per_task: int | str | None = None,
     ) -> None:
         if max_workers is None:
             max_workers = min(32, _cpus() + 4)
@@ -175,6 +189,9 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        task_bytes = 0
+        if memory is not None or memory_per_task is not None:
+            task_bytes = _parse_memory(memory, memory_per_task)
         on_full, submit_timeout = self._keep_to(on_full, submit_timeout)
         pool = self._pool = _Pool(
             max_workers,
@@ -184,6 +201,8 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             parse_on_full(on_full, submit_timeout),
             submit_timeout,
             name,
+            memory,
+            task_bytes,
         )
         pool.thread_name_prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(self._names)}"
         pool.initializer = initializer
@@ -244,6 +263,21 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
     @property
     def _broken(self) -> bool:
         return self._pool.broken is not None
+
+
+def _parse_memory(memory: MemoryGovernor | None, memory_per_task: int | str | None) -> int:
+    from weir import _memory
+
+    _memory.core_of(memory)
+    if memory is None:
+        raise ValueError("'memory_per_task' needs memory=, a weir.MemoryGovernor")
+    if memory_per_task is None:
+        raise ValueError(
+            '\'memory\' needs memory_per_task=, bytes (an int > 0, "512M", "2GiB"): what one of '
+            "the threads of a process takes cannot be measured (that of a process can: "
+            "weir.ProcessPoolExecutor learns it)"
+        )
+    return _memory.parse_bytes(memory_per_task, "memory_per_task")
 
 
 def _cpus() -> int:

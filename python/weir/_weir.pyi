@@ -310,6 +310,8 @@ class ThreadPool:
         on_full: str,
         submit_timeout: float | None,
         name: str | None,
+        memory: MemoryGovernor | None,
+        task_bytes: int,
         /,
     ) -> Self: ...
     @property
