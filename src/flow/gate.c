@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/mutex.h"
@@ -47,6 +48,7 @@ struct weir__gate {
     unsigned n_partitions;
     double shares[WEIR__PARTITIONS];
     void *state;
+    size_t state_size;
 
     /* changed with and without the mutex.  relaxed, if nothing else is said: each stands for itself */
     _Alignas(WEIR__LINE) _Atomic uint64_t word;
@@ -161,6 +163,17 @@ static void end_wait(weir__gate *gate, waiter *w, weir_time now, int result, wei
     weir__waitq_serve_this(&gate->lines[w->partition], &w->base, wakeups, result);
 }
 
+/* Sends those away who have waited for long while nobody came through. */
+static void shed_stuck(weir__gate *gate, weir_time now, weir__wakeups *wakeups)
+{
+    for (unsigned i = 0; i == 0 || i < gate->n_partitions; i++)
+        for (waiter *w; (w = (waiter *)gate->lines[i].head) &&
+                        weir__shed_is_stuck(&gate->shed, now, now - w->since);) {
+            gate->n_shed++;
+            end_wait(gate, w, now, WEIR_ESHED, wakeups);
+        }
+}
+
 /* Lets in whoever can be; the last thing under the mutex, with LONG_WAY set. */
 static void settle(weir__gate *gate, weir__wakeups *wakeups)
 {
@@ -176,6 +189,8 @@ static void settle(weir__gate *gate, weir__wakeups *wakeups)
         let_in(gate, w->cost, w->partition);
         end_wait(gate, w, now, WEIR_OK, wakeups);
     }
+    if (gate->shed.target_ns > 0 && gate->waiting > 0)
+        shed_stuck(gate, now ? now : weir_now(), wakeups);
     if (gate->waiting == 0) {
         weir__shed_note_empty(&gate->shed);
         if (!gate->closed)
@@ -294,6 +309,7 @@ static int init_private(weir__gate *gate, const weir__gate_opts *opts)
         return WEIR_OK;
     if (!(gate->state = weir__calloc(1, opts->state_size)))
         return WEIR_ENOMEM;
+    gate->state_size = opts->state_size;
     if (opts->state_init)
         opts->state_init(gate->state, opts->state_ctx);
     return WEIR_OK;
@@ -326,6 +342,20 @@ void weir__gate_destroy(weir__gate *gate)
     weir__free(gate);
 }
 
+/* Where a standing line is shed, looks now and then whether this is one: nobody else may come. */
+static int park(weir__gate *gate, waiter *w, weir_time deadline)
+{
+    int64_t every = gate->shed.target_ns > 0 ? gate->shed.interval_ns : 0; /* set at creation */
+    for (;;) {
+        weir_time look = every ? weir_after(every + 1) : WEIR_FOREVER;
+        int rc = weir__waiter_park(&w->base, look < deadline ? look : deadline);
+        if (rc != WEIR_ETIMEDOUT || look >= deadline)
+            return rc;
+        lock_long_way(gate);
+        settle_and_unlock(gate);
+    }
+}
+
 int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir_time deadline)
 {
     if (gate->shared)
@@ -342,7 +372,7 @@ int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir
     int rc = join(gate, &w, NULL);
     if (rc < 0)
         return rc;
-    rc = weir__waiter_park(&w.base, deadline);
+    rc = park(gate, &w, deadline);
     if (rc != WEIR_OK) {
         if (leave(gate, &w)) {
             if (rc == WEIR_ETIMEDOUT)
@@ -415,6 +445,17 @@ uint64_t weir__gate_update(weir__gate *gate, weir__gate_update_fn *fn, void *ctx
     uint64_t capacity = change(gate, fn, ctx);
     settle_and_unlock(gate);
     return capacity;
+}
+
+void weir__gate_look(weir__gate *gate, void *ret_state)
+{
+    if (gate->shared) {
+        weir__shared_gate_look(gate->shared, ret_state);
+        return;
+    }
+    weir__lock(&gate->mutex);
+    memcpy(ret_state, gate->state, gate->state_size);
+    weir__unlock(&gate->mutex);
 }
 
 static uint64_t replace(void *state, uint64_t used, uint64_t capacity, void *ctx)

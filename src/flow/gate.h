@@ -38,7 +38,8 @@ typedef struct weir__gate_opts {
     double shares[WEIR__PARTITIONS]; /* guaranteed, of the capacity; sum <= 1 */
     /* Shedding, after CoDel: overloaded is when nobody who was admitted in the last interval had
      * waited for less than the target; then who has waited for longer than twice the target is
-     * sent away (WEIR_ESHED) instead of being admitted. */
+     * sent away (WEIR_ESHED) instead of being admitted.  Where nobody is admitted for an interval,
+     * those go who have waited for longer than that. */
     int64_t shed_target_ns; /* 0: nobody is shed */
     int64_t shed_interval_ns;
     /* Of the caller; lies with the gate, also shared, and changes under its lock. */
@@ -75,8 +76,12 @@ typedef uint64_t weir__gate_update_fn(void *state, uint64_t used, uint64_t capac
 void weir__gate_release(weir__gate *gate, uint64_t cost, unsigned partition,
                         weir__gate_update_fn *fn, void *ctx);
 
-/* Changes, or looks at, capacity and state.  Returns the capacity. */
+/* Changes capacity and state; returns the capacity.  Of a shared gate, not while a process is stopped
+ * in the middle of a call: then fn is not called. */
 uint64_t weir__gate_update(weir__gate *gate, weir__gate_update_fn *fn, void *ctx);
+
+/* Copies the state, whatever others do. */
+void weir__gate_look(weir__gate *gate, void *ret_state);
 
 uint64_t weir__gate_set_capacity(weir__gate *gate, uint64_t capacity);
 

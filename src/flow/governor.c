@@ -160,13 +160,6 @@ static uint64_t put_result(void *data, uint64_t used, uint64_t capacity, void *c
     return capacity_of(state);
 }
 
-static uint64_t copy_state(void *data, uint64_t used, uint64_t capacity, void *ctx)
-{
-    (void)used;
-    *(struct state *)ctx = *(const struct state *)data;
-    return capacity;
-}
-
 static void init_state(void *data, const void *ctx)
 {
     *(struct state *)data = *(const struct state *)ctx;
@@ -285,7 +278,12 @@ static void measure(weir_governor *governor, weir_time now, weir_time earliest)
     /* acquire, release: the next to measure sees what this one did */
     if (atomic_exchange_explicit(&governor->measuring, true, memory_order_acquire))
         return;
-    struct measurement m = {.now = now, .earliest = earliest};
+    /* What stays so if nobody can get at the state: a process is stopped in the middle of a call. */
+    struct measurement m = {.now = now,
+                            .earliest = earliest,
+                            .turn_at = now,
+                            .limit = GET(governor->limit),
+                            .step = GET(governor->step)};
     weir__gate_update(governor->gate, claim_turn, &m);
     if (m.is_mine) {
         weir__memory_read(&governor->roots, &m.memory); /* or what was read before */
@@ -384,7 +382,7 @@ int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_o
         weir_governor_destroy(governor);
         return rc;
     }
-    weir__gate_update(governor->gate, copy_state, &state); /* a shared one may be older */
+    weir__gate_look(governor->gate, &state); /* a shared one may be older */
     governor->in_bytes = state.fraction == 0;
     governor->interval_ns = state.allowance.interval_ns;
     governor->told = WEIR_MEMORY_NORMAL;
@@ -555,7 +553,7 @@ int weir_governor_get_snapshot(weir_governor *governor, weir_governor_snapshot *
         return WEIR_EINVAL;
     struct state state;
     weir__gate_counts counts;
-    weir__gate_update(governor->gate, copy_state, &state);
+    weir__gate_look(governor->gate, &state);
     weir__gate_get_counts(governor->gate, &counts);
     unsigned processes;
     uint64_t rss = weir__rss_of_tree(&governor->roots, 0, &processes);

@@ -126,13 +126,6 @@ static void begin_learning(void *state, const void *ctx)
     memcpy(state, ctx, sizeof(learned));
 }
 
-static uint64_t look(void *state, uint64_t used, uint64_t capacity, void *ctx)
-{
-    (void)used;
-    memcpy(ctx, state, sizeof(learned));
-    return capacity;
-}
-
 static weir__gate_opts gate_opts_of(const weir_limit_opts *opts, const learned *begin)
 {
     weir__gate_opts gate = {
@@ -169,7 +162,7 @@ int weir_limit_create(weir_limit **ret_limit, const weir_limit_opts *opts)
     int rc = weir__gate_create(&limit->gate, &gate);
     if (rc < 0)
         goto fail;
-    weir__gate_update(limit->gate, look, &begin); /* a shared one may have been there */
+    weir__gate_look(limit->gate, &begin); /* a shared one may have been there */
     rc = WEIR_EINVAL;
     if (begin.n_partitions != opts->n_partitions)
         goto fail;
@@ -312,7 +305,7 @@ int weir_limit_get_snapshot(weir_limit *limit, weir_limit_snapshot *ret_snapshot
         return WEIR_EINVAL;
     learned known;
     weir__gate_counts counts;
-    weir__gate_update(limit->gate, look, &known);
+    weir__gate_look(limit->gate, &known);
     weir__gate_get_counts(limit->gate, &counts);
     *ret_snapshot = (weir_limit_snapshot){
         .size = sizeof *ret_snapshot,

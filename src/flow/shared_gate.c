@@ -276,6 +276,17 @@ static void come_in(const wait *w, unsigned at)
         SET(s->peak, inside);
 }
 
+/* Entered. */
+static bool is_stuck(const wait *w)
+{
+    shared *s = w->gate->shared;
+    weir_time now = w->since && s->shed.target_ns ? weir_now() : 0;
+    if (now == 0 || !weir__shed_is_stuck(&s->shed, now, now - w->since))
+        return false;
+    ADD(s->n_shed, 1);
+    return true;
+}
+
 /* Entered; what it comes to: WEIR_OK, an error, or WEIR_WAITING. */
 static int look(wait *w, unsigned at)
 {
@@ -287,7 +298,7 @@ static int look(wait *w, unsigned at)
     if (!may_come_in(w)) {
         sweep(w->gate);
         if (!may_come_in(w))
-            return WEIR_WAITING;
+            return is_stuck(w) ? WEIR_ESHED : WEIR_WAITING;
     }
     if (w->since) {
         weir_time now = weir_now();
@@ -327,6 +338,8 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
             rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
         break;
     }
+    if (rc == WEIR_ETIMEDOUT && deadline <= WEIR_POLL)
+        rc = WEIR_EFULL; /* a process is stopped in the middle of a call */
     if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
         ADD(s->refused, 1);
     return rc;
@@ -393,6 +406,16 @@ uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn 
     uint64_t capacity = change(s, fn, ctx);
     leave(s);
     return capacity;
+}
+
+/* Without the lock, where its owner is stopped: nobody changes anything then. */
+void weir__shared_gate_look(weir__shared_gate *gate, void *ret_state)
+{
+    shared *s = gate->shared;
+    bool entered = enter_to_settle(s);
+    memcpy(ret_state, current(s)->state, s->state_size);
+    if (entered)
+        leave(s);
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */

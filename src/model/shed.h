@@ -21,11 +21,16 @@ typedef struct weir__shed {
     int64_t interval_ns;
     weir_time until;  /* when this interval ends */
     int64_t least_ns; /* shortest wait in it */
+    weir_time served; /* when a wait has ended last; 0: not since the line was empty */
     bool overloaded;  /* says the last one */
 } weir__shed;
 
 /* Somebody's wait has ended after waited_ns >= 0.  Whether it was too long. */
 bool weir__shed_is_late(weir__shed *shed, weir_time now, int64_t waited_ns);
+
+/* Somebody still waits, has for waited_ns.  Whether to send him away although nobody comes through: for
+ * an interval nobody has, and he has waited for longer than that. */
+bool weir__shed_is_stuck(const weir__shed *shed, weir_time now, int64_t waited_ns);
 
 /* Nobody waits: the line has emptied. */
 void weir__shed_note_empty(weir__shed *shed);

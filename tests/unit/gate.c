@@ -424,6 +424,27 @@ static void a_standing_line_is_shed(void **state)
     weir__gate_destroy(gate);
 }
 
+/* Nobody ever leaves: who waits for an interval is sent away all the same. */
+static void a_line_behind_one_that_hangs_is_shed(void **state)
+{
+    (void)state;
+    weir__gate *gate = create((weir__gate_opts){
+        .capacity = 1, .shed_target_ns = 1000, .shed_interval_ns = 50 * WEIR_MILLISECOND});
+    assert_int_equal(try_it(gate, 1), WEIR_OK);
+    one ones[3];
+    for (int i = 0; i < 3; i++) {
+        ones[i] = (one){.gate = gate, .cost = 1};
+        start(&ones[i]);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(end_of(&ones[i]), WEIR_ESHED);
+    assert_int_equal(counts_of(gate).shed, 3);
+    release(gate, 1);
+    assert_int_equal(try_it(gate, 1), WEIR_OK);
+    release(gate, 1);
+    weir__gate_destroy(gate);
+}
+
 /* ---- without a thread ----------------------------------------------------------------------- */
 
 typedef struct told {
@@ -602,6 +623,7 @@ int main(int argc, char **argv)
         BOTH(more_capacity_lets_in_who_waits),
         BOTH(a_partition_below_its_share_goes_first),
         BOTH(a_standing_line_is_shed),
+        BOTH(a_line_behind_one_that_hangs_is_shed),
         OWN(one_without_a_thread_is_told_once),
         SHARED(a_shared_gate_cannot_tell),
         SHARED(what_a_killed_process_held_is_given_back),

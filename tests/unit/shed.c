@@ -70,6 +70,21 @@ static void an_interval_that_saw_nobody_says_nothing(void **state)
     assert_false(shed.overloaded);
 }
 
+static void where_nobody_comes_through_those_go_who_have_waited_for_an_interval(void **state)
+{
+    (void)state;
+    weir__shed shed = fresh();
+    assert_false(weir__shed_is_stuck(&shed, 1000 * MS, 100 * MS));
+    assert_true(weir__shed_is_stuck(&shed, 1000 * MS, 101 * MS));
+    weir__shed_is_late(&shed, 1000 * MS, 1 * MS);
+    assert_false(weir__shed_is_stuck(&shed, 1050 * MS, 500 * MS)); /* somebody came */
+    assert_true(weir__shed_is_stuck(&shed, 1101 * MS, 500 * MS));
+    weir__shed_note_empty(&shed);
+    assert_false(weir__shed_is_stuck(&shed, 1102 * MS, 50 * MS));
+    shed.target_ns = 0;
+    assert_false(weir__shed_is_stuck(&shed, 9000 * MS, 5000 * MS));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -78,6 +93,7 @@ int main(void)
         cmocka_unit_test(an_interval_in_which_all_waited_makes_the_late_ones_go),
         cmocka_unit_test(one_quick_one_ends_the_overload_with_the_interval),
         cmocka_unit_test(a_line_that_was_empty_is_no_standing_one),
+        cmocka_unit_test(where_nobody_comes_through_those_go_who_have_waited_for_an_interval),
         cmocka_unit_test(an_interval_that_saw_nobody_says_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
