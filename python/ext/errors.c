@@ -5,6 +5,7 @@
 #include "module.h"
 
 #include <errno.h>
+#include <string.h>
 
 static PyObject *exception_for(module_state *state, weir_error error)
 {
@@ -101,4 +102,59 @@ PyObject *ext_take_exception(void)
     Py_XDECREF(type);
     Py_XDECREF(traceback);
     return value;
+}
+
+/* ---- what processes share by name ----------------------------------------------------------- */
+
+int ext_parse_shared(PyObject *given, const char **ret)
+{
+    *ret = NULL;
+    if (!given || given == Py_None)
+        return 0;
+    if (!PyUnicode_Check(given)) {
+        PyErr_Format(PyExc_TypeError, "'shared' must be a str or None, not %R", given);
+        return -1;
+    }
+    Py_ssize_t size;
+    const char *name = PyUnicode_AsUTF8AndSize(given, &size);
+    if (!name)
+        return -1;
+    bool is_name = size > 0 && size <= 64 && name[0] != '.';
+    for (Py_ssize_t i = 0; is_name && i < size; i++)
+        is_name = Py_ISALNUM(name[i]) || (name[i] && strchr("._-", name[i]));
+    if (!is_name) {
+        PyErr_Format(
+            PyExc_ValueError,
+            "'shared' must be a name of 1 to 64 letters, digits, '.', '_' and '-' that does "
+            "not begin with '.'; not %R",
+            given);
+        return -1;
+    }
+    *ret = name;
+    return 0;
+}
+
+PyObject *ext_raise_shared(module_state *state, int error, const char *what, const char *name)
+{
+    char text[400];
+    const char *why = weir_strerror(error);
+    switch (error) {
+    case WEIR_EINVAL:
+        why = "what lies in /dev/shm under that name was not made by this user and this version of "
+              "weir with the same options (partitions, say): remove it, or choose another name";
+        break;
+    case WEIR_ENOSHM: why = "there is no room for it in /dev/shm"; break;
+    case WEIR_ESYSTEM: why = "it lies in /dev/shm, which has to be there, and writable"; break;
+    case WEIR_EFULL: why = "1024 processes have it already"; break;
+    case WEIR_ETIMEDOUT: why = "a process was stopped in the middle of a call on it"; break;
+    default: break;
+    }
+    snprintf(text, sizeof text, "shared='%s': cannot have this %s: %s", name, what, why);
+    if (error == WEIR_EINVAL)
+        PyErr_SetString(PyExc_ValueError, text);
+    else if (error == WEIR_EFULL)
+        PyErr_SetString(PyExc_RuntimeError, text);
+    else
+        ext_raise_text(state, error, text);
+    return NULL;
 }

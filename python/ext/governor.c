@@ -406,16 +406,27 @@ static PyObject *parse_memory(PyObject *Py_UNUSED(module), PyObject *text)
 
 /* ---- the type ------------------------------------------------------------------------------ */
 
+/* What a governor of the same marks, and of this process alone, says to them. */
+static bool are_marks_valid(weir_governor_opts opts)
+{
+    weir_governor *governor = NULL;
+    opts.shared = NULL;
+    int rc = weir_governor_create(&governor, &opts);
+    weir_governor_destroy(governor);
+    return rc != WEIR_EINVAL;
+}
+
 static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"bytes", "fraction", "interval", "slow",
                                         "pause", "shed",     "shared",   NULL};
     weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
     unsigned long long bytes;
-    PyObject *interval;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KdOdddz:Governor", (char **)names, &bytes,
+    PyObject *interval, *shared;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KdOdddO:Governor", (char **)names, &bytes,
                                      &opts.limit_fraction, &interval, &opts.slow_at, &opts.pause_at,
-                                     &opts.shed_at, &opts.shared) ||
+                                     &opts.shed_at, &shared) ||
+        ext_parse_shared(shared, &opts.shared) < 0 ||
         ext_parse_timeout(interval, "interval", &opts.interval_ns) < 0)
         return NULL;
     opts.limit_bytes = bytes;
@@ -429,7 +440,13 @@ static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (rc == 0)
         return (PyObject *)self;
     Py_DECREF(self);
-    if (rc == WEIR_ESYSTEM && !opts.shared)
+    if (rc == WEIR_EINVAL && !are_marks_valid(opts))
+        return ext_raise_text(state, rc,
+                              "'slow', 'pause' and 'shed' must ascend (a default lies between the "
+                              "limit and all there is)");
+    if (opts.shared)
+        return ext_raise_shared(state, rc, "governor", opts.shared);
+    if (rc == WEIR_ESYSTEM)
         return ext_raise_text(
             state, rc,
             "the kernel does not tell how much memory there is (is /proc mounted?); "

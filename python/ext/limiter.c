@@ -813,12 +813,8 @@ static int create(Limiter *self, const weir_limit_opts *opts)
         self->open = self->is_adaptive ? PyContextVar_New("weir.Limiter", NULL) : NULL;
         return self->is_adaptive && !self->open ? -1 : 0;
     }
-    if (rc == WEIR_EINVAL && opts->shared)
-        PyErr_Format(
-            PyExc_ValueError,
-            "shared=\"%s\" has to be of 1 to 64 letters, digits, '.', '_' and '-', and not "
-            "begin with '.'; and who shares a limiter has to give it the same partitions",
-            opts->shared);
+    if (opts->shared)
+        ext_raise_shared(self->state, rc, "limiter", opts->shared);
     else
         ext_raise(self->state, rc);
     return -1;
@@ -828,13 +824,14 @@ static int Limiter_init(Limiter *self, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"settings",      "partitions", "lifo",    "shed_after",
                                         "shed_interval", "shared",     "drop_on", NULL};
-    PyObject *settings, *partitions, *drop_on;
+    PyObject *settings, *partitions, *drop_on, *shared;
     int lifo;
     double shed_after, shed_interval;
     weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OpddzO:Limiter", (char **)names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OpddOO:Limiter", (char **)names,
                                      &PyTuple_Type, &settings, &partitions, &lifo, &shed_after,
-                                     &shed_interval, &opts.shared, &drop_on))
+                                     &shed_interval, &shared, &drop_on) ||
+        ext_parse_shared(shared, &opts.shared) < 0)
         return -1;
     if (self->limit) {
         PyErr_SetString(PyExc_RuntimeError, "weir.Limiter.__init__() has been called already");

@@ -168,6 +168,12 @@ PyObject *ext_raise(module_state *state, int error);
 /* The same with a sentence of the caller's as the message. */
 PyObject *ext_raise_text(module_state *state, int error, const char *text);
 
+/* The name of what processes share: None or a str; -1 with ValueError or TypeError. */
+int ext_parse_shared(PyObject *given, const char **ret);
+
+/* As ext_raise_text, about the shared `what` of that name that could not be had. */
+PyObject *ext_raise_shared(module_state *state, int error, const char *what, const char *name);
+
 /* A call that gave the caller something was interrupted too: the exception that is set now is
  * raised by the main thread as soon as it runs Python again, so that what was given is not lost. */
 void ext_postpone_exception(void);

@@ -686,19 +686,13 @@ static PyObject *Bucket_stats(Bucket *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- beginning and end ---------------------------------------------------------------------- */
 
-static int raise_create(Bucket *self, int rc, PyObject *shared)
+static int raise_create(Bucket *self, int rc, const char *shared)
 {
-    if (rc == WEIR_EINVAL && shared)
-        PyErr_Format(
-            PyExc_ValueError,
-            "'shared' must be a name of 1 to 64 letters, digits, '.', '_' and '-' that does "
-            "not begin with '.', and that no other file in /dev/shm has; not %R",
-            shared);
+    if (shared)
+        ext_raise_shared(self->state, rc, "bucket", shared);
     else if (rc == WEIR_EINVAL)
         PyErr_SetString(PyExc_ValueError,
                         "'rate' in 'per' is out of range: at most 1e12 tokens in a second");
-    else if (rc == WEIR_EFULL)
-        PyErr_Format(PyExc_RuntimeError, "1024 processes have the bucket %R already", shared);
     else
         ext_raise(self->state, rc);
     return -1;
@@ -715,7 +709,7 @@ static int init(Bucket *self, weir_rate_opts *opts, PyObject *shared, PyObject *
         return -1;
     int rc;
     Py_BEGIN_ALLOW_THREADS rc = weir_rate_create(&self->rate, opts);
-    Py_END_ALLOW_THREADS if (rc < 0) return raise_create(self, rc, shared);
+    Py_END_ALLOW_THREADS if (rc < 0) return raise_create(self, rc, opts->shared);
     self->generation = ext_fork_generation();
     Py_XSETREF(self->name, Py_XNewRef(name));
     Py_XSETREF(self->shared, Py_XNewRef(shared));
@@ -744,11 +738,11 @@ static int Bucket_init(Bucket *self, PyObject *args, PyObject *kwargs)
     int64_t per_ns;
     if (parse_positive(rate, "rate", "tokens", &value) < 0 || parse_per(per, &per_ns) < 0 ||
         make_fraction(value, per_ns, &opts.rate, &opts.per_ns) < 0 ||
-        parse_burst(burst, value, &opts.burst) < 0 || !is_text(&shared, "shared") ||
+        parse_burst(burst, value, &opts.burst) < 0 || ext_parse_shared(shared, &opts.shared) < 0 ||
         !is_text(&name, "name"))
         return -1;
-    if (shared && !(opts.shared = PyUnicode_AsUTF8(shared)))
-        return -1;
+    if (shared == Py_None)
+        shared = NULL;
     int rc;
     EXT_BEGIN_CRITICAL_SECTION(self)
     self->per_ns = self->rate ? self->per_ns : per_ns;

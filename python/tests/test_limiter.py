@@ -35,9 +35,10 @@ def name() -> str:
             "'order' must be \"fifo\" or \"lifo\", not 'any'",
         ),
         (lambda: weir.Limiter(1, shed_after=0), "'shed_after' must be > 0 s, not 0"),
-        (lambda: weir.Limiter(1, shared="a/b"), 'shared="a/b" has to be of 1 to 64 letters'),
+        (lambda: weir.Limiter(1, shared="a/b"), "'shared' must be a name of 1 to 64 letters"),
+        (lambda: weir.Limiter(1, shared="a\0b"), "'shared' must be a name of 1 to 64 letters"),
         (lambda: weir.Limiter(1, partitions={}), "partitions must be a dict of 1 to 8"),
-        (lambda: weir.Limiter(1, partitions={"a": 2}), "'partitions['a']' must be from 0 to 1"),
+        (lambda: weir.Limiter(1, partitions={"a": 2}), "'partitions[a]' must be from 0 to 1"),
         (lambda: weir.Limiter(1, partitions={"a": 0.6, "b": 0.6}), "sum is at most 1"),
         (lambda: weir.AIMD(backoff=0.3), "'backoff' must be 0.5 to below 1, not 0.3"),
         (lambda: weir.AIMD(5, min_limit=6), "'initial' must be from min_limit to max_limit"),
@@ -386,7 +387,7 @@ def test_a_shared_limiter_can_be_pickled_and_others_cannot() -> None:
 def test_who_shares_a_limiter_gives_it_the_same_partitions() -> None:
     shared = name()
     limiter = weir.Limiter(3, shared=shared, partitions={"a": 1.0})
-    with pytest.raises(ValueError, match="the same partitions"):
+    with pytest.raises(ValueError, match=r"with the same options \(partitions, say\)"):
         weir.Limiter(3, shared=shared, partitions={"a": 0.5, "b": 0.5})
     assert limiter.limit == 3
 
@@ -491,3 +492,35 @@ def test_a_model_finds_the_limit_in_simulated_time(settings: Any) -> None:
         model.sample(0.0, -1.0, 3)
     with pytest.raises(TypeError, match="must be an AIMD, Vegas or Gradient2"):
         weir.LimitModel(3)  # type: ignore[arg-type]
+
+
+# ---- settings that differ ------------------------------------------------------------------------
+
+
+def test_who_names_a_limiter_that_is_another_one_is_warned() -> None:
+    shared = name()
+    there = weir.Limiter(3, shared=shared)
+    with pytest.warns(RuntimeWarning, match="exists already, with the algorithm 'fixed'"):
+        other = weir.Limiter(weir.Vegas(), shared=shared)
+    assert repr(other) == f"<weir.Limiter {shared!r}: 0 of 3>"
+    with pytest.warns(RuntimeWarning, match="a limit of 3; what is said here has no effect"):
+        weir.Limiter(4, shared=shared)
+    weir.Limiter(3, shared=shared)
+    assert there.limit == 3
+
+
+@pytest.mark.parametrize("limit", [weir.Limiter(5), weir.TokenBucket(5)])
+def test_calling_a_limit_with_something_else_than_a_function_says_what_was_meant(
+    limit: Any,
+) -> None:
+    with pytest.raises(TypeError, match=r"a decorator takes a function, not 5; .*acquire"):
+        limit(5)
+
+
+def test_numbers_that_are_none_are_named() -> None:
+    with pytest.raises(TypeError, match=r"'partitions\[a\]' must be a number"):
+        weir.Limiter(5, partitions={"a": "x"})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="'shed_after' must be a number"):
+        weir.Limiter(5, shed_after="x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'timeout' must be a number"):
+        weir.AIMD(timeout="x")  # type: ignore[arg-type]

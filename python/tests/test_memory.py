@@ -393,3 +393,22 @@ def test_bad_options_of_a_pool_are_refused(
         weir.ProcessPoolExecutor(1, **options)
     with pytest.raises(ValueError, match="'memory_per_task' must be"):
         weir.ProcessPoolExecutor(1, memory=weir.MemoryGovernor(LIMIT), memory_per_task=0)
+
+
+def pid_and_reserved(governor: weir.MemoryGovernor) -> tuple[int, int]:
+    with governor.reserve(MIB):
+        return os.getpid(), governor.stats().reserved
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_shared_governor_goes_to_other_processes_by_its_name(method: str) -> None:
+    governor = weir.MemoryGovernor(LIMIT, shared=f"pickle.{os.getpid()}.{method}", name="one")
+    context = multiprocessing.get_context(method)
+    with governor.reserve(2 * MIB), weir.ProcessPoolExecutor(1, context) as pool:
+        pid, reserved = pool.submit(pid_and_reserved, governor).result()
+    assert pid != os.getpid()
+    assert reserved == 3 * MIB
+    with pytest.raises(TypeError, match="cannot be pickled; one with shared='name' can"):
+        pickle.dumps(weir.MemoryGovernor(LIMIT))
+    with pytest.warns(RuntimeWarning, match="exists already, with a limit of"):
+        weir.MemoryGovernor(LIMIT * 2, shared=f"pickle.{os.getpid()}.{method}")

@@ -77,6 +77,8 @@ def test_an_unknown_setting_names_those_there_are() -> None:
         BLOCKING(speed=3)
     with pytest.raises(ValueError, match="'patience' goes with"):
         strategies.real_time(patience=3)
+    with pytest.raises(ValueError, match="'rate' goes with"):
+        strategies.real_time(rate=3)
 
 
 def test_a_strategy_can_be_compared_and_pickled() -> None:
@@ -311,6 +313,54 @@ def test_the_breaker_of_an_executor_judges_its_tasks(make: Any) -> None:
             next(executor.map(abs, [1]))
         executor.keeper.breaker.reset()
         assert executor.submit(pow, 2, 3).result() == 8
+
+
+@pytest.mark.parametrize("make", [threads, bounded])
+def test_submit_timeout_covers_the_wait_for_the_rate(make: Any) -> None:
+    with make(strategies.batch(rate=1e-3, burst=1), submit_timeout=0.02) as executor:
+        executor.submit(pow, 2, 3).result()
+        with pytest.raises(TimeoutError, match=r"lets in 0\.001 per second"):
+            executor.submit(pow, 2, 3)
+        assert executor.keeper.too_fast == 1
+    hasty = strategies.batch(rate=1e-3, burst=1, overflow="fail")
+    with make(hasty) as executor:
+        executor.submit(pow, 2, 3).result()
+        with pytest.raises(weir.BacklogFull, match="no token now"):
+            executor.submit(pow, 2, 3)
+
+
+def starts(fn: Any, *args: Any) -> Any:
+    """Calls fn in a thread that has begun to wait, as far as can be told."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(fn, *args)
+    time.sleep(0.05)
+    pool.shutdown(wait=False)
+    return future
+
+
+def test_shutdown_wakes_who_is_paced_or_pauses() -> None:
+    paced: Any = weir.Queue(10, overflow=strategies.batch(rate=1e-3, burst=1))
+    paced.put(1)
+    waits = starts(paced.put, 2)
+    paced.shutdown()
+    with pytest.raises(weir.ShutDown):
+        waits.result(10)
+    pauses: Any = weir.Queue(1, overflow=strategies.critical(patience=0.01, backoff=(1e3, 1e3)))
+    pauses.put(1)
+    waits = starts(pauses.put, 2)
+    pauses.shutdown()
+    with pytest.raises(weir.ShutDown):
+        waits.result(10)
+
+
+@pytest.mark.parametrize("make", EXECUTORS)
+def test_shutdown_of_an_executor_wakes_who_is_paced(make: Any) -> None:
+    executor = make(strategies.batch(rate=1e-3, burst=1))
+    assert executor.submit(pow, 2, 3).result() == 8
+    waits = starts(executor.submit, pow, 2, 4)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        waits.result(10)
 
 
 def test_an_executor_that_nobody_holds_still_goes() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar, cast
 
-__all__ = ["check", "count", "kind_of", "number", "seconds", "share", "wrap"]
+__all__ = ["check", "count", "kind_of", "number", "seconds", "share", "warn_of_settings", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,6 +57,15 @@ def count(name: str, value: int, most: int) -> int:
     if not 1 <= value <= most:
         raise ValueError(f"{name!r} must be from 1 to {most:,}, not {value!r}")
     return value
+
+
+def warn_of_settings(what: str, there: str) -> None:
+    """By the __init__ of something shared that exists already, with other settings."""
+    warnings.warn(
+        f"{what} exists already, with {there}; what is said here has no effect",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def kind_of(fn: Callable[..., Any]) -> str:

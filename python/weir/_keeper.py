@@ -16,6 +16,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weir._breaker import CircuitBreaker
+from weir._errors import BacklogFull, ShutDown, Timeout
 from weir._rate import TokenBucket
 from weir._retry import Retry
 from weir._weir import Queue
@@ -40,11 +41,12 @@ class Keeper:
     bucket     the TokenBucket of its rate, or None
     breaker    the CircuitBreaker, or None
     stalls     tries that found no room for `patience` seconds
+    too_fast   puts and submits that were refused because of the rate
     """
 
     def __init__(self, strategy: Strategy, what: str) -> None:
         self.strategy = strategy
-        self.stalls = 0
+        self.stalls = self.too_fast = 0
         self.bucket = (
             None if strategy.rate is None else TokenBucket(strategy.rate, burst=strategy.burst)
         )
@@ -55,11 +57,30 @@ class Keeper:
         )
         self._what = what
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._pauses = Retry(2**31 - 1, backoff=strategy.backoff)
 
     def pace(self, timeout: float | None = None) -> bool:
-        """Waits for the rate; False: not within `timeout` seconds."""
-        return self.bucket is None or self.bucket.acquire(timeout=timeout)
+        """Waits for the rate; False: not within `timeout` seconds.  True once closed."""
+        if self.bucket is None:
+            return True
+        try:
+            if self.bucket.acquire(timeout=0 if self.strategy.overflow == "fail" else timeout):
+                return True
+        except ShutDown:  # what comes next will say so
+            return True
+        with self._lock:
+            self.too_fast += 1
+        return False
+
+    def too_fast_text(self) -> str:
+        return f"{self._what} lets in {self.strategy.rate:g} per second, and there is no token now"
+
+    def close(self) -> None:
+        """Holds up nobody any more."""
+        self._closed.set()
+        if self.bucket is not None:
+            self.bucket.close()
 
     def admit(self) -> BreakerCall | None:
         """Asks the breaker; raises BreakerOpen."""
@@ -90,7 +111,7 @@ class Keeper:
             pause = self._pauses.delay(attempt)
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
-            time.sleep(pause)
+            self._closed.wait(pause)
 
 
 # ---- queues -------------------------------------------------------------------------------------
@@ -107,7 +128,7 @@ class _GuardedQueue:
             raise ValueError("'timeout' must be a non-negative number")
         since = time.monotonic()
         if not self.keeper.pace(timeout if block else 0):
-            raise queue.Full
+            raise queue.Full(self.keeper.too_fast_text())
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - since))
         call = self.keeper.admit()
@@ -126,6 +147,10 @@ class _GuardedQueue:
             raise
         if call is not None:
             call.success()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        super().shutdown(immediate)  # type: ignore[misc]
+        self.keeper.close()
 
     def put_nowait(self, item: Any, /) -> None:
         self.put(item, False)
@@ -164,22 +189,36 @@ class _GuardedExecutor:
     _deadline: float | None  # seconds for a submit, all its tries together
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        self.keeper.pace()
+        since = time.monotonic()
+        timeout = self._deadline
+        if not self.keeper.pace(timeout):
+            if self.keeper.strategy.overflow == "fail":
+                raise BacklogFull(self.keeper.too_fast_text())
+            raise Timeout(self.keeper.too_fast_text())
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - since))
         submit: Callable[..., Future[T]] = super().submit  # type: ignore[misc]
-        future: Future[T] = self._guard(lambda: submit(fn, *args, **kwargs), True)
+        future: Future[T] = self._guard(lambda: submit(fn, *args, **kwargs), True, timeout)
         return future
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         if not self.keeper.pace(0):
             return None
         try_submit: Callable[..., Future[T] | None] = super().try_submit  # type: ignore[misc]
-        future: Future[T] | None = self._guard(lambda: try_submit(fn, *args, **kwargs), False)
+        future: Future[T] | None = self._guard(lambda: try_submit(fn, *args, **kwargs), False, 0)
         return future
 
-    def _guard(self, once: Callable[[], Any], waits: bool) -> Any:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        shutdown: Callable[..., None] = super().shutdown  # type: ignore[misc]
+        shutdown(False, cancel_futures=cancel_futures)
+        self.keeper.close()  # before waiting: who is held up has to see that it is shut down
+        if wait:
+            shutdown(True, cancel_futures=cancel_futures)
+
+    def _guard(self, once: Callable[[], Any], waits: bool, timeout: float | None) -> Any:
         call = self.keeper.admit()
         try:
-            future = self.keeper.try_for_long(lambda _: once(), self._deadline) if waits else once()
+            future = self.keeper.try_for_long(lambda _: once(), timeout) if waits else once()
         except BaseException as error:
             if call is not None:
                 call.failure() if isinstance(error, _NO_ROOM) else call.ignore()

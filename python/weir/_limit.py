@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weir import _aio, _weir
-from weir._guard import check
+from weir._guard import check, number, warn_of_settings
 from weir._stats import LimiterStats
 from weir._weir import LimitPermit
 
@@ -56,8 +56,8 @@ class _Adaptive:
             check(ok, "window_samples", "an int from 1 to 1000000", count)
         for name in ("timeout", "probe_interval", "queue", "alpha", "beta"):
             value = values.get(name)
-            check(value is None or value > 0, name, "> 0, or None", value)
-        check(values.get("window", 0) >= 0, "window", ">= 0", values.get("window"))
+            check(value is None or number(name, value, 0) > 0, name, "> 0, or None", value)
+        number("window", values.get("window", 0), 0)
         smoothing = values.get("smoothing", 1)
         check(0 < smoothing <= 1, "smoothing", "above 0 and at most 1", smoothing)
 
@@ -249,11 +249,12 @@ class Limiter(_weir.Limiter):
         drop_on: type[BaseException] | tuple[type[BaseException], ...] = _TIMEOUTS,
     ) -> None:
         check(order in ("fifo", "lifo"), "order", '"fifo" or "lifo"', order)
-        check(shed_after is None or 0 < shed_after < 1e6, "shed_after", "> 0 s", shed_after)
+        if shed_after is not None:
+            check(number("shed_after", shed_after, 0, 1e6) > 0, "shed_after", "> 0 s", shed_after)
         shares = None if partitions is None else dict(partitions)
         if shares is not None:
             for key, share in shares.items():
-                check(0 <= share <= 1, f"partitions[{key!r}]", "from 0 to 1", share)
+                number(f"partitions[{key}]", share, 0, 1)
             total = sum(shares.values())
             check(total <= 1 + 1e-9, "partitions", "shares whose sum is at most 1", partitions)
         for kind in drop_on if isinstance(drop_on, tuple) else (drop_on,):
@@ -270,6 +271,19 @@ class Limiter(_weir.Limiter):
         )
         if shared is not None:
             _all_shared.add(self)
+        if shared is not None and not self._is_as_said():
+            there = self._snapshot()
+            warn_of_settings(
+                f"the limiter {shared!r}",
+                f"the algorithm {there['algorithm']!r} and a limit of {there['limit']}",
+            )
+
+    def _is_as_said(self) -> bool:
+        """Not so where a shared limiter had been there with other settings, or was changed."""
+        there = self._snapshot()
+        if isinstance(self._limit, int):
+            return bool(there["algorithm"] == "fixed" and there["limit"] == self._limit)
+        return bool(there["algorithm"] == type(self._limit).__name__.lower())
 
     # ---- as a coroutine --------------------------------------------------------------------------
 
@@ -321,6 +335,11 @@ class Limiter(_weir.Limiter):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Makes a function, or an async one, that runs inside `with limiter`."""
+        if not callable(function):
+            raise TypeError(
+                f"a decorator takes a function, not {function!r}; "
+                f"to be admitted: acquire(), or acquire(cost={function!r})"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"{function!r} is a generator, which runs when it is iterated over: "
@@ -351,7 +370,8 @@ class Limiter(_weir.Limiter):
         return LimiterStats(name=self.name, **self._snapshot())
 
     def __repr__(self) -> str:
-        how = "" if isinstance(self._limit, int) else f" by {self._limit!r}"
+        adapts = not isinstance(self._limit, int) and self._is_as_said()
+        how = f" by {self._limit!r}" if adapts else ""
         name = f" {self.name!r}" if self.name is not None else ""
         return f"<weir.Limiter{name}: {self.in_flight} of {self.limit}{how}>"
 

@@ -12,10 +12,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from weir import _weir
 from weir._aio import wait
+from weir._guard import warn_of_settings
 from weir._stats import MemoryStats
 from weir._weir import MemoryReservation
 
@@ -143,23 +144,18 @@ class MemoryGovernor:
             raise TypeError(f"'interval' must be a number of seconds, not {interval!r}")
         if not 0.001 <= interval <= 3600:
             raise ValueError(f"'interval' must be from 0.001 to 3600 seconds, not {interval!r}")
-        if shared is not None and not isinstance(shared, str):
-            raise TypeError(f"'shared' must be a str or None, not {shared!r}")
         if on_change is not None and not callable(on_change):
             raise TypeError("'on_change' must be callable or None")
         slow_at = _parse_mark(slow, "slow")
         pause_at = _parse_mark(pause, "pause")
         shed_at = _parse_mark(shed, "shed")
         self._limit, self._shared, self._name, self._interval = limit, shared, name, interval
-        try:
-            self._core = _weir.Governor(
-                nbytes, fraction, interval, slow_at, pause_at, shed_at, shared
-            )
-        except ValueError:
-            raise ValueError(
-                "'slow', 'pause' and 'shed' must ascend (a default lies between the limit and all "
-                "there is), and 'shared' be 1 to 64 letters, digits, '.', '_', '-'"
-            ) from None
+        self._core = _weir.Governor(nbytes, fraction, interval, slow_at, pause_at, shed_at, shared)
+        self._marks = (slow, pause, shed)
+        if shared is not None:
+            there = self._core.snapshot()["limit"]
+            if nbytes and there != nbytes:
+                warn_of_settings(f"the governor {shared!r}", f"a limit of {there:,} bytes")
         self._stop: threading.Event | None = None
         if on_change is not None:
             self._stop = threading.Event()
@@ -176,6 +172,24 @@ class MemoryGovernor:
                 daemon=True,
             ).start()
             weakref.finalize(self, self._stop.set).atexit = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A shared governor goes to other processes by its name, without `on_change`."""
+        if self._shared is None:
+            raise TypeError(
+                "this governor is of one process and cannot be pickled; one with shared='name' can"
+            )
+        slow, pause, shed = self._marks
+        again = partial(
+            type(self),
+            shared=self._shared,
+            name=self._name,
+            interval=self._interval,
+            slow=slow,
+            pause=pause,
+            shed=shed,
+        )
+        return again, (self._limit,)
 
     # ---- reserving ------------------------------------------------------------------------------
 

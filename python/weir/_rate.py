@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from weir._guard import warn_of_settings
 from weir._weir import BucketPlace, Reservation, TokenBucketBase
 
 if TYPE_CHECKING:
@@ -86,6 +87,25 @@ class TokenBucket(TokenBucketBase):
         def fetch(url): ...
     """
 
+    def __init__(
+        self,
+        rate: float,
+        *,
+        per: float = 1.0,
+        burst: int | None = None,
+        shared: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(rate, per=per, burst=burst, shared=shared, name=name)
+        if shared is None:
+            return
+        ratio = self.rate / self.per / (rate / per)
+        if not 0.999999 < ratio < 1.000001 or (burst is not None and burst != self.burst):
+            warn_of_settings(
+                f"the bucket {shared!r}",
+                f"a rate of {self.rate:g} in {self.per:g} s and a burst of {self.burst}",
+            )
+
     async def aacquire(self, n: int = 1, timeout: float | None = None) -> bool:
         """Take n tokens, waiting for them in the running asyncio loop; whether it has.
 
@@ -142,6 +162,13 @@ class TokenBucket(TokenBucketBase):
 
     def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
         """Wrap a function, or a coroutine function: each call waits for a token first."""
+        if not callable(fn):
+            raise TypeError(f"a decorator takes a function, not {fn!r}; tokens: acquire({fn!r})")
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError(
+                f"{fn!r} is a generator, which runs when it is iterated over: "
+                "take a token inside of it"
+            )
         if inspect.iscoroutinefunction(fn):
 
             @functools.wraps(fn)

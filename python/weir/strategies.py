@@ -33,7 +33,8 @@ class Strategy:
     attempts   tries with `patience`, until queue.Full or TimeoutError goes to the caller; None: no
                end
     backoff    (base, most) seconds between two tries, exponential, with full jitter
-    rate       items or tasks per second that are let in at all; None: as many as come
+    rate       items or tasks per second that are let in at all, with "block" or "fail"; None: as
+               many as come
     burst      how many may come at once, >= 1; with `rate`
     breaker    settings of a weir.CircuitBreaker.  Of a queue it judges the puts; of an executor the
                tasks, from submit to result, so that `slow_call` is what somebody waits.  None: none
@@ -63,6 +64,10 @@ class Strategy:
             if getattr(self, name) is not None:
                 seconds(name, getattr(self, name))
         if self.rate is not None:
+            if self.overflow not in ("block", "fail"):
+                raise ValueError(
+                    f'\'rate\' goes with overflow "block" or "fail", not {self.overflow!r}'
+                )
             check(number("rate", self.rate, 0) > 0, "rate", "> 0 or None", self.rate)
         if self.attempts is not None:
             count("attempts", self.attempts, 2**31 - 1)
