@@ -132,10 +132,9 @@ static bool ask(weir_pool *pool, uint64_t need)
                  : weir_governor_reserve_async(governor, need, &pool->memory.pending);
     if (rc == WEIR_WAITING)
         return false;
-    if (rc == WEIR_EINVAL) { /* it is shared, and cannot call */
-        pool->memory.polls = true;
+    pool->memory.polls |= rc == WEIR_EINVAL;    /* it is shared, and cannot call */
+    if (rc == WEIR_EINVAL || rc == WEIR_ENOMEM) /* a try needs no memory for a place in line */
         rc = weir_governor_reserve(governor, need, WEIR_POLL);
-    }
     weir__lock(&pool->mutex);
     pool->memory.asked = 0;
     if (rc == WEIR_OK)
