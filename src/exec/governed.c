@@ -68,10 +68,15 @@ static weir__task *next_task(weir_pool *pool)
     return first ? first : weir__pool_find_waiting(pool);
 }
 
-/* Under the mutex: what is reserved and not used, up to AT_ONCE. */
+/* Under the mutex: what is reserved and not used, up to AT_ONCE; what is enough becomes the grant. */
 static unsigned take_surplus(weir_pool *pool, uint64_t need, uint64_t surplus[AT_ONCE])
 {
     unsigned n = 0;
+    if (pool->memory.grant == 0)
+        pool->memory.grant = pool->memory.came;
+    else if (pool->memory.came > 0)
+        surplus[n++] = pool->memory.came;
+    pool->memory.came = 0;
     if (pool->memory.grant > 0 && (need == 0 || !is_enough(pool->memory.grant, need))) {
         surplus[n++] = pool->memory.grant;
         pool->memory.grant = 0;
@@ -106,8 +111,8 @@ static void on_ready(weir_pending *pending, int result)
     weir_pool *pool = pending->ctx;
     weir__after after = {.kick = true};
     weir__lock(&pool->mutex);
-    if (result == WEIR_OK)
-        pool->memory.grant = pool->memory.asked;
+    if (result == WEIR_OK) /* not yet the grant: a dead worker's may have become that meanwhile */
+        pool->memory.came = pool->memory.asked;
     pool->memory.off |= result == WEIR_ECLOSED;
     pool->memory.asked = 0;
     pool->memory.telling = true; /* destroy waits: this thread still has to do with the pool */
@@ -196,6 +201,8 @@ void weir__pool_return_memory(weir_pool *pool)
     }
     if (pool->memory.grant > 0)
         weir_governor_release(governor, pool->memory.grant);
+    if (pool->memory.came > 0)
+        weir_governor_release(governor, pool->memory.came);
     for (unsigned i = 0; i < pool->n_desks; i++)
         if (pool->desks[i].reserved > 0)
             weir_governor_release(governor, pool->desks[i].reserved);

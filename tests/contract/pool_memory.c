@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <weir/memory.h>
@@ -18,14 +19,18 @@
 static struct shared {
     _Atomic int running, most;
     _Atomic int ran;
+    _Atomic int n_pids, may_die;
+    pid_t pids[WORKERS];
 } *shared;
 
 static weir_governor *governor;
+static unsigned tasks_per_worker; /* 0: any number */
 
 /* More than any machine has, so that what is really used does not matter: 10,000 GiB. */
 static int begin(void **state)
 {
     (void)state;
+    tasks_per_worker = 0;
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
     opts.limit_bytes = 10000 * GIB;
@@ -71,6 +76,13 @@ static void handle(weir_worker *worker, const weir_task *task, void *ctx)
         shared->running--;
         kill(getpid(), SIGKILL);
     }
+    if (what == 'd') { /* dies when it is told to */
+        shared->running--;
+        shared->pids[shared->n_pids++] = getpid();
+        while (!shared->may_die)
+            nap(100000);
+        kill(getpid(), SIGKILL);
+    }
     if (what == 'g') { /* grows */
         char *bytes = malloc(10 * MIB);
         must(bytes);
@@ -113,6 +125,7 @@ static weir_pool *make(uint64_t task_bytes, uint64_t max_worker_rss)
     opts.governor = governor;
     opts.task_bytes = task_bytes;
     opts.max_worker_rss = max_worker_rss;
+    opts.tasks_per_worker = tasks_per_worker;
     opts.handler = handle;
     opts.on_drop = drop;
     must(weir_pool_create(&pool, &opts) == WEIR_OK);
@@ -226,6 +239,30 @@ static void what_a_dead_worker_had_reserved_comes_back(void **state)
     assert_int_equal(collect(pool, 24), 18);
     assert_in_range(shared->most, 1, 2);
     soon((weir_pool_collect(pool, &(weir_completion){0}, 1, WEIR_POLL), reserved() == 0));
+    weir_pool_destroy(pool);
+}
+
+/* Both reservations come back while a third one waits in line, to which one of them is enough. */
+static void what_two_dead_workers_had_reserved_comes_back(void **state)
+{
+    (void)state;
+    tasks_per_worker = 1; /* so nothing lies behind another task */
+    weir_pool *pool = make(4000 * GIB, 0);
+    weir_completion completions[4];
+    for (int i = 0; i < 2; i++) {
+        submit(pool, 'd', 0);
+        soon((weir_pool_collect(pool, completions, 4, WEIR_POLL), shared->n_pids == i + 1));
+    }
+    submit(pool, 'n', 0);
+    weir_governor_snapshot now = WEIR_GOVERNOR_SNAPSHOT_INIT;
+    soon((weir_pool_collect(pool, completions, 4, WEIR_POLL),
+          weir_governor_get_snapshot(governor, &now), now.waiting == 1));
+    shared->may_die = 1;
+    siginfo_t ended;
+    for (int i = 0; i < 2; i++) /* the pool will see both at once */
+        must(waitid(P_PID, (id_t)shared->pids[i], &ended, WEXITED | WNOWAIT) == 0);
+    assert_int_equal(collect(pool, 3), 1);
+    soon((weir_pool_collect(pool, completions, 4, WEIR_POLL), reserved() == 0));
     weir_pool_destroy(pool);
 }
 
@@ -358,6 +395,7 @@ int main(void)
         POOL_TEST(a_kind_that_is_not_known_runs_alone_until_it_is),
         POOL_TEST(the_completion_tells_the_peak),
         POOL_TEST(what_a_dead_worker_had_reserved_comes_back),
+        POOL_TEST(what_two_dead_workers_had_reserved_comes_back),
         POOL_TEST(pools_share_what_there_is),
         POOL_TEST(who_else_holds_the_memory_is_waited_for),
         POOL_TEST(a_pool_that_goes_leaves_the_governors_line),
