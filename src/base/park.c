@@ -91,8 +91,7 @@ static bool change(weir__parker *parker, uint32_t *from, uint32_t to)
                                                    memory_order_acquire);
 }
 
-/* SLEEPING, but awake: asks the hook.  < 0: it ends the wait. */
-static int ask_hook(weir__parker *parker)
+int weir__parker_ask(weir__parker *parker)
 {
     uint32_t state = SLEEPING;
     if (!hook.fn || !change(parker, &state, AWAY))
@@ -119,7 +118,7 @@ int weir__park(weir__parker *parker, weir_time deadline)
         /* Still SLEEPING: a late waker then wakes nobody, which is harmless. */
         if (err == ETIMEDOUT && deadline != WEIR_FOREVER && weir_now() >= deadline)
             return WEIR_ETIMEDOUT;
-        if ((err == ETIMEDOUT || err == EINTR) && (rc = ask_hook(parker)) < 0)
+        if ((err == ETIMEDOUT || err == EINTR) && (rc = weir__parker_ask(parker)) < 0)
             return rc;
     }
 }

@@ -76,6 +76,10 @@ void weir__futex_sleep(_Atomic uint32_t *word, uint32_t expected, weir_time unti
 /* Wakes up to n sleepers. */
 void weir__futex_wake(_Atomic uint32_t *word, int n, bool shared);
 
+/* The same of who sleeps, or did until its deadline, and is AWAY meanwhile: 0, or WEIR_EINTR.  For who
+ * parks for less than the 50 ms again and again. */
+int weir__parker_ask(weir__parker *parker);
+
 /* Asks the calling thread's interruption hook: non-zero ends the wait. */
 int weir__interrupted(void);
 

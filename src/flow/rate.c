@@ -344,10 +344,12 @@ static int try_now(weir_rate *rate, uint64_t cost)
     return rc < 0 ? rc : WEIR_WAITING;
 }
 
-#define NUDGED 2 /* beside WEIR_WAITING: nothing yet, and somebody says to look again */
+#define ASK_EVERY (50 * WEIR_MILLISECOND) /* the hook, of who looks more often than that */
+#define NUDGED    2 /* beside WEIR_WAITING: nothing yet, and somebody says to look again */
 
 /* Looks, and sleeps until the next look. */
-static int look_and_sleep(weir_rate *rate, place *here, bool was_nudged, weir_time deadline)
+static int look_and_sleep(weir_rate *rate, place *here, bool was_nudged, weir_time deadline,
+                          weir_time *asked_at)
 {
     calls todo = {0};
     weir_time now = weir_now();
@@ -372,6 +374,11 @@ static int look_and_sleep(weir_rate *rate, place *here, bool was_nudged, weir_ti
     if (rc == WEIR_OK) {
         weir__waiter_join(&here->waiter);
         return here->waiter.result;
+    }
+    now = weir_now();
+    if (rc == WEIR_ETIMEDOUT && now - *asked_at >= ASK_EVERY) {
+        *asked_at = now;
+        rc = weir__parker_ask(&here->waiter.parker);
     }
     return rc == WEIR__HINTED ? NUDGED : rc == WEIR_EINTR ? WEIR_EINTR : WEIR_WAITING;
 }
@@ -400,8 +407,9 @@ static int wait(weir_rate *rate, uint64_t cost, weir_time deadline)
     join(rate, &here, weir_now());
     weir__unlock(&rate->mutex);
     int rc = WEIR_WAITING;
+    weir_time asked_at = weir_now();
     do
-        rc = look_and_sleep(rate, &here, rc == NUDGED, deadline);
+        rc = look_and_sleep(rate, &here, rc == NUDGED, deadline, &asked_at);
     while (rc == WEIR_WAITING || rc == NUDGED);
     if (rc == WEIR_EINTR)
         rc = interrupted(rate, &here);
