@@ -1,6 +1,7 @@
 """What every limit promises in Python, whatever it counts: each test runs on each row of LIMITS.
 
-A limit that is new is one more row.
+A limit that is new is one more row.  Limits with other names for the same things have adapters: a
+`Governor` counts reservations; to a `Bucket` nothing is given back, so `release` lets time pass.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import InThread, wait_until
 
 import weir
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _names = itertools.count()
 
@@ -52,13 +57,138 @@ LIMITS = [
     ]
     for shared in (False, True)
 ]
-ROWS = pytest.mark.parametrize("row", LIMITS, ids=str)
+
+
+class Governor:
+    """A weir.MemoryGovernor of which each reservation is one of `capacity`."""
+
+    def __init__(self, capacity: int, shared: str | None) -> None:
+        # So much that what is really used does not matter, nor how busy the machine is.
+        self._unit = 1 << 42
+        self.governor = weir.MemoryGovernor(
+            capacity * self._unit + self._unit // 2,
+            shared=shared,
+            interval=3600,
+            slow=1.0,
+            pause=1.0,
+            shed=1.0,
+        )
+        self.close = self.governor.close
+
+    def acquire(self, timeout: float | None = None) -> weir.MemoryReservation:
+        return self.governor.reserve(self._unit, timeout)
+
+    def try_acquire(self) -> weir.MemoryReservation | None:
+        return self.governor.try_reserve(self._unit)
+
+    async def aacquire(self, timeout: float | None = None) -> weir.MemoryReservation:
+        return await self.governor.areserve(self._unit, timeout)
+
+    @property
+    def in_flight(self) -> int:
+        return self.governor.stats().inside
+
+    def stats(self) -> Any:
+        stats = self.governor.stats()
+        return SimpleNamespace(
+            admitted=stats.admitted,
+            released=stats.released,
+            lost=stats.lost,
+            in_flight=stats.inside,
+            refused=stats.refused,
+            waiting=stats.waiting,
+            peak=stats.peak_reserved // self._unit,
+            is_closed=stats.is_shutdown,
+        )
+
+
+class Token:
+    """What a bucket grants.  Released, it lets the next token come."""
+
+    def __init__(self, bucket: weir.TokenBucket) -> None:
+        self._bucket = bucket
+
+    def release(self) -> None:
+        before = self._bucket.stats().granted
+        self._bucket.rate = 2000.0
+        wait_until(
+            lambda: (
+                self._bucket.stats().granted > before
+                or self._bucket.available == self._bucket.burst
+                or self._bucket.is_closed
+            )
+        )
+        self._bucket.rate = 1 / 3600
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.release()
+
+
+class Bucket:
+    """A weir.TokenBucket that begins with `capacity` tokens, and to which more come on release."""
+
+    def __init__(self, capacity: int, shared: str | None) -> None:
+        self.bucket = weir.TokenBucket(1 / 3600, burst=capacity, shared=shared)
+        self.close = self.bucket.close
+
+    def acquire(self, timeout: float | None = None) -> Token:
+        if not self.bucket.acquire(timeout=timeout):
+            raise TimeoutError
+        return Token(self.bucket)
+
+    def try_acquire(self) -> Token | None:
+        return Token(self.bucket) if self.bucket.try_acquire() else None
+
+    def stats(self) -> Any:
+        stats = self.bucket.stats()
+        return SimpleNamespace(
+            admitted=stats.granted,
+            released=stats.granted,  # spent: nobody holds a token
+            lost=0,
+            in_flight=0,
+            refused=stats.refused,
+            waiting=stats.waiting,
+            is_closed=self.bucket.is_closed,
+        )
+
+
+def adapted(kind: Callable[[int, str | None], Any], shared: bool) -> Callable[[int], Any]:
+    def make(capacity: int) -> Any:
+        return kind(capacity, f"pytest.{os.getpid()}.{next(_names)}" if shared else None)
+
+    return make
+
+
+# Limits that are entered: `with limit`.  A reservation is entered itself, as it has a size.
+BLOCKS = pytest.mark.parametrize("row", LIMITS, ids=str)
+GOVERNORS = [
+    Row("governor", adapted(Governor, False)),
+    Row("governor, shared", adapted(Governor, True)),
+]
+# A shared governor cannot wait in line for a coroutine, but asks again: no order among those.
+IN_LINE = pytest.mark.parametrize("row", [*LIMITS, GOVERNORS[0]], ids=str)
+HOLDING = pytest.mark.parametrize("row", [*LIMITS, *GOVERNORS], ids=str)
+# What a bucket granted is spent: nobody holds it, and nothing comes back when a permit is dropped.
+# Its coroutines, and its order, are held to the same in test_rate.py, as time serves them.
+ROWS = pytest.mark.parametrize(
+    "row",
+    [
+        *LIMITS,
+        *GOVERNORS,
+        Row("bucket", adapted(Bucket, False)),
+        Row("bucket, shared", adapted(Bucket, True)),
+    ],
+    ids=str,
+)
 
 
 def check_law(limit: Any, inside: int = 0) -> Any:
     stats = limit.stats()
     assert stats.admitted == stats.released + stats.in_flight + stats.lost
-    assert stats.in_flight == inside
+    assert stats.in_flight == (0 if isinstance(limit, Bucket) else inside)
     return stats
 
 
@@ -96,7 +226,7 @@ def test_who_waits_is_let_in_by_a_release(row: Row) -> None:
     assert check_law(limit).admitted == 2
 
 
-@ROWS
+@HOLDING
 def test_waiters_are_let_in_in_the_order_they_came(row: Row) -> None:
     limit = row.make(1)
     first = limit.acquire()
@@ -133,7 +263,7 @@ def test_close_releases_every_waiter(row: Row) -> None:
     assert check_law(limit).is_closed
 
 
-@ROWS
+@HOLDING
 def test_close_tells_the_coroutines_that_wait(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)
@@ -150,7 +280,7 @@ def test_close_tells_the_coroutines_that_wait(row: Row) -> None:
     asyncio.run(run())
 
 
-@ROWS
+@HOLDING
 def test_a_cancelled_coroutine_takes_nothing_with_it(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)
@@ -173,7 +303,7 @@ def test_a_cancelled_coroutine_takes_nothing_with_it(row: Row) -> None:
     asyncio.run(run())
 
 
-@ROWS
+@HOLDING
 def test_cancelling_at_the_moment_of_the_grant_loses_no_place(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)
@@ -184,7 +314,7 @@ def test_cancelling_at_the_moment_of_the_grant_loses_no_place(row: Row) -> None:
             permit.release()
             task.cancel()
             done = (await asyncio.gather(task, return_exceptions=True))[0]
-            if isinstance(done, weir.LimitPermit):
+            if isinstance(done, (weir.LimitPermit, weir.MemoryReservation)):
                 done.release()
         (await limit.aacquire(timeout=20)).release()
         await asyncio.sleep(0)
@@ -194,14 +324,14 @@ def test_cancelling_at_the_moment_of_the_grant_loses_no_place(row: Row) -> None:
     asyncio.run(run())
 
 
-@ROWS
+@IN_LINE
 def test_coroutines_are_let_in_in_the_order_they_came(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)
         order: list[int] = []
 
         async def one(number: int) -> None:
-            async with limit:
+            with await limit.aacquire():
                 order.append(number)
                 await asyncio.sleep(0)
 
@@ -216,7 +346,7 @@ def test_coroutines_are_let_in_in_the_order_they_came(row: Row) -> None:
     asyncio.run(run())
 
 
-@ROWS
+@HOLDING
 def test_a_coroutine_gets_its_timeout(row: Row) -> None:
     async def run() -> None:
         limit = row.make(1)
@@ -232,7 +362,7 @@ def test_a_coroutine_gets_its_timeout(row: Row) -> None:
     asyncio.run(run())
 
 
-@ROWS
+@HOLDING
 def test_a_permit_nobody_refers_to_comes_back_once(row: Row) -> None:
     limit = row.make(2)
     permit = limit.acquire()
@@ -246,7 +376,7 @@ def test_a_permit_nobody_refers_to_comes_back_once(row: Row) -> None:
     assert (stats.admitted, stats.released) == (2, 2)
 
 
-@ROWS
+@BLOCKS
 def test_blocks_may_be_nested(row: Row) -> None:
     limit = row.make(3)
     with limit, limit:
@@ -257,7 +387,7 @@ def test_blocks_may_be_nested(row: Row) -> None:
     check_law(limit)
 
 
-@ROWS
+@BLOCKS
 def test_an_exception_in_a_block_gives_the_place_back(row: Row) -> None:
     limit = row.make(1)
     for error in (ValueError, TimeoutError, KeyboardInterrupt):
@@ -268,7 +398,7 @@ def test_an_exception_in_a_block_gives_the_place_back(row: Row) -> None:
     check_law(limit)
 
 
-@ROWS
+@HOLDING
 def test_no_more_than_the_limit_are_ever_inside(row: Row) -> None:
     limit = row.make(3)
     inside, peak, lock = 0, 0, threading.Lock()
@@ -281,13 +411,13 @@ def test_no_more_than_the_limit_are_ever_inside(row: Row) -> None:
 
     def in_threads() -> None:
         for _ in range(100):
-            with limit:
+            with limit.acquire():
                 count(1)
                 count(-1)
 
     def in_a_loop() -> None:
         async def one() -> None:
-            async with limit:
+            with await limit.aacquire():
                 count(1)
                 await asyncio.sleep(0)
                 count(-1)
