@@ -180,19 +180,20 @@ def test_with_lifo_the_last_goes_first() -> None:
 
 
 def test_in_a_standing_line_the_old_are_shed() -> None:
-    limiter = weir.Limiter(1, shed_after=0.001)
+    # Who waits for 0.4 s while nobody gets through is shed: until then all are in line.
+    limiter = weir.Limiter(1, shed_after=0.02)
     first = limiter.acquire()
 
     def wait() -> bool:
         try:
             with limiter.acquire():
-                time.sleep(0.012)
+                time.sleep(0.24)
         except weir.Overloaded:
             return True
         return False
 
     waiting = [InThread(wait) for _ in range(20)]
-    wait_until(lambda: limiter.stats().waiting == 20)
+    wait_until(lambda: limiter.stats().waiting + limiter.stats().shed >= 20)
     first.release()
     shed = sum(one.result() for one in waiting)
     assert 0 < shed < 20
