@@ -5,8 +5,11 @@ Each test runs on each row of KINDS: a line that makes `limit`, and the waits th
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from conftest import output_of
@@ -67,10 +70,11 @@ KINDS = [
 ALL = pytest.mark.parametrize("kind", KINDS, ids=str)
 WAITS = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.wait], ids=str)
 
+NAME = f"lifetimes.{os.getpid()}"
 HEAD = """
 import asyncio, gc, os, threading, time, weakref
 import weir
-name = f"lifetimes.{os.getpid()}"
+name = %r
 limit = %s
 
 def waiting(n):
@@ -89,8 +93,20 @@ if isinstance(limit, weir.TokenBucket) and limit.shared:
 """
 
 
+def program(kind: Kind, body: str) -> str:
+    return HEAD % (NAME, kind.make) + body
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """A program that ends while daemon threads wait leaves its shared limit as if it was killed."""
+    yield
+    for left in Path("/dev/shm").glob(f"weir-*-{NAME}"):
+        left.unlink()
+
+
 def output(kind: Kind, body: str) -> str:
-    return output_of(HEAD % kind.make + body, timeout=60)
+    return output_of(program(kind, body), timeout=60)
 
 
 @ALL
@@ -208,7 +224,7 @@ print(os.waitpid(child, 0)[1])
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="older ones share one GIL, and more")
 @ALL
 def test_a_subinterpreter_has_one_of_its_own(kind: Kind) -> None:
-    code = HEAD % kind.make + FILL
+    code = program(kind, FILL)
     out = output_of(
         f"""
         import sys
