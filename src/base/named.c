@@ -13,6 +13,7 @@
  */
 #include "base/named.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -238,9 +239,43 @@ static weir__named *find(const char *path)
     return NULL;
 }
 
+/* Takes the name away, if nobody sits there and nothing in there is worth keeping. */
+static void remove_if_deserted(const char *path, int fd, const void *data,
+                               const weir__named_ops *ops)
+{
+    if (lock_byte(fd, DOOR) == 0 && !is_locked(fd, SEAT, WEIR__SEATS) && is_named(path, fd) &&
+        ops->may_remove(data))
+        unlink(path);
+}
+
+/* Of blocks of this kind: those that killed processes left.  None that this process has open: to
+ * close another descriptor of it would give its seat away. */
+static void sweep(const char *prefix, const weir__named_ops *ops)
+{
+    DIR *folder = opendir(FOLDER);
+    struct dirent *entry;
+    while (folder && (entry = readdir(folder))) {
+        char path[sizeof((weir__named *)NULL)->path];
+        int n = snprintf(path, sizeof path, FOLDER "/%s", entry->d_name);
+        if (n < 0 || (size_t)n >= sizeof path || strncmp(path, prefix, strlen(prefix)) != 0 ||
+            find(path))
+            continue;
+        int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+        if (fd < 0)
+            continue;
+        void *data = look(fd, ops->size) == 0 ? weir__memfd_map(fd, 0, ops->size) : NULL;
+        if (data)
+            remove_if_deserted(path, fd, data, ops);
+        weir__memfd_unmap(data, ops->size);
+        close(fd);
+    }
+    if (folder)
+        closedir(folder);
+}
+
 /* Under the mutex. */
-static int open_or_make(weir__named **ret_named, const char *path, const weir__named_ops *ops,
-                        const void *ctx)
+static int open_or_make(weir__named **ret_named, const char *path, const char *prefix,
+                        const weir__named_ops *ops, const void *ctx)
 {
     weir__named *named = find(path);
     if (named && is_named(path, named->fd)) {
@@ -255,6 +290,7 @@ static int open_or_make(weir__named **ret_named, const char *path, const weir__n
     named->handles = 1;
     int rc;
     while ((rc = enter(named)) == EEXIST) {
+        sweep(prefix, ops); /* a new name: so that old ones do not pile up */
         rc = make(path, ops, ctx);
         if (rc < 0)
             break;
@@ -274,16 +310,17 @@ int weir__named_open(weir__named **ret_named, const char *kind, const char *name
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
-    char path[sizeof((weir__named *)NULL)->path];
+    char prefix[sizeof((weir__named *)NULL)->path], path[sizeof prefix];
     if (!is_name(name))
         return WEIR_EINVAL;
     /* The size is part of the name: another layout is another block. */
-    int n = snprintf(path, sizeof path, FOLDER "/weir-%ju-%s-%zu-%s", (uintmax_t)geteuid(), kind,
-                     ops->size, name);
+    snprintf(prefix, sizeof prefix, FOLDER "/weir-%ju-%s-%zu-", (uintmax_t)geteuid(), kind,
+             ops->size);
+    int n = snprintf(path, sizeof path, "%s%s", prefix, name);
     if (n < 0 || (size_t)n >= sizeof path)
         return WEIR_EINVAL;
     pthread_mutex_lock(&mutex);
-    int rc = open_or_make(ret_named, path, ops, ctx);
+    int rc = open_or_make(ret_named, path, prefix, ops, ctx);
     pthread_mutex_unlock(&mutex);
     return rc;
 }
@@ -324,9 +361,7 @@ static void leave(weir__named *named)
     forget(named);
     if (has_own_seat(named))
         named->ops->leave(named->data, (unsigned)named->seat);
-    if (lock_byte(named->fd, DOOR) == 0 && !is_locked(named->fd, SEAT, WEIR__SEATS) &&
-        is_named(named->path, named->fd) && named->ops->may_remove(named->data))
-        unlink(named->path);
+    remove_if_deserted(named->path, named->fd, named->data, named->ops);
     weir__memfd_unmap(named->data, named->ops->size);
     close(named->fd);
     weir__free(named);

@@ -9,7 +9,8 @@
  *             the process ends, however it ends; a forked child does not inherit it, and gets a
  *             seat of its own when it first asks.
  * Life:       the last process that leaves takes the name away, if it says that nothing in there
- *             is worth keeping.  When all were killed the block stays, and the next one finds it.
+ *             is worth keeping.  When all were killed the block stays, until somebody opens it or
+ *             makes another one of its kind.
  * Threads:    everything may be called from any thread.  In one process, a name opened twice is
  *             one block with one seat.
  */

@@ -284,6 +284,47 @@ static void only_the_last_takes_the_name_away(void **state)
     assert_false(exists("kind"));
 }
 
+static int opens_two_and_is_killed(weir__named *unused)
+{
+    (void)unused;
+    weir__named *named;
+    int value = 5, keep = KEEP;
+    must(weir__named_open(&named, "kind", "test.left", &ops, &value) == WEIR_OK);
+    must(weir__named_open(&named, "kind", "test.kept", &ops, &keep) == WEIR_OK);
+    return raise(SIGKILL);
+}
+
+static bool is_there(const char *which)
+{
+    char path[160];
+    struct stat st;
+    snprintf(path, sizeof path, "/dev/shm/weir-%d-kind-%u-%s", (int)geteuid(), SIZE, which);
+    return lstat(path, &st) == 0;
+}
+
+static void what_killed_processes_left_goes_with_the_next_new_name(void **state)
+{
+    (void)state;
+    int value = 6;
+    weir__named *own, *named;
+    must(weir__named_open(&own, "kind", "test.own", &ops, &value) == WEIR_OK);
+    assert_int_equal(child_that(opens_two_and_is_killed, NULL), -SIGKILL);
+    assert_true(is_there("test.left") && is_there("test.kept"));
+    named = open_with(5);
+    assert_false(is_there("test.left"));
+    assert_true(is_there("test.kept")); /* it is worth it */
+    assert_true(is_there("test.own"));  /* somebody sits there: and still does */
+    assert_int_equal(child_that(closes_as_if_last, named), 1);
+    assert_true(is_there("test.own"));
+    weir__named_close(named);
+    weir__named_close(own);
+    must(weir__named_open(&named, "kind", "test.kept", &ops, &value) == WEIR_OK);
+    assert_int_equal(content(named), KEEP);
+    *(int *)weir__named_data(named) = 5;
+    weir__named_close(named);
+    assert_false(is_there("test.kept"));
+}
+
 /* Processes that come and go: nobody ever sees a block that is not filled in, or two at once. */
 static int comes_and_goes(weir__named *unused)
 {
@@ -326,6 +367,7 @@ int main(void)
         cmocka_unit_test(who_cannot_enter_has_no_seat),
         cmocka_unit_test(who_is_stopped_as_it_comes_does_not_hang_the_others),
         cmocka_unit_test(only_the_last_takes_the_name_away),
+        cmocka_unit_test(what_killed_processes_left_goes_with_the_next_new_name),
         cmocka_unit_test(coming_and_going_may_race),
     };
     return cmocka_run_group_tests(tests, begin, NULL);
