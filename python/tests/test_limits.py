@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -133,6 +134,11 @@ class Bucket:
     def __init__(self, capacity: int, shared: str | None) -> None:
         self.bucket = weir.TokenBucket(1 / 3600, burst=capacity, shared=shared)
         self.close = self.bucket.close
+
+    def __del__(self) -> None:
+        # A shared bucket that is not full is kept, for whoever comes next: here nobody does.
+        self.bucket.change(1e9)
+        time.sleep(1e-6)
 
     def acquire(self, timeout: float | None = None) -> Token:
         if not self.bucket.acquire(timeout=timeout):
