@@ -99,7 +99,7 @@ typedef struct weir_permit {
 
 /* Admits a call: cost in [1, 2^46), mostly 1; partition < n_partitions, or 0.  < 0: WEIR_EFULL
  * (WEIR_POLL, WEIR_PROBE), WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR, WEIR_ETOOBIG (more
- * than a fixed limit), WEIR_EINVAL; *ret_permit is untouched then. */
+ * than a fixed limit, which may have been lowered meanwhile), WEIR_EINVAL; *ret_permit is untouched then. */
 WEIR_API int weir_limit_acquire(weir_limit *limit, uint64_t cost, unsigned partition,
                                 weir_time deadline, weir_permit *ret_permit);
 

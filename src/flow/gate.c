@@ -78,6 +78,12 @@ static bool fits(const weir__gate *gate, uint64_t used, uint64_t cost)
     return (used <= capacity && cost <= capacity - used) || (gate->one_always && used == 0);
 }
 
+/* Not even alone. */
+static bool never_fits(const weir__gate *gate, uint64_t cost)
+{
+    return !gate->one_always && cost > GET(gate->capacity);
+}
+
 static void note_entry(weir__gate *gate, uint64_t used, uint64_t cost, unsigned partition)
 {
     ADD(gate->admitted, 1);
@@ -178,9 +184,14 @@ static void shed_stuck(weir__gate *gate, weir_time now, weir__wakeups *wakeups)
 static void settle(weir__gate *gate, weir__wakeups *wakeups)
 {
     weir_time now = 0;
-    for (waiter *w; (w = pick(gate)) && fits(gate, used(gate), w->cost);) {
+    for (waiter *w;
+         (w = pick(gate)) && (never_fits(gate, w->cost) || fits(gate, used(gate), w->cost));) {
         if (now == 0)
             now = weir_now();
+        if (never_fits(gate, w->cost)) { /* the capacity has fallen meanwhile */
+            end_wait(gate, w, now, WEIR_ETOOBIG, wakeups);
+            continue;
+        }
         if (weir__shed_is_late(&gate->shed, now, now - w->since)) {
             gate->n_shed++;
             end_wait(gate, w, now, WEIR_ESHED, wakeups);
@@ -363,7 +374,7 @@ int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir
     assert(cost > 0 && cost < COST_MAX);
     if (enter(gate, cost, partition))
         return WEIR_OK;
-    if (cost > GET(gate->capacity) && !gate->one_always)
+    if (never_fits(gate, cost))
         return WEIR_ETOOBIG;
     if (deadline <= WEIR_POLL)
         return try_long_way(gate, cost, partition, deadline);
@@ -398,7 +409,7 @@ int weir__gate_acquire_async(weir__gate *gate, uint64_t cost, unsigned partition
     assert(cost > 0 && cost < COST_MAX);
     if (enter(gate, cost, partition))
         return WEIR_OK;
-    if (cost > GET(gate->capacity) && !gate->one_always)
+    if (never_fits(gate, cost))
         return WEIR_ETOOBIG;
     waiter *w = (waiter *)(void *)pending->opaque;
     *w = (waiter){.cost = cost, .partition = partition, .pending = pending};

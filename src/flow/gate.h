@@ -56,7 +56,8 @@ int weir__gate_create(weir__gate **ret_gate, const weir__gate_opts *opts);
 void weir__gate_destroy(weir__gate *gate);
 
 /* Lets in a cost in [1, 2^46) for a partition.  < 0: WEIR_EFULL (WEIR_POLL, WEIR_PROBE),
- * WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR; WEIR_ETOOBIG: more than the capacity and not one_always. */
+ * WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ESHED, WEIR_EINTR; WEIR_ETOOBIG: more than
+ * the capacity and not one_always, now or because it has fallen meanwhile. */
 int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir_time deadline);
 
 /* The same without a thread: WEIR_OK, or WEIR_WAITING and `ready` is called with WEIR_OK or an error

@@ -132,7 +132,7 @@ static weir__gate_opts gate_opts_of(const weir_limit_opts *opts, const learned *
         .capacity = is_adaptive(opts) ? begin->adaptive.opts.initial : opts->limit,
         .kind = "limit",
         .shared = opts->shared,
-        .one_always = true,
+        .one_always = is_adaptive(opts), /* it will grow again */
         .lifo = opts->lifo,
         .n_partitions = opts->n_partitions,
         .shed_target_ns = opts->shed_after_ns,
@@ -186,13 +186,9 @@ void weir_limit_destroy(weir_limit *limit)
 
 /* ---- admission ---------------------------------------------------------------------------- */
 
-/* The gate lets who costs more in alone; a fixed limit has promised not to. */
-static int refuses(const weir_limit *limit, uint64_t cost, unsigned partition)
+static bool is_valid(const weir_limit *limit, uint64_t cost, unsigned partition)
 {
-    if (cost == 0 || cost >= COST_MAX || partition >= limit->n_partitions)
-        return WEIR_EINVAL;
-    bool is_too_big = !limit->is_adaptive && cost > weir__gate_capacity(limit->gate);
-    return is_too_big ? WEIR_ETOOBIG : WEIR_OK;
+    return cost > 0 && cost < COST_MAX && partition < limit->n_partitions;
 }
 
 void weir_limit_begin(weir_limit *limit, uint64_t cost, unsigned partition, weir_permit *ret_permit)
@@ -207,9 +203,9 @@ void weir_limit_begin(weir_limit *limit, uint64_t cost, unsigned partition, weir
 int weir_limit_acquire(weir_limit *limit, uint64_t cost, unsigned partition, weir_time deadline,
                        weir_permit *ret_permit)
 {
-    int rc = refuses(limit, cost, partition);
-    if (rc == WEIR_OK)
-        rc = weir__gate_acquire(limit->gate, cost, partition, deadline);
+    if (!is_valid(limit, cost, partition))
+        return WEIR_EINVAL;
+    int rc = weir__gate_acquire(limit->gate, cost, partition, deadline);
     if (rc == WEIR_OK)
         weir_limit_begin(limit, cost, partition, ret_permit);
     return rc;
@@ -218,8 +214,9 @@ int weir_limit_acquire(weir_limit *limit, uint64_t cost, unsigned partition, wei
 int weir_limit_acquire_async(weir_limit *limit, uint64_t cost, unsigned partition,
                              weir_pending *pending)
 {
-    int rc = refuses(limit, cost, partition);
-    return rc < 0 ? rc : weir__gate_acquire_async(limit->gate, cost, partition, pending);
+    if (!is_valid(limit, cost, partition))
+        return WEIR_EINVAL;
+    return weir__gate_acquire_async(limit->gate, cost, partition, pending);
 }
 
 bool weir_limit_cancel(weir_limit *limit, weir_pending *pending)

@@ -364,6 +364,24 @@ static void more_capacity_lets_in_who_waits(void **state)
     weir__gate_destroy(gate);
 }
 
+static void who_can_never_fit_any_more_is_told_so(void **state)
+{
+    (void)state;
+    weir__gate *gate = of(10);
+    assert_int_equal(try_it(gate, 7), WEIR_OK);
+    one large = {.gate = gate, .cost = 8}, small = {.gate = gate, .cost = 1};
+    start(&large);
+    start(&small);
+    weir__gate_set_capacity(gate, 7);
+    assert_int_equal(end_of(&large), WEIR_ETOOBIG);
+    assert_false(small.done);
+    release(gate, 7);
+    assert_int_equal(end_of(&small), WEIR_OK);
+    assert_int_equal(counts_of(gate).peak_used, 7);
+    release(gate, 1);
+    weir__gate_destroy(gate);
+}
+
 static void a_partition_below_its_share_goes_first(void **state)
 {
     (void)state;
@@ -627,6 +645,7 @@ int main(int argc, char **argv)
         BOTH(an_interrupted_wait_takes_nothing),
         BOTH(close_releases_who_waits_and_refuses_the_others),
         BOTH(more_capacity_lets_in_who_waits),
+        BOTH(who_can_never_fit_any_more_is_told_so),
         BOTH(a_partition_below_its_share_goes_first),
         BOTH(a_standing_line_is_shed),
         BOTH(a_line_behind_one_that_hangs_is_shed),
