@@ -75,11 +75,16 @@ static void watch_forks(void)
     pthread_atfork(before_fork, after_fork, in_forked_child);
 }
 
+unsigned weir__named_generation(void)
+{
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
 static bool has_own_seat(const weir__named *named)
 {
     /* acquire: pairs with the release in take_seat */
     return atomic_load_explicit(&named->generation, memory_order_acquire) ==
-           atomic_load_explicit(&generation, memory_order_relaxed);
+           weir__named_generation();
 }
 
 static int error_of(int err)
@@ -149,9 +154,7 @@ static int take_seat(weir__named *named)
     if (rc < 0 || (rc = named->ops->enter(named->data, seat)) < 0)
         return rc;
     named->seat = (int)seat;
-    atomic_store_explicit(&named->generation,
-                          atomic_load_explicit(&generation, memory_order_relaxed),
-                          memory_order_release);
+    atomic_store_explicit(&named->generation, weir__named_generation(), memory_order_release);
     return 0;
 }
 

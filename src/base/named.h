@@ -55,6 +55,10 @@ void *weir__named_data(const weir__named *named);
  * WEIR_EFULL, WEIR_ESYSTEM, or what enter returned. */
 int weir__named_seat(weir__named *named);
 
+/* Which process this is, of those that were forked from each other: another number in each child.
+ * Counted since a block was opened first. */
+unsigned weir__named_generation(void);
+
 /* Whether a process that lives has this seat.  A system call. */
 bool weir__named_is_taken(weir__named *named, unsigned seat);
 

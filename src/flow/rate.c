@@ -13,7 +13,6 @@
  */
 #include <weir/rate.h>
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -66,19 +65,6 @@ typedef struct calls {
 
 #define CHANGING UINT32_MAX
 
-/* How many forks lie between this process and the first. */
-static _Atomic unsigned generation;
-
-static void in_forked_child(void)
-{
-    atomic_fetch_add_explicit(&generation, 1, memory_order_relaxed);
-}
-
-static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, in_forked_child);
-}
-
 /* In a child: nobody waits here, whatever the line says; and it needs a seat of its own. */
 static int settle_in(weir_rate *rate, unsigned now)
 {
@@ -102,7 +88,7 @@ static int come_home(weir_rate *rate)
 {
     if (!rate->bucket.named)
         return WEIR_OK;
-    unsigned now = atomic_load_explicit(&generation, memory_order_relaxed);
+    unsigned now = weir__named_generation();
     for (;;) {
         unsigned seen = atomic_load_explicit(&rate->generation, memory_order_acquire);
         if (seen == now)
@@ -121,7 +107,7 @@ static int come_home(weir_rate *rate)
 /* ---- nudging -------------------------------------------------------------------------------- */
 
 /* Under the mutex: lets it look again. */
-static void nudge(place *p, calls *todo)
+static void nudge(place *p, calls *after)
 {
     if (!p->pending) {
         if (weir__nudge(&p->waiter.parker))
@@ -133,15 +119,15 @@ static void nudge(place *p, calls *todo)
     if (atomic_compare_exchange_strong(&p->nudge, &was, CALL_AGAIN) || was == CALL_AGAIN)
         return; /* who is calling calls once more */
     atomic_store(&p->nudge, CALLING);
-    p->next = todo->nudged;
-    todo->nudged = p;
+    p->next = after->nudged;
+    after->nudged = p;
 }
 
 /* Without the mutex. */
-static void make_calls(calls *todo)
+static void make_calls(calls *after)
 {
-    weir__wake_all(&todo->woken);
-    for (place *p = todo->nudged, *next; p; p = next) {
+    weir__wake_all(&after->woken);
+    for (place *p = after->nudged, *next; p; p = next) {
         uint32_t was = CALLING;
         next = p->next;
         for (;;) {
@@ -217,7 +203,7 @@ static void set_next_time(weir_rate *rate, place *p, weir_time now)
 }
 
 /* Somebody has left, and the turn belongs to the first of those who are there now. */
-static void move_up(weir_rate *rate, bool granted, weir_time now, calls *todo)
+static void move_up(weir_rate *rate, bool granted, weir_time now, calls *after)
 {
     atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
     place *p = first_in(rate);
@@ -234,7 +220,7 @@ static void move_up(weir_rate *rate, bool granted, weir_time now, calls *todo)
         weir__bucket_hand_on(&rate->bucket, &rate->turn, p->cost);
     weir_time at = when(rate, p, 0, now);
     if (at + WORTH_WAKING < p->until)
-        nudge(p, todo);
+        nudge(p, after);
 }
 
 static void join(weir_rate *rate, place *p, weir_time now)
@@ -253,16 +239,16 @@ static void join(weir_rate *rate, place *p, weir_time now)
 
 /* Out of line, with what it came to; `self` is not woken: it is the caller. */
 static void finish(weir_rate *rate, place *p, int result, const place *self, weir_time now,
-                   calls *todo)
+                   calls *after)
 {
     rate->line_cost -= p->cost;
     if (p == self) {
         weir__waitq_give_up(&rate->line, &p->waiter);
         p->waiter.result = result;
     } else {
-        weir__waitq_serve_this(&rate->line, &p->waiter, &todo->woken, result);
+        weir__waitq_serve_this(&rate->line, &p->waiter, &after->woken, result);
     }
-    move_up(rate, result == WEIR_OK, now, todo);
+    move_up(rate, result == WEIR_OK, now, after);
 }
 
 /* Whether somebody without a thread should have polled long ago. */
@@ -276,7 +262,7 @@ static bool is_passed_over(place *p, weir_time now)
 }
 
 /* Under the mutex: gives everybody what is there for him, `self` included, the first first. */
-static void serve(weir_rate *rate, place *self, weir_time now, calls *todo)
+static void serve(weir_rate *rate, place *self, weir_time now, calls *after)
 {
     uint64_t burst = weir__bucket_terms(&rate->bucket).burst, ahead = 0;
     for (place *p = first_in(rate), *next; p && ahead < burst; p = next) {
@@ -286,7 +272,7 @@ static void serve(weir_rate *rate, place *self, weir_time now, calls *todo)
             continue;
         }
         if (p->cost > burst) {
-            finish(rate, p, WEIR_ETOOBIG, self, now, todo);
+            finish(rate, p, WEIR_ETOOBIG, self, now, after);
             continue;
         }
         weir__turn other = without_promises(&rate->turn);
@@ -294,7 +280,7 @@ static void serve(weir_rate *rate, place *self, weir_time now, calls *todo)
         weir_time at;
         if (!weir__bucket_take(&rate->bucket, turn, p->cost, ahead, now, &at))
             break;
-        finish(rate, p, WEIR_OK, self, now, todo);
+        finish(rate, p, WEIR_OK, self, now, after);
     }
     if (self->waiter.waiting)
         set_next_time(rate, self, now);
@@ -308,12 +294,12 @@ static weir_time look_at(const weir_rate *rate, const place *p, weir_time now)
 }
 
 /* Out of line without tokens; false: was served meanwhile. */
-static bool leave(weir_rate *rate, place *p, weir_time now, calls *todo)
+static bool leave(weir_rate *rate, place *p, weir_time now, calls *after)
 {
     if (!weir__waitq_give_up(&rate->line, &p->waiter))
         return false;
     rate->line_cost -= p->cost;
-    move_up(rate, false, now, todo);
+    move_up(rate, false, now, after);
     return true;
 }
 
@@ -351,21 +337,21 @@ static int try_now(weir_rate *rate, uint64_t cost)
 static int look_and_sleep(weir_rate *rate, place *here, bool was_nudged, weir_time deadline,
                           weir_time *asked_at)
 {
-    calls todo = {0};
+    calls after = {0};
     weir_time now = weir_now();
     weir__lock(&rate->mutex);
     if (was_nudged && here->waiter.waiting)
         weir__parker_rearm(&here->waiter.parker);
     bool was_waiting = here->waiter.waiting;
     if (was_waiting)
-        serve(rate, here, now, &todo);
+        serve(rate, here, now, &after);
     bool is_waiting = here->waiter.waiting;
     bool too_late = is_waiting && (now >= deadline || here->until > deadline);
     if (too_late)
-        leave(rate, here, now, &todo);
+        leave(rate, here, now, &after);
     weir_time until = look_at(rate, here, now);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     if (too_late)
         return WEIR_ETIMEDOUT;
     if (!is_waiting && was_waiting)
@@ -385,11 +371,11 @@ static int look_and_sleep(weir_rate *rate, place *here, bool was_nudged, weir_ti
 
 static int interrupted(weir_rate *rate, place *here)
 {
-    calls todo = {0};
+    calls after = {0};
     weir__lock(&rate->mutex);
-    bool left = leave(rate, here, weir_now(), &todo);
+    bool left = leave(rate, here, weir_now(), &after);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     if (left)
         return WEIR_EINTR;
     weir__waiter_join(&here->waiter);
@@ -463,7 +449,7 @@ int weir_rate_acquire_async(weir_rate *rate, uint64_t cost, weir_pending *pendin
 
 int weir_rate_poll(weir_rate *rate, weir_pending *pending, weir_time *ret_at)
 {
-    calls todo = {0};
+    calls after = {0};
     place *here = place_of(pending);
     weir_time now = weir_now();
     int rc = come_home(rate);
@@ -475,14 +461,14 @@ int weir_rate_poll(weir_rate *rate, weir_pending *pending, weir_time *ret_at)
         return WEIR_EINVAL;
     }
     if (atomic_load_explicit(&rate->closed, memory_order_relaxed))
-        finish(rate, here, WEIR_ECLOSED, here, now, &todo);
+        finish(rate, here, WEIR_ECLOSED, here, now, &after);
     else
-        serve(rate, here, now, &todo);
+        serve(rate, here, now, &after);
     here->due_since = 0;
     bool is_waiting = here->waiter.waiting;
     weir_time at = look_at(rate, here, now);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     if (is_waiting) {
         *ret_at = at;
         return WEIR_WAITING;
@@ -494,15 +480,15 @@ int weir_rate_poll(weir_rate *rate, weir_pending *pending, weir_time *ret_at)
 
 void weir_rate_cancel(weir_rate *rate, weir_pending *pending)
 {
-    calls todo = {0};
+    calls after = {0};
     place *here = place_of(pending);
     if (come_home(rate) < 0)
         return;
     weir_time now = weir_now();
     weir__lock(&rate->mutex);
-    bool left = leave(rate, here, now, &todo);
+    bool left = leave(rate, here, now, &after);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     join_nudgers(here);
     if (left)
         count(rate, WEIR_ETIMEDOUT, now - here->since);
@@ -554,21 +540,21 @@ int weir_rate_unreserve(weir_rate *rate, const weir_reservation *reservation)
         return 0;
     if (come_home(rate) < 0)
         return 1;
-    calls todo = {0};
+    calls after = {0};
     weir__lock(&rate->mutex);
     if (rate->owner)
-        nudge(rate->owner, &todo);
+        nudge(rate->owner, &after);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     return 1;
 }
 
 /* ---- changes -------------------------------------------------------------------------------- */
 
-static void nudge_all(weir_rate *rate, calls *todo)
+static void nudge_all(weir_rate *rate, calls *after)
 {
     for (place *p = first_in(rate); p; p = behind(p))
-        nudge(p, todo);
+        nudge(p, after);
 }
 
 int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t burst)
@@ -583,17 +569,17 @@ int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t bur
                               weir_now());
     if (rc < 0)
         return rc;
-    calls todo = {0};
+    calls after = {0};
     weir__lock(&rate->mutex);
-    nudge_all(rate, &todo);
+    nudge_all(rate, &after);
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
     return WEIR_OK;
 }
 
 void weir_rate_close(weir_rate *rate)
 {
-    calls todo = {0};
+    calls after = {0};
     if (come_home(rate) < 0)
         return;
     weir__lock(&rate->mutex);
@@ -602,20 +588,18 @@ void weir_rate_close(weir_rate *rate)
     for (place *p = first_in(rate), *next; p; p = next) {
         next = behind(p);
         if (p->pending)
-            nudge(p, &todo);
+            nudge(p, &after);
         else
-            finish(rate, p, WEIR_ECLOSED, NULL, now, &todo);
+            finish(rate, p, WEIR_ECLOSED, NULL, now, &after);
     }
     weir__unlock(&rate->mutex);
-    make_calls(&todo);
+    make_calls(&after);
 }
 
 /* ---- beginning and end ---------------------------------------------------------------------- */
 
 static int open_shared(weir_rate *rate, const char *name, const weir__rate_terms *terms)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
     int rc = weir__named_open(&rate->bucket.named, "rate", name, &weir__bucket_ops, terms);
     if (rc < 0)
         return rc;
@@ -626,7 +610,7 @@ static int open_shared(weir_rate *rate, const char *name, const weir__rate_terms
         return seat;
     }
     rate->bucket.seat = (unsigned)seat;
-    atomic_init(&rate->generation, atomic_load_explicit(&generation, memory_order_relaxed));
+    atomic_init(&rate->generation, weir__named_generation());
     return WEIR_OK;
 }
 
