@@ -9,16 +9,10 @@
 #define SHRUNK       0.6  /* since the last one: look again */
 #define LOWER        0.97 /* is news that calls for another one */
 
-/* Uniform in [0.75, 1.25): xorshift64*, S. Vigna, "An experimental exploration of Marsaglia's
- * xorshift generators, scrambled", 2016. */
+/* Uniform in [0.75, 1.25). */
 static double jitter(weir__baseline *baseline)
 {
-    uint64_t x = baseline->random;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    baseline->random = x;
-    return 0.75 + 0.5 * (double)((x * UINT64_C(0x2545F4914F6CDD1D)) >> 11) / 9007199254740992.0;
+    return 0.75 + 0.5 * weir__random_unit(weir__random_next(&baseline->random));
 }
 
 static void schedule(weir__baseline *baseline, int64_t now_ns)
@@ -34,7 +28,7 @@ void weir__baseline_init(weir__baseline *baseline, int64_t interval_ns, uint64_t
     *baseline = (weir__baseline){
         .interval_ns = interval_ns,
         .probe_at = interval_ns ? now_ns : INT64_MAX,
-        .random = seed ? seed : 1,
+        .random = {seed},
     };
 }
 

@@ -28,6 +28,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/random.h"
 #include "model/rtt_window.h"
 
 typedef struct weir__baseline {
@@ -35,7 +36,7 @@ typedef struct weir__baseline {
     double variance;     /* of that */
     int64_t interval_ns; /* between probes; 0: none */
     int64_t probe_at;
-    uint64_t random; /* state of the jitter */
+    weir__random random; /* of the jitter */
     bool is_probing;
     double probe_limit;
     unsigned probes;   /* windows of this one */
