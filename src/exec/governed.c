@@ -21,17 +21,13 @@
     (UINT64_C(1) << 20) /* by a task too short to be measured: what it had time for */
 
 /* Under the mutex.  A task of which nothing is known needs everything, and so runs alone. */
-static uint64_t need_of(const weir_pool *pool, const weir__task *task)
+static uint64_t need_of(const weir_pool *pool, const weir__task *task, bool *ret_is_known)
 {
-    if (pool->opts.task_bytes > 0)
-        return pool->opts.task_bytes;
-    uint64_t estimate = weir_governor_estimate(pool->opts.governor, task->kind);
-    return estimate > 0 ? estimate : weir__governor_limit(pool->opts.governor);
-}
-
-static bool is_known(const weir_pool *pool, const weir__task *task)
-{
-    return pool->opts.task_bytes > 0 || weir_governor_estimate(pool->opts.governor, task->kind) > 0;
+    uint64_t need = pool->opts.task_bytes;
+    if (need == 0)
+        need = weir_governor_estimate(pool->opts.governor, task->kind);
+    *ret_is_known = need > 0;
+    return need > 0 ? need : weir__governor_limit(pool->opts.governor);
 }
 
 /* Estimates change a little with each task; that is no reason to ask again. */
@@ -44,10 +40,11 @@ bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__ta
 {
     if (!weir__pool_is_governed(pool))
         return true;
-    uint64_t need = need_of(pool, task);
-    if (is_enough(desk->reserved,
-                  need)) /* behind another one only if it is known: it may need less */
-        return desk->held == 0 || is_known(pool, task);
+    bool is_known;
+    uint64_t need = need_of(pool, task, &is_known);
+    /* Behind another one only if it is known: it may need less. */
+    if (is_enough(desk->reserved, need))
+        return desk->held == 0 || is_known;
     return desk->held == 0 && desk->reserved == 0 && is_enough(pool->memory.grant, need);
 }
 
@@ -160,7 +157,8 @@ bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at)
     pool->memory.is_stale = false;
     weir__lock(&pool->mutex);
     weir__task *task = pool->memory.off ? NULL : next_task(pool);
-    uint64_t need = task ? need_of(pool, task) : 0;
+    bool is_known;
+    uint64_t need = task ? need_of(pool, task, &is_known) : 0;
     uint64_t asked = pool->memory.asked, grant = pool->memory.grant;
     unsigned n = take_surplus(pool, need, surplus);
     bool found = grant != pool->memory.grant && pool->memory.grant > 0;

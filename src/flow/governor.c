@@ -436,12 +436,22 @@ static int refuse_shed(weir_governor *governor)
     return WEIR_ESHED;
 }
 
+static bool is_amount(uint64_t bytes)
+{
+    return bytes > 0 && bytes < UINT64_C(1) << 62;
+}
+
+/* 64 TiB and more are let in alone, and alone is alone. */
+static uint64_t gate_cost(uint64_t bytes)
+{
+    return bytes < BYTES_MAX ? bytes : BYTES_MAX - 1;
+}
+
 int weir_governor_reserve(weir_governor *governor, uint64_t bytes, weir_time deadline)
 {
-    if (bytes == 0 || bytes >= UINT64_C(1) << 62)
+    if (!is_amount(bytes))
         return WEIR_EINVAL;
-    if (bytes >= BYTES_MAX)
-        bytes = BYTES_MAX - 1; /* 64 TiB: alone is alone */
+    bytes = gate_cost(bytes);
     measure_if_due(governor);
     if (deadline <= WEIR_POLL || GET(governor->step) == WEIR_MEMORY_SHED) {
         int rc = weir__gate_acquire(governor->gate, bytes, 0, WEIR_POLL);
@@ -459,10 +469,9 @@ int weir_governor_reserve(weir_governor *governor, uint64_t bytes, weir_time dea
 
 int weir_governor_reserve_async(weir_governor *governor, uint64_t bytes, weir_pending *pending)
 {
-    if (bytes == 0 || bytes >= UINT64_C(1) << 62 || governor->is_shared)
+    if (!is_amount(bytes) || governor->is_shared)
         return WEIR_EINVAL;
-    if (bytes >= BYTES_MAX)
-        bytes = BYTES_MAX - 1;
+    bytes = gate_cost(bytes);
     measure_if_due(governor);
     if (GET(governor->step) == WEIR_MEMORY_SHED) {
         int rc = weir__gate_acquire(governor->gate, bytes, 0, WEIR_POLL);
@@ -506,7 +515,7 @@ bool weir_governor_cancel(weir_governor *governor, weir_pending *pending)
 
 void weir_governor_release(weir_governor *governor, uint64_t bytes)
 {
-    weir__gate_release(governor->gate, bytes < BYTES_MAX ? bytes : BYTES_MAX - 1, 0, NULL, NULL);
+    weir__gate_release(governor->gate, gate_cost(bytes), 0, NULL, NULL);
     if (GET(governor->waiting) == 0 || GET(governor->step) == WEIR_MEMORY_NORMAL)
         return;
     weir_time now = weir_now();
