@@ -329,6 +329,15 @@ def test_submit_timeout_covers_the_wait_for_the_rate(make: Any) -> None:
             executor.submit(pow, 2, 3)
 
 
+def test_map_is_paced_whatever_submit_would_do() -> None:
+    hasty = strategies.batch(rate=50.0, burst=1, overflow="fail")
+    with threads(hasty) as executor:
+        began = time.monotonic()
+        assert list(executor.map(abs, [-1, -2, -3])) == [1, 2, 3]
+        assert time.monotonic() - began >= 2 / 50 - 0.001
+        assert executor.keeper.too_fast == 0
+
+
 def starts(fn: Any, *args: Any) -> Any:
     """Calls fn in a thread that has begun to wait, as far as can be told."""
     pool = ThreadPoolExecutor(1)

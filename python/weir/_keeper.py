@@ -65,13 +65,17 @@ class Keeper:
         if self.bucket is None:
             return True
         try:
-            if self.bucket.acquire(timeout=0 if self.strategy.overflow == "fail" else timeout):
+            if self.bucket.acquire(timeout=timeout):
                 return True
         except ShutDown:  # what comes next will say so
             return True
         with self._lock:
             self.too_fast += 1
         return False
+
+    def waits(self) -> bool:
+        """Whether a put or submit may be kept waiting; map() always may."""
+        return self.strategy.overflow == "block"
 
     def too_fast_text(self) -> str:
         return f"{self._what} lets in {self.strategy.rate:g} per second, and there is no token now"
@@ -127,7 +131,7 @@ class _GuardedQueue:
         if block and timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
         since = time.monotonic()
-        if not self.keeper.pace(timeout if block else 0):
+        if not self.keeper.pace(timeout if block and self.keeper.waits() else 0):
             raise queue.Full(self.keeper.too_fast_text())
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - since))
@@ -191,10 +195,9 @@ class _GuardedExecutor:
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         since = time.monotonic()
         timeout = self._deadline
-        if not self.keeper.pace(timeout):
-            if self.keeper.strategy.overflow == "fail":
-                raise BacklogFull(self.keeper.too_fast_text())
-            raise Timeout(self.keeper.too_fast_text())
+        waits = self.keeper.waits()
+        if not self.keeper.pace(timeout if waits else 0):
+            raise (Timeout if waits else BacklogFull)(self.keeper.too_fast_text())
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - since))
         submit: Callable[..., Future[T]] = super().submit  # type: ignore[misc]
