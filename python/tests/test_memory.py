@@ -76,7 +76,7 @@ def test_a_limit_of_another_type_is_a_type_error(limit: Any) -> None:
     ("options", "match"),
     [
         ({"interval": 0}, "'interval' must be from 0.001"),
-        ({"slow": 1.5}, r"'slow' must be in \(0, 1\], not 1.5"),
+        ({"slow": 1.5}, r"'slow' must be > 0 and <= 1, not 1\.5"),
         ({"slow": 0.9, "pause": 0.8}, "must ascend"),
         ({"shared": "no/name"}, "letters, digits"),
     ],

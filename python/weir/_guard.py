@@ -9,7 +9,17 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, TypeVar, cast
 
-__all__ = ["check", "count", "kind_of", "number", "seconds", "share", "warn_of_settings", "wrap"]
+__all__ = [
+    "check",
+    "count",
+    "kind_of",
+    "number",
+    "seconds",
+    "share",
+    "warn_of_settings",
+    "wrap",
+    "wrap_entered",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,3 +142,29 @@ def wrap(guard: Any, fn: F) -> F:
         "async generator": async_generator,
     }
     return cast(F, kinds[kind_of(fn)])
+
+
+def wrap_entered(limit: Any, fn: F, instead: str) -> F:
+    """A function, or coroutine function, that runs inside `with limit` (or `async with`).
+
+    instead: what somebody meant who calls the limit with something else.
+    """
+    if not callable(fn):
+        raise TypeError(f"a decorator takes a function, not {fn!r}; {instead}")
+    kind = kind_of(fn)
+    if kind.endswith("generator"):
+        raise TypeError(
+            f"{fn!r} is a generator, which runs when it is iterated over: use `with` inside of it"
+        )
+
+    @functools.wraps(fn)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        with limit:
+            return fn(*args, **kwargs)
+
+    @functools.wraps(fn)
+    async def coroutine(*args: Any, **kwargs: Any) -> Any:
+        async with limit:
+            return await fn(*args, **kwargs)
+
+    return cast(F, coroutine if kind == "coroutine" else function)

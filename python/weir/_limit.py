@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import inspect
 import os
 import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from weir import _aio, _weir
-from weir._guard import check, number, warn_of_settings
+from weir._guard import check, number, warn_of_settings, wrap_entered
 from weir._stats import LimiterStats
 from weir._weir import LimitPermit
 
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AIMD", "Gradient2", "LimitModel", "LimitPermit", "Limiter", "Vegas"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 _NEVER = 9e9  # seconds
 _Settings = tuple[Any, ...]  # as parse_settings in ext/limiter.c reads them
 
@@ -333,35 +331,9 @@ class Limiter(_weir.Limiter):
 
     # ---- as a decorator --------------------------------------------------------------------------
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+    def __call__(self, fn: F) -> F:
         """Makes a function, or an async one, that runs inside `with limiter`."""
-        if not callable(function):
-            raise TypeError(
-                f"a decorator takes a function, not {function!r}; "
-                f"to be admitted: acquire(), or acquire(cost={function!r})"
-            )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{function!r} is a generator, which runs when it is iterated over: "
-                "use `with limiter:` inside of it"
-            )
-        if inspect.iscoroutinefunction(function):
-            return self._limit_coroutine(function)
-
-        @functools.wraps(function)
-        def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self:
-                return function(*args, **kwargs)
-
-        return limited
-
-    def _limit_coroutine(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        async def limited(*args: Any, **kwargs: Any) -> Any:
-            async with self:
-                return await function(*args, **kwargs)
-
-        return limited
+        return wrap_entered(self, fn, f"to be admitted: acquire(), or acquire(cost={fn!r})")
 
     # ---- looking ---------------------------------------------------------------------------------
 

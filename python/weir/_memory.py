@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from weir import _weir
 from weir._aio import wait
-from weir._guard import warn_of_settings
+from weir._guard import number, share, warn_of_settings
 from weir._stats import MemoryStats
 from weir._weir import MemoryReservation
 
@@ -52,13 +52,7 @@ def parse_bytes(value: int | str, name: str) -> int:
 
 
 def _parse_mark(value: float | None, name: str) -> float:
-    if value is None:
-        return 0.0
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name!r} must be a number in (0, 1], not {value!r}")
-    if not 0 < value <= 1:
-        raise ValueError(f"{name!r} must be in (0, 1], not {value!r}")
-    return float(value)
+    return 0.0 if value is None else share(name, value)
 
 
 def kind_of(key: object) -> int:
@@ -140,10 +134,7 @@ class MemoryGovernor:
         on_change: Callable[[State], object] | None = None,
     ) -> None:
         nbytes, fraction = _parse_limit(limit, "limit")
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-            raise TypeError(f"'interval' must be a number of seconds, not {interval!r}")
-        if not 0.001 <= interval <= 3600:
-            raise ValueError(f"'interval' must be from 0.001 to 3600 seconds, not {interval!r}")
+        number("interval", interval, 0.001, 3600)
         if on_change is not None and not callable(on_change):
             raise TypeError("'on_change' must be callable or None")
         slow_at = _parse_mark(slow, "slow")
@@ -259,7 +250,7 @@ class MemoryGovernor:
     def estimate(self, key: object) -> int | None:
         """Bytes that the next one should reserve; None: nothing is known yet, let it run alone.
 
-        The 95th percentile of the last 32 peaks and a tenth more; twice as much as a single one.
+        The 95th percentile of the last 32 peaks and a tenth more; of up to seven, a fifth more.
         """
         return self._core.estimate(kind_of(key)) or None
 

@@ -9,14 +9,12 @@ the loop in which `aacquire` returns: so a task that is cancelled has taken none
 
 from __future__ import annotations
 
-import functools
-import inspect
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from weir._guard import warn_of_settings
+from weir._guard import warn_of_settings, wrap_entered
 from weir._weir import BucketPlace, Reservation, TokenBucketBase
 
 if TYPE_CHECKING:
@@ -26,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reservation", "TokenBucket"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Alarm:
@@ -160,30 +157,9 @@ class TokenBucket(TokenBucketBase):
     ) -> None:
         pass
 
-    def __call__(self, fn: Callable[P, T]) -> Callable[P, T]:
+    def __call__(self, fn: F) -> F:
         """Wrap a function, or a coroutine function: each call waits for a token first."""
-        if not callable(fn):
-            raise TypeError(f"a decorator takes a function, not {fn!r}; tokens: acquire({fn!r})")
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-            raise TypeError(
-                f"{fn!r} is a generator, which runs when it is iterated over: "
-                "take a token inside of it"
-            )
-        if inspect.iscoroutinefunction(fn):
-
-            @functools.wraps(fn)
-            async def limited_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
-                await self.aacquire()
-                return await fn(*args, **kwargs)
-
-            return cast("Callable[P, T]", limited_coroutine)
-
-        @functools.wraps(fn)
-        def limited(*args: P.args, **kwargs: P.kwargs) -> T:
-            self.acquire()
-            return fn(*args, **kwargs)
-
-        return limited
+        return wrap_entered(self, fn, f"tokens: acquire({fn!r})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.shared is None:
