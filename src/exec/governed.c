@@ -20,14 +20,15 @@
 #define SHORT_TAKES                                                                                \
     (UINT64_C(1) << 20) /* by a task too short to be measured: what it had time for */
 
-/* Under the mutex.  A task of which nothing is known needs everything, and so runs alone. */
-static uint64_t need_of(const weir_pool *pool, const weir__task *task, bool *ret_is_known)
+/* A task of which nothing is known needs everything, and so runs alone. */
+weir__need weir__pool_need_of(const weir_pool *pool, const weir__task *task)
 {
-    uint64_t need = pool->opts.task_bytes;
-    if (need == 0)
-        need = weir_governor_estimate(pool->opts.governor, task->kind);
-    *ret_is_known = need > 0;
-    return need > 0 ? need : weir__governor_limit(pool->opts.governor);
+    if (!weir__pool_is_governed(pool))
+        return (weir__need){0, false};
+    uint64_t bytes = pool->opts.task_bytes;
+    if (bytes == 0)
+        bytes = weir_governor_estimate(pool->opts.governor, task->kind);
+    return (weir__need){bytes > 0 ? bytes : weir__governor_limit(pool->opts.governor), bytes > 0};
 }
 
 /* Estimates change a little with each task; that is no reason to ask again. */
@@ -36,16 +37,14 @@ static bool is_enough(uint64_t reserved, uint64_t need)
     return need <= reserved && reserved - reserved / 8 <= need;
 }
 
-bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__task *task)
+bool weir__pool_may_have(const weir_pool *pool, const weir__desk *desk, const weir__need *need)
 {
     if (!weir__pool_is_governed(pool))
         return true;
-    bool is_known;
-    uint64_t need = need_of(pool, task, &is_known);
     /* Behind another one only if it is known: it may need less. */
-    if (is_enough(desk->reserved, need))
-        return desk->held == 0 || is_known;
-    return desk->held == 0 && desk->reserved == 0 && is_enough(pool->memory.grant, need);
+    if (is_enough(desk->reserved, need->bytes))
+        return desk->held == 0 || need->is_known;
+    return desk->held == 0 && desk->reserved == 0 && is_enough(pool->memory.grant, need->bytes);
 }
 
 void weir__pool_use_grant(weir_pool *pool, weir__desk *desk)
@@ -157,8 +156,7 @@ bool weir__pool_mind_memory(weir_pool *pool, weir_time *wake_at)
     pool->memory.is_stale = false;
     weir__lock(&pool->mutex);
     weir__task *task = pool->memory.off ? NULL : next_task(pool);
-    bool is_known;
-    uint64_t need = task ? need_of(pool, task, &is_known) : 0;
+    uint64_t need = task ? weir__pool_need_of(pool, task).bytes : 0;
     uint64_t asked = pool->memory.asked, grant = pool->memory.grant;
     unsigned n = take_surplus(pool, need, surplus);
     bool found = grant != pool->memory.grant && pool->memory.grant > 0;

@@ -442,10 +442,11 @@ static weir__desk *pick_desk(weir_pool *pool, const weir__task *task)
 {
     /* While a worker is starting, nobody gets work ahead: the new one should find some. */
     unsigned depth = pool->starting ? 1 : weir__ring_depth_get(&pool->depth, WEIR__SLOTS);
+    weir__need need = weir__pool_need_of(pool, task);
     weir__desk *best = NULL;
     for (unsigned i = 0; i < pool->n_desks; i++) {
         weir__desk *desk = &pool->desks[i];
-        if (!weir__pool_has_room(pool, desk, depth) || !weir__pool_may_have(pool, desk, task))
+        if (!weir__pool_has_room(pool, desk, depth) || !weir__pool_may_have(pool, desk, &need))
             continue;
         if (!best || desk->held < best->held)
             best = desk;

@@ -166,8 +166,17 @@ static inline bool weir__pool_is_governed(const weir_pool *pool)
     return pool->opts.governor && !pool->memory.off;
 }
 
-/* Under the mutex: there is memory for the task to run there; then it gets it. */
-bool weir__pool_may_have(const weir_pool *pool, weir__desk *desk, const weir__task *task);
+/* How much memory a task is to have; zero in a pool without a governor. */
+typedef struct weir__need {
+    uint64_t bytes;
+    bool is_known; /* was told, or learned */
+} weir__need;
+
+/* Under the mutex; asked once for a task. */
+weir__need weir__pool_need_of(const weir_pool *pool, const weir__task *task);
+
+/* Under the mutex: there is memory for a task of that need to run there; then it gets it. */
+bool weir__pool_may_have(const weir_pool *pool, const weir__desk *desk, const weir__need *need);
 void weir__pool_use_grant(weir_pool *pool, weir__desk *desk);
 
 /* Collector, without the mutex: gives back what is not needed, and asks for what the next task needs.
