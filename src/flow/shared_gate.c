@@ -222,7 +222,7 @@ static int enter_again(wait *w, int rc)
         end_wait(w);
         leave(s);
     } else if (w->place) {
-        weir__line_abandon(w->place);
+        weir__line_leave(&s->line, LINE, w->place);
     }
     return rc;
 }

@@ -47,19 +47,21 @@ static bool draw(weir__places *set, size_t *ret_index)
     return false;
 }
 
-/* release: what was written into the place comes before its bit, in the order in which a kill cuts
- * the instructions */
+/* One instruction, because who leaves may not have the queue's lock.  release: what was written into
+ * the place comes before its bit, in the order in which a kill cuts the instructions */
 static void mark(weir__line *line, enum weir__side side, size_t index, bool waits)
 {
     _Atomic uint64_t *word = &line->waiting[side][index / 64];
     uint64_t bit = UINT64_C(1) << index % 64;
-    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
-    atomic_store_explicit(word, waits ? old | bit : old & ~bit, memory_order_release);
+    if (waits)
+        atomic_fetch_or_explicit(word, bit, memory_order_release);
+    else
+        atomic_fetch_and_explicit(word, ~bit, memory_order_release);
 }
 
 /* ---- places --------------------------------------------------------------------------------- */
 
-/* Whether somebody waits here; if not, because it was killed or gave up, frees the place. */
+/* Whether somebody waits here; if not, because it was killed or is leaving, frees the place. */
 static bool is_alive(weir__line *line, enum weir__side side, size_t index)
 {
     weir__place *place = &line->places[index];
@@ -105,11 +107,6 @@ weir__place *weir__line_join(weir__line *line, enum weir__side side, uint64_t co
 void weir__line_leave(weir__line *line, enum weir__side side, weir__place *place)
 {
     mark(line, side, (size_t)(place - line->places), false);
-    weir__robust_unlock(&place->taken);
-}
-
-void weir__line_abandon(weir__place *place)
-{
     weir__robust_unlock(&place->taken);
 }
 

@@ -10,8 +10,8 @@
  * Wake-ups:   a waiter reads its bell under the lock, and who calls it rings under the lock, so
  *             none is missed.  One that its sender owed when it was killed is made up for by the
  *             waiter, which looks for itself every SLICE.
- * Threads:    everything but ring and sleep happens under the queue's lock; a place is left
- *             without it only by giving up the place's own.
+ * Threads:    everything but ring, sleep, and leaving where that cannot be helped, happens under the
+ *             queue's lock.
  */
 #ifndef WEIR_FLOW_SHARED_LINE_H
 #define WEIR_FLOW_SHARED_LINE_H
@@ -65,10 +65,9 @@ static inline bool weir__line_is_empty(const weir__line *line, enum weir__side s
 /* Takes a place behind all others; NULL: there is none left. */
 weir__place *weir__line_join(weir__line *line, enum weir__side side, uint64_t cost);
 
+/* Also without the lock, by who cannot get it in time.  (If it was called, nobody takes its turn
+ * before the next one looks for itself: as if it had been killed.) */
 void weir__line_leave(weir__line *line, enum weir__side side, weir__place *place);
-
-/* Leaves without the queue's lock: as if killed. */
-void weir__line_abandon(weir__place *place);
 
 /* Those who come before the ticket and have to be waited for: how many, and their costs. */
 weir__load weir__line_ahead(weir__line *line, enum weir__side side, uint64_t ticket);

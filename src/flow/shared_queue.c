@@ -172,7 +172,7 @@ static int enter_again(weir_shared_queue *queue, wait *w, int rc)
         end_wait(queue, w);
         leave(queue, &look.now);
     } else if (w->place) {
-        weir__line_abandon(w->place);
+        weir__line_leave(&queue->shared->line, w->side, w->place);
     }
     return rc;
 }
