@@ -59,11 +59,18 @@ static void *waits(void *arg)
     return NULL;
 }
 
+/* Who came into line, those included who were sent away meanwhile. */
+static uint64_t came(weir_limit *limit)
+{
+    weir_limit_snapshot now = look(limit);
+    return now.waiting + now.shed;
+}
+
 static void start(waiting *w)
 {
-    size_t before = look(w->limit).waiting;
+    uint64_t before = came(w->limit);
     must(pthread_create(&w->thread, NULL, waits, w) == 0);
-    soon(look(w->limit).waiting == before + 1);
+    soon(came(w->limit) == before + 1);
 }
 
 static int result_of(waiting *w)
