@@ -1,20 +1,30 @@
 /* waitq.c - see waitq.h. */
 #include "flow/waitq.h"
 
+static void link_waiter(weir__waitq *waitq, weir__waiter *waiter, weir__waiter *prev,
+                        weir__waiter *next)
+{
+    waiter->waiting = true;
+    waiter->prev = prev;
+    waiter->next = next;
+    *(prev ? &prev->next : &waitq->head) = waiter;
+    *(next ? &next->prev : &waitq->tail) = waiter;
+    waitq->count++;
+}
+
 void weir__waitq_push_async(weir__waitq *waitq, weir__waiter *waiter,
                             void (*notify)(weir__waiter *waiter))
 {
     weir__parker_init(&waiter->parker);
     waiter->notify = notify;
-    waiter->waiting = true;
-    waiter->next = NULL;
-    waiter->prev = waitq->tail;
-    if (waitq->tail)
-        waitq->tail->next = waiter;
-    else
-        waitq->head = waiter;
-    waitq->tail = waiter;
-    waitq->count++;
+    link_waiter(waitq, waiter, waitq->tail, NULL);
+}
+
+void weir__waitq_push_first(weir__waitq *waitq, weir__waiter *waiter,
+                            void (*notify)(weir__waiter *waiter))
+{
+    waiter->notify = notify;
+    link_waiter(waitq, waiter, NULL, waitq->head);
 }
 
 void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter)
@@ -36,17 +46,19 @@ static void unlink_waiter(weir__waitq *waitq, weir__waiter *waiter)
     waiter->waiting = false;
 }
 
+static void append(weir__wakeups *wakeups, weir__waiter *waiter)
+{
+    waiter->next = NULL;
+    *(wakeups->tail ? &wakeups->tail->next : &wakeups->head) = waiter;
+    wakeups->tail = waiter;
+}
+
 void weir__waitq_serve_this(weir__waitq *waitq, weir__waiter *waiter, weir__wakeups *wakeups,
                             int result)
 {
     unlink_waiter(waitq, waiter);
     waiter->result = result;
-    waiter->next = NULL;
-    if (wakeups->tail)
-        wakeups->tail->next = waiter;
-    else
-        wakeups->head = waiter;
-    wakeups->tail = waiter;
+    append(wakeups, waiter);
 }
 
 weir__waiter *weir__waitq_serve(weir__waitq *waitq, weir__wakeups *wakeups, int result)
@@ -64,14 +76,35 @@ bool weir__waitq_give_up(weir__waitq *waitq, weir__waiter *waiter)
     return true;
 }
 
+/* Those whom this thread is notifying, while it is in a notify. */
+static _Thread_local weir__wakeups *notifying;
+
+static weir__waiter *take_first(weir__wakeups *wakeups)
+{
+    weir__waiter *waiter = wakeups->head;
+    wakeups->head = waiter->next; /* before the wake-up: the waiter may be gone after it */
+    if (!wakeups->head)
+        wakeups->tail = NULL;
+    return waiter;
+}
+
+static void notify(weir__waiter *waiter, weir__wakeups *others)
+{
+    notifying = others;
+    waiter->notify(waiter);
+    notifying = NULL;
+}
+
 void weir__wake_all(weir__wakeups *wakeups)
 {
-    for (weir__waiter *waiter = wakeups->head, *next; waiter; waiter = next) {
-        next = waiter->next; /* before the wake-up: the waiter may be gone after it */
-        if (waiter->notify)
-            waiter->notify(waiter);
-        else
+    weir__wakeups *outer = notifying;
+    while (wakeups->head) {
+        weir__waiter *waiter = take_first(wakeups);
+        if (!waiter->notify)
             weir__unpark(&waiter->parker);
+        else if (outer)
+            append(outer, waiter);
+        else
+            notify(waiter, wakeups);
     }
-    wakeups->head = wakeups->tail = NULL;
 }

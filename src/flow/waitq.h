@@ -44,10 +44,12 @@ typedef struct weir__wakeups {
     weir__waiter *head, *tail;
 } weir__wakeups;
 
-/* Under the mutex: joins the end of the line.  The second one for who has no thread to park: once
- * served, notify is called where a thread would have been woken. */
+/* Under the mutex: joins the end of the line.  The others for who has no thread to park: once served,
+ * notify is called where a thread would have been woken.  The last one joins the head of the line. */
 void weir__waitq_push(weir__waitq *waitq, weir__waiter *waiter);
 void weir__waitq_push_async(weir__waitq *waitq, weir__waiter *waiter,
+                            void (*notify)(weir__waiter *waiter));
+void weir__waitq_push_first(weir__waitq *waitq, weir__waiter *waiter,
                             void (*notify)(weir__waiter *waiter));
 
 /* Under the mutex: takes the head (there must be one) out of line with a result. */
@@ -60,7 +62,9 @@ void weir__waitq_serve_this(weir__waitq *waitq, weir__waiter *waiter, weir__wake
 /* Under the mutex: leaves the line; false: was served already. */
 bool weir__waitq_give_up(weir__waitq *waitq, weir__waiter *waiter);
 
-/* Without the mutex: wakes, or notifies, those served, in order. */
+/* Without the mutex: wakes, or notifies, those served, in order.  Called inside a notify, it leaves those
+ * to be notified to the one who is notifying: so one who passes on what he was given, to one who
+ * passes it on, and so on, takes no stack for each. */
 void weir__wake_all(weir__wakeups *wakeups);
 
 /* Without the mutex: sleeps until served (WEIR_OK), hinted at (WEIR__HINTED), or WEIR_ETIMEDOUT,
