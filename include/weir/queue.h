@@ -127,6 +127,43 @@ WEIR_API int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *r
 WEIR_API int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64_t *ret_costs,
                                      size_t max, weir_time deadline, int64_t linger_ns);
 
+/* ---- without a thread, for event loops ----------------------------------------------------
+ *
+ * Try with WEIR_POLL first; who is refused (WEIR_EFULL, WEIR_EEMPTY) comes into line, behind those who
+ * came earlier, threads or not.  `ready` is called with WEIR_OK when its turn has come: room for its
+ * item, or items, are kept for it until it has put or taken; or with an error that ends the wait.  It
+ * may be called before the function that waits returns; it must not wait.  A place in line that is
+ * given up, before or in its turn, has neither put nor taken anything. */
+
+/* Comes into line to put an item of that cost: WEIR_WAITING.  < 0: WEIR_ECLOSED, WEIR_ETOOBIG,
+ * WEIR_EINVAL (overflow is not BLOCK, it waits already).  `ready` may bring the first two. */
+WEIR_API int weir_queue_wait_room(weir_queue *queue, uint64_t cost, weir_pending *pending);
+
+/* In its turn: puts the item.  WEIR_KEPT, and its turn is over.  < 0, and the item is still the
+ * caller's: WEIR_EFULL: the bound was made smaller meanwhile; it is in line again, before those who
+ * were never called, and `ready` will be called again.  WEIR_ECLOSED, WEIR_ETOOBIG, WEIR_ENOMEM, and
+ * its turn is over; WEIR_EINVAL (it is not its turn). */
+WEIR_API int weir_queue_put_waited(weir_queue *queue, void *item, weir_pending *pending);
+
+/* Comes into line to get: WEIR_WAITING, and `ready` is called when n items are there for it, or as
+ * many as fit, or somebody waits to put.  By who waits already, or whose turn it is: changes n;
+ * WEIR_OK: it is its turn, and there are as many; else WEIR_WAITING (and `ready`, if it had been called
+ * before, will be called again).  < 0: WEIR_ECLOSED, WEIR_EINVAL (n 0). */
+WEIR_API int weir_queue_wait_items(weir_queue *queue, size_t n, weir_pending *pending);
+
+/* In its turn: takes up to max items, more than were waited for if nobody else waits.  Returns how many
+ * (> 0), as weir_queue_get_many; its turn is over then.  < 0: WEIR_EEMPTY: what was kept has been
+ * dropped meanwhile; it is in line again, before those who were never called, and `ready` will be
+ * called again.  WEIR_ECLOSED, and its turn is over; WEIR_EINVAL (max 0, or it is not its turn). */
+WEIR_API int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret_costs,
+                                       size_t max, weir_pending *pending);
+
+/* Leaves the line: true, and `ready` is not called.  false: it was called or is being called; its
+ * turn, if it was, is over. */
+WEIR_API bool weir_queue_cancel(weir_queue *queue, weir_pending *pending);
+
+/* ---- done, close, drain -------------------------------------------------------------------- */
+
 /* Reports n taken items of `cost` together as done.  WEIR_EINVAL: more than are in flight (or all
  * items but not all of their cost); nothing changed. */
 WEIR_API int weir_queue_done(weir_queue *queue, size_t n, uint64_t cost);

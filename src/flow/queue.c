@@ -18,6 +18,11 @@
  *             expiry, discard, resize, a big putter giving up), nobody has to remember to pass it on.
  * Spinning:   a call comes into line after it has spun for less than a wake-up takes (base/spin.h),
  *             if there is no line yet.  Only who is in line is waiting.
+ * Guests:     a place in line that no thread waits in (an event loop's) is not served but called: room,
+ *             or items, are kept for it until it comes and puts or takes in its turn, gives the turn up,
+ *             or what was kept is dropped.  So one that never comes has neither put nor taken anything.
+ *             What is kept counts as taken to everybody else; while any is, and while a guest is the
+ *             first in line, all calls that might have to see to it go the long way.
  * Counting:   each side counts what went through it; the numbers of a snapshot follow from that.
  * Memory:     a putter is admitted without memory when the queue is empty (see fifo.h).  If memory
  *             is what it lacks, then something is inside, and who takes that out hints at it again:
@@ -72,10 +77,17 @@ typedef struct get_side {
                                         all of it, and these are not used */
 } get_side;
 
+/* Guests who were called and have not come yet, in that order. */
+typedef struct turns {
+    struct guest *head, *tail;
+    size_t count;
+} turns;
+
 /* What holds whenever both mutexes are free:
  *  - accepted == delivered + dropped + depth, in items and in cost       (by counting)
  *  - the fifo holds pushed - popped items; released <= popped, == without bound_in_flight
- *  - getters wait only while nothing is inside, or the first of them is hinted at
+ *  - getters wait only while all that is inside is kept for guests, or the first of them is hinted
+ *    at, or is a guest that waits for more items than are there
  *  - putters wait only under BLOCK, and the first of them does not fit (or memory is short), or it
  *    is hinted at
  *  - nobody waits to put or get once closed
@@ -100,6 +112,9 @@ struct weir_queue {
     weir__load bound;
     bool closed;
     weir__waitq putters, getters, drainers;
+    turns called_putters, called_getters; /* whose turn it is */
+    weir__load kept_room;                 /* for the ones ... */
+    size_t kept_items;                    /* ... and the others */
     weir__load lacking;    /* what the first putter needs to have released ... */
     weir__load lacking_of; /* ... since this was released */
     size_t capacity;       /* the bound as it was given */
@@ -188,9 +203,25 @@ static bool is_idle(weir_queue *queue)
     return own(&queue->put.pushed) == own(released(queue));
 }
 
+/* What nobody can have who is not called. */
+static weir__load held_or_kept(weir_queue *queue)
+{
+    weir__load load = held(queue);
+    load.items += queue->kept_room.items;
+    load.cost += queue->kept_room.cost;
+    return load;
+}
+
 static bool fits(weir_queue *queue, uint64_t cost)
 {
-    return weir__fits(queue->bound, held(queue), cost);
+    return weir__fits(queue->bound, held_or_kept(queue), cost);
+}
+
+/* How many items there are for who is not called. */
+static size_t available(const weir_queue *queue)
+{
+    size_t n = depth(queue);
+    return n > queue->kept_items ? n - queue->kept_items : 0;
 }
 
 /* ---- one call ------------------------------------------------------------------------------- */
@@ -214,12 +245,24 @@ typedef struct call {
     drop drops[DROPS_MAX];
 } call;
 
-/* A thread in line. */
+/* A thread in line: a putter, a getter, or a drainer; or a guest. */
 typedef struct waiter {
     weir__waiter base; /* first: what the waitqs hold */
     weir_time since;   /* when the wait began; 0: when it joins the line */
     bool insider;
 } waiter;
+
+/* A place in line that no thread waits in; it lies in a weir_pending, zeroed before it comes. */
+typedef struct guest {
+    waiter waiter;
+    struct guest *next, *prev; /* among those who were called */
+    uint64_t cost;             /* of the item to put */
+    size_t wanted;             /* items to get, 0: it comes to put */
+    size_t kept;               /* of a getter who was called */
+    bool called;
+} guest;
+
+static_assert(sizeof(guest) <= sizeof(((weir_pending *)NULL)->opaque), "fits a weir_pending");
 
 /* The n entries of items and costs. */
 typedef struct putter {
@@ -248,6 +291,16 @@ static weir_time time_of(call *c)
     return c->time;
 }
 
+static inline bool is_guest(const waiter *w)
+{
+    return w->base.notify;
+}
+
+static inline bool wants_more(const waiter *w)
+{
+    return is_guest(w) && ((const guest *)w)->wanted > 1;
+}
+
 /* The invariants above, as far as they are cheap to see. */
 static inline bool check(weir_queue *queue)
 {
@@ -258,9 +311,13 @@ static inline bool check(weir_queue *queue)
     assert(n > 0 || inside(queue).cost == 0);
     assert(flying.items > 0 || flying.cost == 0);
     assert(queue->bound_in_flight || flying.items == 0);
-    assert(!queue->getters.head || (n == 0 && !queue->closed));
+    assert(!queue->getters.head ||
+           (!queue->closed && (available(queue) == 0 || wants_more((waiter *)queue->getters.head))));
+    assert(queue->kept_room.items == queue->called_putters.count);
+    assert(queue->kept_items >= queue->called_getters.count);
     assert(!queue->putters.head ||
-           (queue->overflow.when_full == WEIR__WAIT && !queue->closed && !is_idle(queue)));
+           (queue->overflow.when_full == WEIR__WAIT && !queue->closed &&
+            (!is_idle(queue) || queue->called_putters.head)));
     assert(queue->insiders_waiting <= queue->putters.count);
     assert(!queue->drainers.head || !is_idle(queue));
     assert(!queue->on_watermark || queue->told == queue->marks.above || queue->telling);
@@ -321,7 +378,7 @@ static void set_level(level *l, bool readable)
 
 static void set_levels(weir_queue *queue)
 {
-    set_level(&queue->item, queue->closed || depth(queue) > 0);
+    set_level(&queue->item, queue->closed || available(queue) > 0);
     set_level(&queue->room, queue->closed || (!queue->putters.head && fits(queue, 0)));
 }
 
@@ -330,29 +387,37 @@ static uint64_t next_cost(const putter *p)
     return p->costs ? p->costs[p->taken] : 0;
 }
 
-/* Whether hints do for the first getter: it wants the next item, whenever it comes to take it.
- * (A batch that lingers takes items as they come, and is woken once.  An item must not grow too
- * old while a getter waits for it.) */
-static bool may_be_hinted_at(const weir_queue *queue, const getter *g)
+/* What the first in line of those who put waits for room for. */
+static uint64_t first_cost(const waiter *w)
 {
-    return g->enough - g->got == 1 && !queue->max_age_ns;
+    return is_guest(w) ? ((const guest *)w)->cost : next_cost((const putter *)w);
+}
+
+/* Whether hints do for the first getter: it wants the next item, whenever it comes to take it.
+ * (A guest serves nobody.  A batch that lingers takes items as they come, and is woken once.  An item
+ * must not grow too old while a getter waits for it.) */
+static bool may_be_hinted_at(const weir_queue *queue, const waiter *w)
+{
+    const getter *g = (const getter *)w;
+    return !is_guest(w) && g->enough - g->got == 1 && !queue->max_age_ns && !queue->kept_items;
 }
 
 /* Who may go the short way, and when it has to hint. */
 static void set_short_ways(weir_queue *queue)
 {
     bool plain = queue->item.fd < 0 && queue->room.fd < 0 && !weir__marks_any(&queue->marks);
-    const getter *g = (getter *)queue->getters.head;
-    const putter *p = (putter *)queue->putters.head;
-    queue->put.is_short = plain && !queue->closed && !p && (!g || may_be_hinted_at(queue, g));
-    queue->get.is_short = plain && !g && !queue->drainers.head;
+    const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
+    queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
+                          (!g || may_be_hinted_at(queue, g));
+    queue->get.is_short = plain && !g && !queue->called_getters.head && !queue->drainers.head &&
+                          !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
     queue->put.released.items = queue->lacking_of.items = own(released(queue));
     queue->put.released.cost = queue->lacking_of.cost = own(released_cost(queue));
     queue->put.popped = own(&queue->get.popped);
     queue->get.pushed = own(&queue->put.pushed);
     if (p)
-        queue->lacking = weir__excess(queue->bound, held(queue), next_cost(p));
+        queue->lacking = weir__excess(queue->bound, held_or_kept(queue), first_cost(p));
 }
 
 static void reset_if_empty(weir_queue *queue)
@@ -593,14 +658,68 @@ static void give(getter *g, weir__entry entry)
     g->got++;
 }
 
+/* Keeps for a guest what it came for, until end_turn. */
+static void begin_turn(weir_queue *queue, guest *g)
+{
+    turns *turn = g->wanted ? &queue->called_getters : &queue->called_putters;
+    g->called = true;
+    g->next = NULL;
+    g->prev = turn->tail;
+    *(turn->tail ? &turn->tail->next : &turn->head) = g;
+    turn->tail = g;
+    turn->count++;
+    if (g->wanted) {
+        g->kept = available(queue) < g->wanted ? available(queue) : g->wanted;
+        queue->kept_items += g->kept;
+    } else {
+        queue->kept_room.items++;
+        queue->kept_room.cost += g->cost;
+    }
+}
+
+static void end_turn(weir_queue *queue, guest *g)
+{
+    turns *turn = g->wanted ? &queue->called_getters : &queue->called_putters;
+    *(g->prev ? &g->prev->next : &turn->head) = g->next;
+    *(g->next ? &g->next->prev : &turn->tail) = g->prev;
+    turn->count--;
+    g->called = false;
+    if (g->wanted) {
+        queue->kept_items -= g->kept;
+    } else {
+        queue->kept_room.items--;
+        queue->kept_room.cost -= g->cost;
+    }
+}
+
+/* Tells the first in line that its turn has come. */
+static void call_guest(weir_queue *queue, guest *g, call *c)
+{
+    serve(queue, g->wanted ? &queue->getters : &queue->putters, &g->waiter.base, WEIR_OK, c);
+    begin_turn(queue, g);
+}
+
+/* Whether there are as many as the guest wants, or as many as there will be before it takes some. */
+static bool is_worth_calling(weir_queue *queue, const guest *g)
+{
+    return available(queue) >= g->wanted || queue->putters.head || !fits(queue, 0);
+}
+
 /* Hands what is inside to those in line.  (None of it is too old: where items age, nothing gets
  * inside past a getter.) */
 static void serve_getters(weir_queue *queue, call *c)
 {
-    for (getter *g; depth(queue) > 0 && (g = (getter *)queue->getters.head);) {
+    for (waiter *w; available(queue) > 0 && (w = (waiter *)queue->getters.head);) {
+        getter *g = (getter *)w;
+        if (is_guest(w) && !is_worth_calling(queue, (guest *)w))
+            return;
+        if (is_guest(w)) {
+            call_guest(queue, (guest *)w, c);
+            continue;
+        }
         give(g, take_out(&queue->get));
         if (g->got == g->enough)
-            serve(queue, &queue->getters, &g->waiter.base, WEIR_OK, c);
+            serve(queue, &queue->getters, &w->base, WEIR_OK, c);
     }
 }
 
@@ -642,21 +761,34 @@ static weir__entry next_entry(const putter *p, weir_time now)
     return entry;
 }
 
-/* Takes what fits from the putters in line, from the head, never past one that does not fit. */
+/* Takes what fits of the first in line.  WEIR_EFULL: there is more of it. */
+static int admit_thread(weir_queue *queue, putter *p, call *c)
+{
+    for (; p->taken < p->n; p->taken++) {
+        if (next_cost(p) > queue->bound.cost)
+            return WEIR_ETOOBIG;
+        if (!fits(queue, next_cost(p)) ||
+            accept_item(queue, next_entry(p, c->time), c) == WEIR_ENOMEM)
+            return WEIR_EFULL;
+    }
+    return WEIR_OK;
+}
+
+/* Takes what fits from the putters in line, and calls guests for whose items there is room, from the
+ * head, never past one that does not fit. */
 static void admit(weir_queue *queue, call *c)
 {
-    for (putter *p; (p = (putter *)queue->putters.head);) {
-        int result = WEIR_OK;
-        for (; p->taken < p->n; p->taken++) {
-            if (next_cost(p) > queue->bound.cost) {
-                result = WEIR_ETOOBIG;
-                break;
-            }
-            if (!fits(queue, next_cost(p)) ||
-                accept_item(queue, next_entry(p, c->time), c) == WEIR_ENOMEM)
-                return;
+    for (waiter *w; (w = (waiter *)queue->putters.head);) {
+        if (is_guest(w) && fits(queue, first_cost(w))) {
+            call_guest(queue, (guest *)w, c);
+            continue;
         }
-        serve(queue, &queue->putters, &p->waiter.base, result, c);
+        int rc = !is_guest(w)                         ? admit_thread(queue, (putter *)w, c)
+                 : first_cost(w) > queue->bound.cost ? WEIR_ETOOBIG
+                                                      : WEIR_EFULL;
+        if (rc == WEIR_EFULL)
+            return;
+        serve(queue, &queue->putters, &w->base, rc, c);
     }
 }
 
@@ -665,7 +797,7 @@ static void refuse_too_big(weir_queue *queue, call *c)
 {
     for (weir__waiter *base = queue->putters.head, *next; base; base = next) {
         next = base->next;
-        if (next_cost((putter *)base) > queue->bound.cost)
+        if (first_cost((waiter *)base) > queue->bound.cost)
             serve(queue, &queue->putters, base, WEIR_ETOOBIG, c);
     }
 }
@@ -1019,7 +1151,7 @@ int weir_queue_overflow(weir_queue *queue, void *item, uint64_t cost)
 /* Takes from inside up to g->max, dropping what is too old, as long as the call can owe drops. */
 static void take_what_is_there(weir_queue *queue, getter *g, call *c)
 {
-    while (depth(queue) > 0 && g->got < g->max) {
+    while (available(queue) > 0 && g->got < g->max) {
         if (is_expired(queue, weir__fifo_peek(&queue->get.head), c->time)) {
             if (c->drop_count == DROPS_MAX)
                 return;
@@ -1046,7 +1178,8 @@ static int get_long(weir_queue *queue, getter *g, weir_time deadline)
     for (;;) {
         enter(queue, &c);
         finish(queue, g);
-        take_what_is_there(queue, g, &c);
+        if (!queue->getters.head) /* else a guest waits there for more than is inside */
+            take_what_is_there(queue, g, &c);
         if (g->got >= g->enough)
             break;
         if (owes_drops(&c)) {
@@ -1160,6 +1293,171 @@ int weir_queue_done(weir_queue *queue, size_t n, uint64_t cost)
     return known ? WEIR_OK : WEIR_EINVAL;
 }
 
+/* ---- guests --------------------------------------------------------------------------------- */
+
+static guest *guest_of(weir_pending *pending)
+{
+    return (guest *)(void *)pending->opaque;
+}
+
+static void notify(weir__waiter *base)
+{
+    weir_pending *pending =
+        (weir_pending *)(void *)((char *)base - offsetof(weir_pending, opaque));
+    pending->ready(pending, base->result);
+}
+
+static weir__waitq *line_of(weir_queue *queue, const guest *g)
+{
+    return g->wanted ? &queue->getters : &queue->putters;
+}
+
+static bool is_in_line(const guest *g)
+{
+    return g->waiter.base.waiting;
+}
+
+static int come(weir_queue *queue, guest *g, call *c)
+{
+    if (queue->closed)
+        return WEIR_ECLOSED;
+    g->waiter.since = time_of(c);
+    weir__waitq_push_async(line_of(queue, g), &g->waiter.base, notify);
+    return WEIR_WAITING;
+}
+
+/* Its turn is over, and it waits for another one, before all who were never called. */
+static void come_again(weir_queue *queue, guest *g, call *c)
+{
+    g->waiter.since = time_of(c);
+    weir__waitq_push_first(line_of(queue, g), &g->waiter.base, notify);
+}
+
+int weir_queue_wait_room(weir_queue *queue, uint64_t cost, weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    if (!pending->ready || queue->overflow.when_full != WEIR__WAIT)
+        return WEIR_EINVAL;
+    call c;
+    enter(queue, &c);
+    int rc = WEIR_EINVAL;
+    if (cost > queue->bound.cost) {
+        rc = refuse(queue, WEIR_ETOOBIG);
+    } else if (!g->called && !is_in_line(g)) {
+        *g = (guest){.cost = cost};
+        rc = come(queue, g, &c);
+    }
+    leave(queue, &c);
+    return rc;
+}
+
+static int put_in_turn(weir_queue *queue, guest *g, void *item, call *c)
+{
+    end_turn(queue, g);
+    if (queue->closed)
+        return WEIR_ECLOSED;
+    if (g->cost > queue->bound.cost)
+        return refuse(queue, WEIR_ETOOBIG);
+    if (fits(queue, g->cost))
+        return accept_item(queue, (weir__entry){item, g->cost, {c->time}}, c);
+    come_again(queue, g, c);
+    return WEIR_EFULL;
+}
+
+int weir_queue_put_waited(weir_queue *queue, void *item, weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    call c;
+    enter(queue, &c);
+    int rc = g->called && !g->wanted ? put_in_turn(queue, g, item, &c) : WEIR_EINVAL;
+    leave(queue, &c);
+    return rc;
+}
+
+/* Of one who is in line, or called. */
+static int change_wanted(weir_queue *queue, guest *g, size_t n, call *c)
+{
+    if (g->called && n <= g->kept)
+        return WEIR_OK;
+    bool was_called = g->called;
+    if (was_called)
+        end_turn(queue, g);
+    g->wanted = n;
+    if (was_called)
+        come_again(queue, g, c);
+    return WEIR_WAITING;
+}
+
+int weir_queue_wait_items(weir_queue *queue, size_t n, weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    if (!pending->ready || n == 0)
+        return WEIR_EINVAL;
+    call c;
+    enter(queue, &c);
+    int rc = WEIR_EINVAL;
+    if (!g->called && !is_in_line(g)) {
+        *g = (guest){.wanted = n};
+        rc = come(queue, g, &c);
+    } else if (g->wanted) {
+        rc = change_wanted(queue, g, n, &c);
+    }
+    leave(queue, &c);
+    return rc;
+}
+
+/* What was kept, and what nobody waits for: up to into->max. */
+static void take_in_turn(weir_queue *queue, guest *g, getter *into, call *c)
+{
+    end_turn(queue, g);
+    if (queue->getters.head && into->max > g->kept)
+        into->max = g->kept;
+    take_what_is_there(queue, into, c);
+}
+
+int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret_costs, size_t max,
+                              weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    getter into = {.items = ret_items, .costs = ret_costs, .max = max};
+    call c;
+    enter(queue, &c);
+    int64_t rc = WEIR_EINVAL;
+    while (g->called && g->wanted && max > 0) {
+        take_in_turn(queue, g, &into, &c);
+        if (into.got > 0) {
+            rc = (int64_t)into.got;
+        } else if (available(queue) > 0) { /* the call owes too many drops: report them first */
+            begin_turn(queue, g);
+            leave(queue, &c);
+            enter(queue, &c);
+        } else if (queue->closed) {
+            rc = WEIR_ECLOSED;
+        } else { /* what was kept has been dropped */
+            come_again(queue, g, &c);
+            rc = WEIR_EEMPTY;
+        }
+    }
+    leave(queue, &c);
+    return rc;
+}
+
+bool weir_queue_cancel(weir_queue *queue, weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    call c;
+    enter(queue, &c);
+    bool waited = is_in_line(g);
+    if (waited) {
+        end_wait(queue, line_of(queue, g), &g->waiter, WEIR_EINTR, &c);
+        weir__waitq_give_up(line_of(queue, g), &g->waiter.base);
+    } else if (g->called) {
+        end_turn(queue, g);
+    }
+    leave(queue, &c);
+    return waited;
+}
+
 /* ---- closing and emptying ------------------------------------------------------------------- */
 
 void weir_queue_close(weir_queue *queue)
@@ -1260,8 +1558,8 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         .refused = queue->refused,
         .put_blocked_ns = queue->put_blocked_ns,
         .get_blocked_ns = queue->get_blocked_ns,
-        .putters_waiting = queue->putters.count,
-        .getters_waiting = queue->getters.count,
+        .putters_waiting = queue->putters.count + queue->called_putters.count,
+        .getters_waiting = queue->getters.count + queue->called_getters.count,
         .peak_depth = queue->put.peak_depth,
         .closed = queue->closed,
         .above_high = queue->marks.above,

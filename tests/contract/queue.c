@@ -1599,13 +1599,6 @@ static void the_watermark_may_call_back_into_the_queue(void **state)
 
 /* ---- descriptors ---------------------------------------------------------------------------- */
 
-static bool is_readable(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    assert_true(poll(&p, 1, 0) >= 0);
-    return p.revents & POLLIN;
-}
-
 static void the_item_fd_is_readable_exactly_while_a_get_would_not_wait(void **state)
 {
     (void)state;

@@ -2,6 +2,7 @@
 #ifndef WEIR_TESTS_CONTRACT_SUPPORT_H
 #define WEIR_TESTS_CONTRACT_SUPPORT_H
 
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -62,6 +63,13 @@ static inline bool obeys_the_law(const weir_queue_snapshot *now)
 {
     return now->accepted == now->delivered + total(now->dropped) + now->depth &&
            now->accepted_cost == now->delivered_cost + total(now->dropped_cost) + now->cost;
+}
+
+static inline bool is_readable(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    must(poll(&p, 1, 0) >= 0);
+    return p.revents & POLLIN;
 }
 
 /* A put or get on a thread of its own. */

@@ -5,6 +5,8 @@
  * WEIR_STRESS_SECONDS (default 2) scales how long all cases together take. */
 #include "contract/support.h"
 
+#include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -24,6 +26,7 @@ typedef struct plan {
     bool impatient; /* waits have short deadlines */
     bool bare;      /* no marks, no descriptor: what takes the short ways, and seldom looked at */
     bool signals;   /* waits are interrupted, and sometimes given up */
+    bool guests;    /* a third of the threads wait as event loops do */
 } plan;
 
 static struct {
@@ -126,10 +129,116 @@ static int gives_up_sometimes(void *ctx)
     return ++*asked % 4 == 0;
 }
 
+/* ---- guests ------------------------------------------------------------------------------------- */
+
+static bool is_guest(unsigned me)
+{
+    return run.plan.guests && me % 3 == 2;
+}
+
+/* One that waits without the queue's help, for what the queue tells it. */
+typedef struct guest {
+    weir_pending pending;
+    sem_t told;
+    int result;
+} guest;
+
+static void tell(weir_pending *pending, int result)
+{
+    guest *g = pending->ctx;
+    g->result = result;
+    sem_post(&g->told); /* the last touch */
+}
+
+static void guest_init(guest *g)
+{
+    *g = (guest){.pending = {.ready = tell, .ctx = g}};
+    sem_init(&g->told, 0, 0);
+}
+
+static int wait_told(guest *g, weir_time until)
+{
+    struct timespec at = {until / WEIR_SECOND, until % WEIR_SECOND};
+    while (until == WEIR_FOREVER ? sem_wait(&g->told)
+                                 : sem_clockwait(&g->told, CLOCK_MONOTONIC, &at))
+        if (errno == ETIMEDOUT)
+            return WEIR_ETIMEDOUT;
+    return g->result;
+}
+
+/* Leaves, whether it is in line, in its turn, or just being told. */
+static int64_t guest_leaves(guest *g, bool was_told)
+{
+    bool was_in_line = CALL(weir_queue_cancel(run.queue, &g->pending));
+    must(!(was_in_line && was_told));
+    if (!was_in_line && !was_told)
+        wait_told(g, WEIR_FOREVER);
+    return WEIR_ETIMEDOUT;
+}
+
+static int64_t put_as_guest(void *item, uint32_t n)
+{
+    int64_t rc = CALL(weir_queue_put(run.queue, item, cost_of(item), WEIR_POLL));
+    if (rc != WEIR_EFULL || run.plan.overflow != WEIR_OVERFLOW_BLOCK || patience(n) == WEIR_POLL)
+        return rc;
+    guest g;
+    guest_init(&g);
+    rc = CALL(weir_queue_wait_room(run.queue, cost_of(item), &g.pending));
+    while (rc == WEIR_WAITING || rc == WEIR_EFULL) {
+        int told = wait_told(&g, patience(n));
+        if (told == WEIR_ETIMEDOUT)
+            rc = guest_leaves(&g, false);
+        else if (told == WEIR_OK && n % 11 == 0)
+            rc = guest_leaves(&g, true);
+        else
+            rc = told < 0 ? told : CALL(weir_queue_put_waited(run.queue, item, &g.pending));
+    }
+    return rc;
+}
+
+/* Lingers for more in its turn; whether it is its turn again. */
+static int linger(guest *g, uint32_t round)
+{
+    int rc = (int)CALL(weir_queue_wait_items(run.queue, round % 8 + 1, &g->pending));
+    if (rc != WEIR_WAITING)
+        return rc;
+    rc = wait_told(g, weir_after(round % 4 * 5000));
+    if (rc != WEIR_ETIMEDOUT)
+        return rc;
+    CALL(weir_queue_wait_items(run.queue, 1, &g->pending)); /* what there is */
+    return wait_told(g, WEIR_FOREVER);
+}
+
+static int64_t get_as_guest(void *items[64], uint64_t costs[64], uint32_t round)
+{
+    guest g;
+    guest_init(&g);
+    int64_t rc = CALL(weir_queue_wait_items(run.queue, 1, &g.pending));
+    while (rc == WEIR_WAITING || rc == WEIR_EEMPTY) {
+        int told = wait_told(&g, patience(round));
+        if (told == WEIR_ETIMEDOUT)
+            return guest_leaves(&g, false);
+        if (told == WEIR_OK && round % 13 == 0)
+            return guest_leaves(&g, true);
+        if (told == WEIR_OK && round % 3 == 0)
+            told = linger(&g, round);
+        if (told < 0)
+            return told;
+        rc = CALL(weir_queue_get_waited(run.queue, items, costs, round % 64 + 1, &g.pending));
+        if (rc > 0)
+            return rc;
+    }
+    return rc;
+}
+
+/* ---- threads ------------------------------------------------------------------------------------ */
+
 static int64_t put_one(unsigned me, uint32_t n)
 {
     void *item = item_of(me, n);
-    int64_t rc = CALL(weir_queue_put(run.queue, item, cost_of(item), patience(n)));
+    int64_t rc = is_guest(me)
+                     ? put_as_guest(item, n)
+                     : CALL(weir_queue_put(run.queue, item, cost_of(item), patience(n)));
     if (rc >= 0)
         book(item);
     return rc;
@@ -152,7 +261,7 @@ static int64_t put_some(unsigned me, uint32_t first, uint32_t n)
 static void *produce(void *arg)
 {
     unsigned me = (unsigned)(uintptr_t)arg;
-    bool batches = run.plan.batches && me % 2;
+    bool batches = run.plan.batches && me % 2 && !is_guest(me);
     uint32_t n = 0, asked = me;
     weir_set_interrupt(run.plan.signals ? gives_up_sometimes : NULL, &asked);
     while (n < ITEMS - 32 && !run.stop) {
@@ -180,14 +289,19 @@ static void *consume(void *arg)
 {
     unsigned me = (unsigned)(uintptr_t)arg;
     uint32_t last[PRODUCERS] = {0}, asked = me;
-    bool batches = run.plan.batches && me % 2;
+    bool batches = (run.plan.batches && me % 2) || is_guest(me);
     weir_set_interrupt(run.plan.signals ? gives_up_sometimes : NULL, &asked);
     for (uint32_t round = 0;; round++) {
         void *items[64];
         uint64_t costs[64], cost = 0;
-        int64_t n = batches ? CALL(weir_queue_get_many(run.queue, items, costs, round % 64 + 1,
-                                                       patience(round), round % 4 * 1000))
-                            : CALL(weir_queue_get_cost(run.queue, items, costs, patience(round)));
+        int64_t n;
+        if (is_guest(me))
+            n = get_as_guest(items, costs, round);
+        else if (batches)
+            n = CALL(weir_queue_get_many(run.queue, items, costs, round % 64 + 1, patience(round),
+                                         round % 4 * 1000));
+        else
+            n = CALL(weir_queue_get_cost(run.queue, items, costs, patience(round)));
         if (n == WEIR_ECLOSED)
             return NULL;
         must(n >= 0 || is_expected(n));
@@ -337,7 +451,7 @@ static void execute(const char *name, plan p, double share)
     weir_queue_destroy(run.queue);
 }
 
-/* Each policy: six ways to be used, with and without all that needs both sides of the queue; they
+/* Each policy: eight ways to be used, with and without all that needs both sides of the queue; they
  * share the time. */
 static void stress(weir_overflow policy)
 {
@@ -348,7 +462,8 @@ static void stress(weir_overflow policy)
                       .bound_in_flight = true,
                       .batches = true,
                       .disturbs = true,
-                      .impatient = true};
+                      .impatient = true,
+                      .guests = true};
     const struct {
         const char *name;
         plan plan;
@@ -360,6 +475,8 @@ static void stress(weir_overflow policy)
         {"bound_in_flight",
          {policy, .capacity = 12, .max_cost = 60, .bound_in_flight = true, .batches = true,
           .impatient = true}},
+        {"guests", {policy, .capacity = 16, .guests = true}},
+        {"guests, tiny", {policy, .capacity = 1, .guests = true, .impatient = true}},
         {"everything, closed under way", all},
     };
     char name[64];
