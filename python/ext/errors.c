@@ -104,6 +104,12 @@ PyObject *ext_take_exception(void)
     return value;
 }
 
+void ext_restore_exception(PyObject *error)
+{
+    if (error)
+        PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
+
 /* ---- what processes share by name ----------------------------------------------------------- */
 
 int ext_parse_shared(PyObject *given, const char **ret)

@@ -60,6 +60,16 @@ static void give_back(Reservation *self)
 PyDoc_STRVAR(release_doc, "release($self, /)\n--\n\n"
                           "Give the memory back now; nothing if it was given back before.");
 
+int ext_reservation_take(module_state *state, PyObject *reservation, uint64_t *ret_bytes)
+{
+    if (Py_TYPE(reservation) != state->memory_reservation_type) {
+        PyErr_Format(PyExc_TypeError, "a weir.MemoryReservation is needed, not %R", reservation);
+        return -1;
+    }
+    *ret_bytes = set_bytes((Reservation *)reservation, 0);
+    return 0;
+}
+
 static PyObject *reservation_release(Reservation *self, PyObject *Py_UNUSED(ignored))
 {
     give_back(self);
@@ -297,8 +307,12 @@ static PyObject *pending_claim(ext_pending *pending)
     return (PyObject *)reservation;
 }
 
-static const ext_pending_kind pending_kind = {pending_begin, pending_cancel, pending_give_back,
-                                              pending_claim};
+static const ext_pending_kind pending_kind = {
+    .begin = pending_begin,
+    .cancel = pending_cancel,
+    .give_back = pending_give_back,
+    .claim = pending_claim,
+};
 
 PyDoc_STRVAR(begin_doc, "begin($self, nbytes, ready, /)\n--\n\n"
                         "Stand in line without a thread: a Pending, for weir._aio.wait.");
@@ -310,7 +324,8 @@ static PyObject *governor_begin(ext_governor *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO:begin", &value, &ready) || parse_bytes(value, &bytes) < 0 ||
         !is_usable(self))
         return NULL;
-    ext_pending *pending = ext_pending_new(self->state, (PyObject *)self, &pending_kind, ready);
+    ext_pending *pending =
+        ext_pending_new(self->state, (PyObject *)self, &self->line, &pending_kind, ready);
     if (!pending)
         return NULL;
     pending->data[0] = bytes;
@@ -454,9 +469,15 @@ static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     return ext_raise(state, rc);
 }
 
-static int governor_traverse(PyObject *self, visitproc visit, void *arg)
+static int governor_traverse(ext_governor *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    return ext_line_traverse(&self->line, visit, arg);
+}
+
+static int governor_clear(ext_governor *self)
+{
+    ext_line_clear(&self->line);
     return 0;
 }
 
@@ -488,6 +509,7 @@ static PyType_Slot governor_slots[] = {
     {Py_tp_new, governor_new},
     {Py_tp_dealloc, governor_dealloc},
     {Py_tp_traverse, governor_traverse},
+    {Py_tp_clear, governor_clear},
     {Py_tp_methods, governor_methods},
     {0, NULL},
 };

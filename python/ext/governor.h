@@ -10,6 +10,7 @@ typedef struct ext_governor {
     PyObject_HEAD module_state *state;
     weir_governor *governor;
     unsigned generation;
+    ext_line line;          /* coroutines that wait */
     ext_lock lock;          /* guards what reservations hold */
     _Atomic size_t waiting; /* calls inside of libweir that may wait */
 } ext_governor;
@@ -26,6 +27,9 @@ int ext_governor_try(ext_governor *self, uint64_t bytes);
 
 /* Reserves; between the two ends of an ext_wait. */
 int ext_governor_reserve(ext_governor *self, uint64_t bytes, weir_time deadline);
+
+/* What a MemoryReservation holds is the caller's from now on; 0: it holds nothing.  -1: TypeError. */
+int ext_reservation_take(module_state *state, PyObject *reservation, uint64_t *ret_bytes);
 
 /* Gives back what one of these reserved; nothing in a forked child. */
 void ext_governor_release(ext_governor *self, uint64_t bytes);

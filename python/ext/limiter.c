@@ -27,6 +27,7 @@ typedef struct Limiter {
     PyObject *drop_on;    /* a class or a tuple of classes */
     PyObject *partitions; /* a dict of names and numbers; NULL: none */
     PyObject *open;       /* a context variable: the newest Block that is open; NULL: fixed */
+    ext_line line;        /* coroutines that wait */
     ext_lock lock;        /* guards what follows */
     size_t waiting;       /* calls that are without the GIL */
     size_t entered;       /* blocks of this process that are open */
@@ -400,8 +401,12 @@ static PyObject *pending_claim(ext_pending *pending)
     return permit_new((Limiter *)pending->owner, &permit);
 }
 
-static const ext_pending_kind pending_kind = {pending_begin, pending_cancel, pending_give_back,
-                                              pending_claim};
+static const ext_pending_kind pending_kind = {
+    .begin = pending_begin,
+    .cancel = pending_cancel,
+    .give_back = pending_give_back,
+    .claim = pending_claim,
+};
 
 PyDoc_STRVAR(pend_doc, "_pend($self, ready, partition=None, cost=1, /)\n--\n\n"
                        "Join the line for a coroutine: weir._aio.wait drives the place in line.");
@@ -417,7 +422,8 @@ static PyObject *Limiter_pend(Limiter *self, PyObject *const *args, Py_ssize_t n
     if (parse_partition(self, n_args > 1 ? args[1] : NULL, &partition) < 0 ||
         parse_cost(n_args > 2 ? args[2] : NULL, &cost) < 0 || !limit_of(self))
         return NULL;
-    ext_pending *pending = ext_pending_new(self->state, (PyObject *)self, &pending_kind, args[0]);
+    ext_pending *pending =
+        ext_pending_new(self->state, (PyObject *)self, &self->line, &pending_kind, args[0]);
     if (!pending)
         return NULL;
     pending->data[COST] = cost;
@@ -856,11 +862,12 @@ static int Limiter_traverse(Limiter *self, visitproc visit, void *arg)
     Py_VISIT(self->drop_on);
     Py_VISIT(self->partitions);
     Py_VISIT(self->open);
-    return 0;
+    return ext_line_traverse(&self->line, visit, arg);
 }
 
 static int Limiter_clear(Limiter *self)
 {
+    ext_line_clear(&self->line);
     Py_CLEAR(self->drop_on);
     return 0;
 }

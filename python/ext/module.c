@@ -9,12 +9,25 @@
 
 /* The files that bring types and functions. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,    ext_shared_queue_types_add, ext_pending_types_add,
-    ext_permits_types_add,  ext_future_types_add,       ext_buffer_types_add,
-    ext_shared_types_add,   ext_thread_pool_types_add,  ext_governor_types_add,
-    ext_pool_types_add,     ext_worker_types_add,       ext_batch_add,
-    ext_results_add,        ext_guard_types_add,        ext_breaker_types_add,
-    ext_throttle_types_add, ext_limiter_types_add,      ext_rate_types_add,
+    ext_queue_types_add,
+    ext_shared_queue_types_add,
+    ext_pending_types_add,
+    ext_coro_types_add,
+    ext_permits_types_add,
+    ext_future_types_add,
+    ext_buffer_types_add,
+    ext_shared_types_add,
+    ext_thread_pool_types_add,
+    ext_governor_types_add,
+    ext_pool_types_add,
+    ext_worker_types_add,
+    ext_batch_add,
+    ext_results_add,
+    ext_guard_types_add,
+    ext_breaker_types_add,
+    ext_throttle_types_add,
+    ext_limiter_types_add,
+    ext_rate_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */
@@ -164,6 +177,13 @@ static int make_names(module_state *state)
         PyObject **ret;
         const char *text;
     } rows[] = {
+        {&state->str_create_future, "create_future"},
+        {&state->str_call_later, "call_later"},
+        {&state->str_call_soon_threadsafe, "call_soon_threadsafe"},
+        {&state->str_set_result, "set_result"},
+        {&state->str_done, "done"},
+        {&state->str_cancel, "cancel"},
+        {&state->str_wake, "wake"},
         {&state->str_pending, "PENDING"},
         {&state->str_running, "RUNNING"},
         {&state->str_cancelled, "CANCELLED"},

@@ -57,6 +57,7 @@ typedef char ext_lock;
     X(PyTypeObject, memory_reservation_type)                                                       \
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, pending_type)                                                                  \
+    X(PyTypeObject, coro_type)                                                                     \
     X(PyTypeObject, limit_permit_type)                                                             \
     X(PyTypeObject, limit_block_type)                                                              \
     X(PyTypeObject, failure_type)                                                                  \
@@ -86,6 +87,14 @@ typedef char ext_lock;
     X(PyObject, cancelled_error)                                                                   \
     X(PyObject, invalid_state_error)                                                               \
     X(PyObject, futures_timeout)                                                                   \
+    X(PyObject, get_running_loop)  /* asyncio._get_running_loop; NULL: not needed yet */           \
+    X(PyObject, str_create_future) /* what is called of loops and their futures */                 \
+    X(PyObject, str_call_later)                                                                    \
+    X(PyObject, str_call_soon_threadsafe)                                                          \
+    X(PyObject, str_set_result)                                                                    \
+    X(PyObject, str_done)                                                                          \
+    X(PyObject, str_cancel)                                                                        \
+    X(PyObject, str_wake)                                                                          \
     X(PyObject, str_pending) /* the states of a future, and other names */                         \
     X(PyObject, str_running)                                                                       \
     X(PyObject, str_cancelled)                                                                     \
@@ -118,6 +127,7 @@ int ext_queue_types_add(PyObject *module, module_state *state);
 int ext_shared_queue_types_add(PyObject *module, module_state *state);
 int ext_limiter_types_add(PyObject *module, module_state *state);
 int ext_pending_types_add(PyObject *module, module_state *state);
+int ext_coro_types_add(PyObject *module, module_state *state);
 int ext_rate_types_add(PyObject *module, module_state *state);
 int ext_governor_types_add(PyObject *module, module_state *state);
 int ext_permits_types_add(PyObject *module, module_state *state);
@@ -181,6 +191,9 @@ void ext_postpone_exception(void);
 /* The current exception with its traceback, a new reference, and none is set any more; NULL: none
  * was. */
 PyObject *ext_take_exception(void);
+
+/* Sets it again; NULL: none.  Takes the reference. */
+void ext_restore_exception(PyObject *error);
 
 /* ---- wait.c ----------------------------------------------------------------------------- */
 
@@ -256,10 +269,11 @@ void ext_parts_release(ext_parts *parts);
 
 /* ---- pending.c -------------------------------------------------------------------------- */
 
-/* A coroutine's place in the line of a limit; weir._aio.wait drives it. */
+/* A coroutine's place in the line of an object; a coro (below) drives it. */
 typedef struct ext_pending ext_pending;
 
-/* What a limit does with its places.  With the GIL; give_back may also run in a dealloc. */
+/* What an object does with its places.  With the GIL; give_back and forget may also run in a
+ * dealloc. */
 typedef struct ext_pending_kind {
     /* Joins the line with &pending->core: WEIR_WAITING, or how it ended at once. */
     int (*begin)(ext_pending *pending);
@@ -268,29 +282,104 @@ typedef struct ext_pending_kind {
     /* Returns what was granted and not claimed. */
     void (*give_back)(ext_pending *pending);
     /* A new reference to what the coroutine gets for its grant; NULL with an exception, and then
-     * the grant has been given back. */
+     * the grant has been given back; NULL without one: it is in line again. */
     PyObject *(*claim)(ext_pending *pending);
+    /* Raises what a result below 0 means, or returns a result all the same; NULL: ext_raise. */
+    PyObject *(*fail)(ext_pending *pending, int result);
+    /* It is over, and was not claimed: whatever its data still holds; NULL: nothing. */
+    void (*forget)(ext_pending *pending);
 } ext_pending_kind;
+
+/* The places in an object's lines, so that the garbage collector sees who waits there.  Zeroed. */
+typedef struct ext_line {
+    ext_pending *first;
+    ext_lock lock;
+} ext_line;
 
 struct ext_pending {
     PyObject_HEAD module_state *module; /* kept alive by the type */
     const ext_pending_kind *kind;
-    PyObject *owner; /* the limit */
-    PyObject *ready; /* called without arguments when there is something to claim */
+    PyObject *owner; /* what it waits for */
+    ext_line *line;  /* the owner's; NULL: it keeps none */
+    PyObject
+        *ready; /* told when there is something to claim: a coro, or called without arguments */
     weir_pending core;
     uint64_t data[8]; /* the kind's own */
     int result;
     unsigned generation;
     ext_lock lock;
     char state;
+    ext_pending *next, *prev; /* in `line` */
 };
 
 /* One that has not begun: its data can be filled in. */
-ext_pending *ext_pending_new(module_state *state, PyObject *owner, const ext_pending_kind *kind,
-                             PyObject *ready);
+ext_pending *ext_pending_new(module_state *state, PyObject *owner, ext_line *line,
+                             const ext_pending_kind *kind, PyObject *ready);
 
 /* Joins the line, or is done at once.  Returns the pending, whose reference it takes over. */
 PyObject *ext_pending_begin(ext_pending *pending);
+
+bool ext_pending_is_done(const ext_pending *pending);
+
+/* What was waited for, once it is done: a new reference; NULL with an exception; NULL without one: it
+ * waits again. */
+PyObject *ext_pending_claim(ext_pending *pending);
+
+/* Leaves the line, or gives back; nothing when it is over. */
+void ext_pending_cancel(ext_pending *pending);
+
+/* In the owner's traverse; and in its clear: whoever is still there leaves. */
+int ext_line_traverse(ext_line *line, visitproc visit, void *arg);
+void ext_line_clear(ext_line *line);
+
+/* ---- coro.c ----------------------------------------------------------------------------- */
+
+/* What a method returns that is awaited: a coroutine, as asyncio and others know them. */
+typedef struct ext_coro ext_coro;
+
+typedef struct ext_coro_kind {
+    const char *name; /* "Queue.aget", for people */
+    /* Does it now: a new reference to the result; NULL with an exception; NULL without one: it has
+     * to wait, or to time out. */
+    PyObject *(*attempt)(ext_coro *coro);
+    /* Comes into line; NULL with an exception. */
+    ext_pending *(*begin)(ext_coro *coro);
+    /* Its place is in line again, which it was not claimed for in vain; NULL: nothing to do. */
+    int (*again)(ext_coro *coro);
+    /* Its time is over: whether it waits on all the same, until another one; NULL: it does not. */
+    bool (*is_patient)(ext_coro *coro);
+    /* Has left the line, too late: a result all the same, or an exception; NULL: TimeoutError. */
+    PyObject *(*expire)(ext_coro *coro);
+    /* It is over: whatever its data still holds; NULL: nothing. */
+    void (*forget)(ext_coro *coro);
+} ext_coro_kind;
+
+struct ext_coro {
+    PyObject_HEAD module_state *module; /* kept alive by the type */
+    const ext_coro_kind *kind;
+    PyObject *owner, *argument; /* argument: the kind's own, or NULL */
+    uint64_t data[3];           /* the kind's own */
+    int64_t timeout_ns;         /* 0: never waits */
+    weir_time deadline;         /* once it waits */
+    ext_pending *pending;       /* its place, once it waits */
+    PyObject *loop;             /* asyncio's, or what weir._aio has for another library's */
+    PyObject *sleep;            /* what it awaits; NULL: it is not asleep */
+    PyObject *future;           /* that is over when it wakes up; NULL: not asyncio */
+    PyObject *timer;            /* NULL: none */
+    unsigned long thread;       /* that the loop runs in */
+    char state;
+    bool is_foreign, has_expired;
+};
+
+/* Lets it look, from whatever thread; NULL with RuntimeError where its loop is closed. */
+PyObject *ext_coro_ready(ext_coro *coro);
+
+/* -1 with an exception: from now on it waits until then. */
+int ext_coro_set_deadline(ext_coro *coro, weir_time deadline);
+
+/* It has not begun. */
+ext_coro *ext_coro_new(module_state *state, const ext_coro_kind *kind, PyObject *owner,
+                       PyObject *argument, int64_t timeout_ns);
 
 /* ---- item.c ----------------------------------------------------------------------------- */
 

@@ -1,9 +1,10 @@
 /* pending.c - weir._weir.Pending: a place in line that a coroutine waits in.
  *
- * States:     WAITING -> GRANTED or FAILED (libweir calls on_ready) -> OVER (claimed or cancelled).
- *             Whatever was granted and is not claimed is given back: by cancel(), when the event
- *             loop cannot be told, or when the object goes.
- * Ownership:  while it is in line, the line has a reference to it.
+ * States:     WAITING -> GRANTED or FAILED (libweir calls on_ready) -> OVER (claimed or cancelled), or
+ *             WAITING again.  Whatever was granted and is not claimed is given back: by a cancel, when
+ *             the event loop cannot be told, or when the object goes.
+ * Ownership:  while it is in line, the line has a reference to it, and shows it to the garbage
+ *             collector: an object, its waiters and their dead loop can go together.
  * Threads:    `ready` is called on whichever thread lets it in; the other methods belong to who
  *             waits.  `lock` guards the state.
  * Fork:       a child has none of its parent's places; everything there does nothing.
@@ -28,15 +29,30 @@ static int move(ext_pending *self, int from, int to)
     return before;
 }
 
+/* By who ended it without claiming it; keeps an exception that is set. */
+static void forget(ext_pending *self)
+{
+    if (!self->kind->forget || !is_ours(self))
+        return;
+    PyObject *error = ext_take_exception();
+    self->kind->forget(self);
+    ext_restore_exception(error);
+}
+
 static void give_back(ext_pending *self)
 {
-    if (move(self, GRANTED, OVER) == GRANTED && is_ours(self))
+    if (move(self, GRANTED, OVER) != GRANTED)
+        return;
+    if (is_ours(self))
         self->kind->give_back(self);
+    forget(self);
 }
 
 static void tell(ext_pending *self)
 {
-    PyObject *told = PyObject_CallNoArgs(self->ready);
+    PyObject *told = Py_TYPE(self->ready) == self->module->coro_type
+                         ? ext_coro_ready((ext_coro *)self->ready)
+                         : PyObject_CallNoArgs(self->ready);
     if (!told) { /* the loop is closed: nobody will come for it */
         if (PyErr_ExceptionMatches(PyExc_RuntimeError))
             PyErr_Clear();
@@ -47,6 +63,64 @@ static void tell(ext_pending *self)
     Py_XDECREF(told);
 }
 
+/* ---- the line ------------------------------------------------------------------------------- */
+
+/* The line has a reference from now on. */
+static void enter_line(ext_pending *self)
+{
+    Py_INCREF(self);
+    if (!self->line)
+        return;
+    EXT_LOCK(&self->line->lock);
+    self->prev = NULL;
+    self->next = self->line->first;
+    if (self->next)
+        self->next->prev = self;
+    self->line->first = self;
+    EXT_UNLOCK(&self->line->lock);
+}
+
+static void unlink_from_line(ext_pending *self)
+{
+    if (!self->line)
+        return;
+    EXT_LOCK(&self->line->lock);
+    *(self->prev ? &self->prev->next : &self->line->first) = self->next;
+    if (self->next)
+        self->next->prev = self->prev;
+    EXT_UNLOCK(&self->line->lock);
+}
+
+static void leave_line(ext_pending *self)
+{
+    unlink_from_line(self);
+    Py_DECREF(self);
+}
+
+int ext_line_traverse(ext_line *line, visitproc visit, void *arg)
+{
+    for (ext_pending *pending = line->first; pending; pending = pending->next)
+        Py_VISIT(pending);
+    return 0;
+}
+
+void ext_line_clear(ext_line *line)
+{
+    for (;;) {
+        EXT_LOCK(&line->lock);
+        ext_pending *first = line->first;
+        Py_XINCREF(first);
+        EXT_UNLOCK(&line->lock);
+        if (!first)
+            return;
+        ext_pending_cancel(first);
+        bool is_left = line->first != first;
+        Py_DECREF(first);
+        if (!is_left)
+            return; /* somebody is telling it */
+    }
+}
+
 /* Called by libweir, with or without the GIL. */
 static void on_ready(weir_pending *core, int result)
 {
@@ -54,16 +128,17 @@ static void on_ready(weir_pending *core, int result)
     ext_callback callback;
     ext_callback_begin(&callback);
     self->result = result;
+    unlink_from_line(self); /* before: once it is told it may come into line again */
     if (move(self, WAITING, result >= 0 ? GRANTED : FAILED) == WAITING)
         tell(self);
     else if (result >= 0 && is_ours(self)) /* cancelled meanwhile */
         self->kind->give_back(self);
-    Py_DECREF(self); /* the line's */
+    Py_DECREF(self);
     ext_callback_end(&callback);
 }
 
-ext_pending *ext_pending_new(module_state *state, PyObject *owner, const ext_pending_kind *kind,
-                             PyObject *ready)
+ext_pending *ext_pending_new(module_state *state, PyObject *owner, ext_line *line,
+                             const ext_pending_kind *kind, PyObject *ready)
 {
     PyTypeObject *type = state->pending_type;
     ext_pending *self = (ext_pending *)type->tp_alloc(type, 0);
@@ -72,6 +147,7 @@ ext_pending *ext_pending_new(module_state *state, PyObject *owner, const ext_pen
     self->module = state;
     self->kind = kind;
     self->owner = Py_NewRef(owner);
+    self->line = line;
     self->ready = Py_NewRef(ready);
     self->core = (weir_pending){.ready = on_ready, .ctx = self};
     self->generation = ext_fork_generation();
@@ -80,57 +156,74 @@ ext_pending *ext_pending_new(module_state *state, PyObject *owner, const ext_pen
 
 PyObject *ext_pending_begin(ext_pending *self)
 {
-    Py_INCREF(self); /* the line's */
+    enter_line(self);
     int rc = self->kind->begin(self);
     if (rc == WEIR_WAITING)
         return (PyObject *)self;
-    Py_DECREF(self);
     self->result = rc;
     self->state = rc >= 0 ? GRANTED : FAILED;
+    leave_line(self);
     return (PyObject *)self;
 }
 
-/* Leaves the line, or gives back; nothing when it is over. */
-static void end(ext_pending *self)
+/* ---- the end -------------------------------------------------------------------------------- */
+
+void ext_pending_cancel(ext_pending *self)
 {
     if (self->state == WAITING && is_ours(self)) {
         bool left = self->kind->cancel(self);
         /* Not left: libweir has let it in, and on_ready may be waiting for the GIL.  It will find
          * that it is over, and give back. */
         if (move(self, WAITING, OVER) == WAITING) {
+            forget(self);
             if (left)
-                Py_DECREF(self); /* the line's */
+                leave_line(self);
             return;
         }
     }
     give_back(self);
+    if (move(self, FAILED, OVER) == FAILED)
+        forget(self);
 }
 
-PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\n"
-                         "Leave the line; what was granted meanwhile is given back.");
-
-static PyObject *pending_cancel(ext_pending *self, PyObject *Py_UNUSED(ignored))
+bool ext_pending_is_done(const ext_pending *self)
 {
-    end(self);
-    Py_RETURN_NONE;
+    return self->state == GRANTED || self->state == FAILED;
 }
 
-PyDoc_STRVAR(claim_doc, "claim($self, /)\n--\n\n"
-                        "What was waited for; once, and only when it is done.");
-
-static PyObject *pending_claim(ext_pending *self, PyObject *Py_UNUSED(ignored))
+static PyObject *claim_grant(ext_pending *self)
 {
-    switch (move(self, GRANTED, OVER)) {
-    case GRANTED: return self->kind->claim(self);
-    case FAILED: return ext_raise(self->module, self->result);
-    default: PyErr_SetString(PyExc_RuntimeError, "there is nothing to claim"); return NULL;
-    }
+    enter_line(self); /* perhaps: WAITING is what on_ready has to find then */
+    move(self, OVER, WAITING);
+    PyObject *value = self->kind->claim(self);
+    if (!value && !PyErr_Occurred())
+        return NULL;
+    move(self, WAITING, OVER);
+    leave_line(self);
+    if (!value)
+        forget(self);
+    return value;
 }
 
-static PyObject *pending_done(ext_pending *self, void *Py_UNUSED(closure))
+static PyObject *claim_failure(ext_pending *self)
 {
-    return PyBool_FromLong(self->state == GRANTED || self->state == FAILED);
+    PyObject *value = self->kind->fail ? self->kind->fail(self, self->result)
+                                       : ext_raise(self->module, self->result);
+    forget(self);
+    return value;
 }
+
+PyObject *ext_pending_claim(ext_pending *self)
+{
+    if (move(self, GRANTED, OVER) == GRANTED)
+        return claim_grant(self);
+    if (move(self, FAILED, OVER) == FAILED)
+        return claim_failure(self);
+    PyErr_SetString(PyExc_RuntimeError, "there is nothing to claim");
+    return NULL;
+}
+
+/* ---- the type ------------------------------------------------------------------------------- */
 
 static int pending_traverse(ext_pending *self, visitproc visit, void *arg)
 {
@@ -140,23 +233,29 @@ static int pending_traverse(ext_pending *self, visitproc visit, void *arg)
     return 0;
 }
 
+static int pending_clear(ext_pending *self)
+{
+    ext_pending_cancel(self);
+    return 0;
+}
+
 static void pending_dealloc(ext_pending *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (self->owner)
-        give_back(self); /* not in line: the line would have a reference */
+    PyObject *error = ext_take_exception();
+    ext_pending_cancel(self); /* it is not in line: the line would have a reference */
+    ext_restore_exception(error);
     Py_XDECREF(self->owner);
     Py_XDECREF(self->ready);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
-static PyMethodDef pending_methods[] = {
-    {"cancel", (PyCFunction)pending_cancel, METH_NOARGS, cancel_doc},
-    {"claim", (PyCFunction)pending_claim, METH_NOARGS, claim_doc},
-    {NULL, NULL, 0, NULL},
-};
+static PyObject *pending_done(ext_pending *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(ext_pending_is_done(self));
+}
 
 static PyGetSetDef pending_getset[] = {
     {"done", (getter)pending_done, NULL, "Whether there is something to claim.", NULL},
@@ -167,7 +266,7 @@ static PyType_Slot pending_slots[] = {
     {Py_tp_doc, (void *)"A place in line that a coroutine waits in."},
     {Py_tp_dealloc, pending_dealloc},
     {Py_tp_traverse, pending_traverse},
-    {Py_tp_methods, pending_methods},
+    {Py_tp_clear, pending_clear},
     {Py_tp_getset, pending_getset},
     {0, NULL},
 };

@@ -17,9 +17,8 @@
  *             reason.  What is reserved is never less than what is inside.
  * Forks:      a child cannot use its parent's queue; it only drops its references.
  */
-#include "governor.h"
+#include "queue.h"
 
-#include <semaphore.h>
 #include <structmember.h>
 
 /* A thread in join(); on the heap, because a daemon thread may end in the middle of its wait. */
@@ -27,37 +26,6 @@ typedef struct joiner {
     weir_queue *bell; /* closed when nothing is unfinished */
     struct joiner *next;
 } joiner;
-
-typedef struct Queue {
-    PyObject_HEAD PyObject *weakrefs;
-
-    /* set by __init__ */
-    module_state *state; /* kept alive by the type */
-    weir_queue *queue;   /* NULL: __init__ has not been called */
-    weir_overflow overflow;
-    bool measures; /* items have a cost */
-    unsigned generation;
-    PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
-    PyObject *memory;                                    /* the MemoryGovernor; NULL: none */
-    ext_governor *governor;                              /* its core */
-    atomic_bool closing; /* relaxed: a hint for who waits for memory, who then asks libweir */
-
-    /* under lock */
-    ext_lock lock;
-    uintptr_t *slots;   /* a PyObject *, or a free slot: next free << 1 | 1 */
-    uint64_t *reserved; /* for each slot, bytes; NULL: without a governor, or no slots */
-    size_t n_slots, n_held;
-    size_t first_free; /* n_slots: none */
-    size_t unfinished;
-    size_t waiting;   /* calls of this queue that are without the GIL */
-    uint64_t retried; /* refusals of a first try that then waited: not refusals to the caller */
-    joiner *joiners;
-    sem_t put_gate, get_gate; /* see begin_wait */
-    size_t capacity;
-    uint64_t max_cost; /* 0: no bound */
-
-    bool muted; /* the queue is being taken apart: no callbacks any more */
-} Queue;
 
 /* ---- the items ------------------------------------------------------------------------------ */
 
@@ -91,7 +59,7 @@ static int grow_slots(Queue *self)
 }
 
 /* Takes a reference to item for the queue, and counts it as unfinished. */
-static int hold(Queue *self, PyObject *item, size_t *ret_slot)
+int ext_queue_hold(Queue *self, PyObject *item, size_t *ret_slot)
 {
     EXT_LOCK(&self->lock);
     if (self->first_free == self->n_slots && grow_slots(self) < 0) {
@@ -109,7 +77,7 @@ static int hold(Queue *self, PyObject *item, size_t *ret_slot)
     return 0;
 }
 
-static void note_reserved(Queue *self, size_t slot, uint64_t bytes)
+void ext_queue_note_reserved(Queue *self, size_t slot, uint64_t bytes)
 {
     EXT_LOCK(&self->lock);
     self->reserved[slot] = bytes;
@@ -128,7 +96,7 @@ static void give_memory_back(Queue *self, size_t slot)
 }
 
 /* Gives the queue's reference to the caller. */
-static PyObject *let_go(Queue *self, size_t slot)
+PyObject *ext_queue_let_go(Queue *self, size_t slot)
 {
     if (self->governor)
         give_memory_back(self, slot);
@@ -148,8 +116,9 @@ static PyObject *let_go(Queue *self, size_t slot)
 }
 
 /* n items are finished; false: there are not so many. */
-static bool finish(Queue *self, size_t n)
+bool ext_queue_finish(Queue *self, size_t n)
 {
+    weir_pending *waiting = NULL;
     EXT_LOCK(&self->lock);
     bool enough = n <= self->unfinished;
     if (enough)
@@ -158,27 +127,20 @@ static bool finish(Queue *self, size_t n)
         for (joiner *j = self->joiners; j; j = j->next)
             weir_queue_close(j->bell);
         self->joiners = NULL;
+        waiting = self->waiting_joins;
+        self->waiting_joins = NULL;
     }
     EXT_UNLOCK(&self->lock);
+    ext_queue_tell_joins(waiting);
     return enough;
 }
 
 /* Takes an item back that the queue refused. */
-static void take_back(Queue *self, size_t slot)
+void ext_queue_take_back(Queue *self, size_t slot)
 {
-    PyObject *item = let_go(self, slot);
-    finish(self, 1);
+    PyObject *item = ext_queue_let_go(self, slot);
+    ext_queue_finish(self, 1);
     Py_DECREF(item);
-}
-
-static void *to_item(size_t slot)
-{
-    return (void *)(uintptr_t)slot;
-}
-
-static size_t to_slot(void *item)
-{
-    return (size_t)(uintptr_t)item;
 }
 
 /* ---- callbacks from libweir ----------------------------------------------------------------- */
@@ -198,7 +160,7 @@ static void on_drop(void *item, weir_drop_reason reason, void *ctx)
         return; /* free_items has it, when libweir has returned */
     ext_callback callback;
     ext_callback_begin(&callback);
-    PyObject *object = let_go(self, to_slot(item));
+    PyObject *object = ext_queue_let_go(self, ext_to_slot(item));
     if (self->on_drop) {
         PyObject *name = PyUnicode_InternFromString(weir_drop_reason_name((int)reason));
         if (name) {
@@ -210,7 +172,7 @@ static void on_drop(void *item, weir_drop_reason reason, void *ctx)
         }
     }
     Py_DECREF(object);
-    finish(self, 1);
+    ext_queue_finish(self, 1);
     ext_callback_end(&callback);
 }
 
@@ -230,7 +192,7 @@ static void on_watermark(bool above, void *ctx)
 /* ---- calls ---------------------------------------------------------------------------------- */
 
 /* false with RuntimeError: the queue was not made, or not by this process. */
-static bool is_usable(Queue *self)
+bool ext_queue_is_usable(Queue *self)
 {
     if (!self->queue) {
         PyErr_SetString(PyExc_RuntimeError, "weir.Queue.__init__() has not been called");
@@ -325,7 +287,7 @@ static int buffer_size(PyObject *item, uint64_t *ret_cost)
 }
 
 /* What the item adds to the queue's bytes. */
-static int measure(Queue *self, PyObject *item, uint64_t *ret_cost)
+int ext_queue_measure(Queue *self, PyObject *item, uint64_t *ret_cost)
 {
     *ret_cost = 0;
     if (!self->measures)
@@ -356,7 +318,7 @@ static int measure(Queue *self, PyObject *item, uint64_t *ret_cost)
 
 /* ---- put ------------------------------------------------------------------------------------ */
 
-static PyObject *raise_put(Queue *self, int rc, uint64_t cost)
+PyObject *ext_queue_raise_put(Queue *self, int rc, uint64_t cost)
 {
     if (rc == WEIR_ESHED)
         return ext_raise_text(self->state, rc,
@@ -379,7 +341,7 @@ static PyObject *raise_put(Queue *self, int rc, uint64_t cost)
 }
 
 /* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
-static bool waits_for_room(Queue *self, int rc, int64_t timeout_ns)
+bool ext_queue_waits_for_room(Queue *self, int rc, int64_t timeout_ns)
 {
     if (rc != WEIR_EFULL || timeout_ns == 0 || self->overflow != WEIR_OVERFLOW_BLOCK)
         return false;
@@ -423,11 +385,16 @@ static int wait_for_memory(Queue *self, uint64_t bytes, weir_time deadline)
     return rc;
 }
 
+static uint64_t reservation_for(uint64_t cost)
+{
+    return cost < EXT_RESERVATION_MAX ? cost : EXT_RESERVATION_MAX;
+}
+
 /* Reserves an item's memory for its slot: WEIR_OK, or as the put ends without: an error, or
  * WEIR_DROPPED.  *deadline: WEIR_POLL as long as it is not known. */
 static int reserve(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns, weir_time *deadline)
 {
-    uint64_t bytes = cost < EXT_RESERVATION_MAX ? cost : EXT_RESERVATION_MAX;
+    uint64_t bytes = reservation_for(cost);
     if (bytes == 0)
         return WEIR_OK;
     int rc = ext_governor_try(self->governor, bytes);
@@ -438,16 +405,16 @@ static int reserve(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns, 
         if (rc == WEIR_EINTR && PyErr_Occurred())
             return rc;
         if (rc == WEIR_ETIMEDOUT || rc == WEIR_EINTR)
-            return weir_queue_overflow(self->queue, to_item(slot), cost); /* EFULL or ECLOSED */
+            return weir_queue_overflow(self->queue, ext_to_item(slot), cost); /* EFULL or ECLOSED */
     }
     while (rc == WEIR_EFULL) {
-        int fate = weir_queue_overflow(self->queue, to_item(slot), cost);
+        int fate = weir_queue_overflow(self->queue, ext_to_item(slot), cost);
         if (fate != WEIR_EVICTED)
             return fate;
         rc = ext_governor_try(self->governor, bytes);
     }
     if (rc == WEIR_OK)
-        note_reserved(self, slot, bytes);
+        ext_queue_note_reserved(self, slot, bytes);
     return rc == WEIR_ECLOSED ? WEIR_OK : rc; /* a closed governor holds nothing back */
 }
 
@@ -458,22 +425,22 @@ static int put_governed(Queue *self, size_t slot, uint64_t cost, int64_t timeout
     int rc = reserve(self, slot, cost, timeout_ns, deadline);
     if (rc != WEIR_OK) {
         if (rc < 0)
-            take_back(self, slot);
+            ext_queue_take_back(self, slot);
         return rc;
     }
-    rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
-    if (waits_for_room(self, rc, timeout_ns)) {
+    rc = weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
+    if (ext_queue_waits_for_room(self, rc, timeout_ns)) {
         if (*deadline == WEIR_POLL)
             *deadline = ext_deadline(timeout_ns);
         queue_wait wait;
         begin_wait(self, &wait, &self->put_gate);
-        rc = weir_queue_put(self->queue, to_item(slot), cost, *deadline);
+        rc = weir_queue_put(self->queue, ext_to_item(slot), cost, *deadline);
         end_wait(self, &wait);
         if (rc >= 0 && PyErr_Occurred())
             return WEIR_EINTR; /* a signal handler raised while the put succeeded */
     }
     if (rc < 0)
-        take_back(self, slot);
+        ext_queue_take_back(self, slot);
     return rc;
 }
 
@@ -481,26 +448,26 @@ static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
 {
     uint64_t cost;
     size_t slot;
-    if (measure(self, item, &cost) < 0 || hold(self, item, &slot) < 0)
+    if (ext_queue_measure(self, item, &cost) < 0 || ext_queue_hold(self, item, &slot) < 0)
         return NULL;
     if (self->governor) {
         weir_time deadline = WEIR_POLL;
         int rc = put_governed(self, slot, cost, timeout_ns, &deadline);
-        return rc < 0 ? raise_put(self, rc, cost) : Py_NewRef(Py_None);
+        return rc < 0 ? ext_queue_raise_put(self, rc, cost) : Py_NewRef(Py_None);
     }
-    int rc = weir_queue_put(self->queue, to_item(slot), cost, WEIR_POLL);
-    if (waits_for_room(self, rc, timeout_ns)) {
+    int rc = weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
+    if (ext_queue_waits_for_room(self, rc, timeout_ns)) {
         weir_time deadline = ext_deadline(timeout_ns);
         queue_wait wait;
         begin_wait(self, &wait, &self->put_gate);
-        rc = weir_queue_put(self->queue, to_item(slot), cost, deadline);
+        rc = weir_queue_put(self->queue, ext_to_item(slot), cost, deadline);
         end_wait(self, &wait);
         if (rc >= 0 && PyErr_Occurred())
             return NULL; /* a signal handler raised while the put succeeded */
     }
     if (rc < 0) {
-        take_back(self, slot);
-        return raise_put(self, rc, cost);
+        ext_queue_take_back(self, slot);
+        return ext_queue_raise_put(self, rc, cost);
     }
     Py_RETURN_NONE;
 }
@@ -522,11 +489,45 @@ static PyObject *Queue_put(Queue *self, PyObject *const *args, Py_ssize_t n_args
     PyObject *given[3];
     int64_t timeout_ns;
     if (n_args == 1 && !kwnames) /* as almost always */
-        return is_usable(self) ? put(self, args[0], EXT_FOREVER_NS) : NULL;
+        return ext_queue_is_usable(self) ? put(self, args[0], EXT_FOREVER_NS) : NULL;
     if (ext_parse_args("put", names, 3, 1, args, n_args, kwnames, given) < 0 ||
-        ext_parse_block(given[1], given[2], &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_block(given[1], given[2], &timeout_ns) < 0 || !ext_queue_is_usable(self))
         return NULL;
     return put(self, given[0], timeout_ns);
+}
+
+PyDoc_STRVAR(try_put_doc,
+             "_try_put($self, item, /)\n--\n\n"
+             "put(block=False) for who will wait else: False, and not counted as refused.");
+
+static PyObject *Queue_try_put(Queue *self, PyObject *item)
+{
+    if (!ext_queue_is_usable(self))
+        return NULL;
+    PyObject *none = put(self, item, 0);
+    if (!none && self->overflow == WEIR_OVERFLOW_BLOCK &&
+        PyErr_ExceptionMatches(self->state->full)) {
+        PyErr_Clear();
+        EXT_LOCK(&self->lock);
+        self->retried++;
+        EXT_UNLOCK(&self->lock);
+        Py_RETURN_FALSE;
+    }
+    Py_XDECREF(none);
+    return none ? Py_NewRef(Py_True) : NULL;
+}
+
+PyDoc_STRVAR(measure_doc,
+             "_measure($self, item, /)\n--\n\n"
+             "What has to be reserved for the item, in bytes, and with which governor.");
+
+static PyObject *Queue_measure(Queue *self, PyObject *item)
+{
+    uint64_t cost;
+    if (!ext_queue_is_usable(self) || ext_queue_measure(self, item, &cost) < 0)
+        return NULL;
+    return Py_BuildValue("KO", (unsigned long long)reservation_for(cost),
+                         self->memory ? self->memory : Py_None);
 }
 
 PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, item, /)\n--\n\n"
@@ -534,7 +535,7 @@ PyDoc_STRVAR(put_nowait_doc, "put_nowait($self, item, /)\n--\n\n"
 
 static PyObject *Queue_put_nowait(Queue *self, PyObject *item)
 {
-    return is_usable(self) ? put(self, item, 0) : NULL;
+    return ext_queue_is_usable(self) ? put(self, item, 0) : NULL;
 }
 
 /* Items on their way in: held, measured, in the order of the source. */
@@ -562,13 +563,13 @@ static int fill(Queue *self, source *from, chunk *into)
         if (!item)
             return PyErr_Occurred() ? -1 : 0;
         size_t slot;
-        int rc = measure(self, item, &into->costs[into->n]);
+        int rc = ext_queue_measure(self, item, &into->costs[into->n]);
         if (rc == 0)
-            rc = hold(self, item, &slot);
+            rc = ext_queue_hold(self, item, &slot);
         Py_DECREF(item);
         if (rc < 0)
             return -1;
-        into->items[into->n++] = to_item(slot);
+        into->items[into->n++] = ext_to_item(slot);
     }
     return 1;
 }
@@ -585,7 +586,7 @@ static size_t put_chunk(Queue *self, const chunk *c, int64_t timeout_ns, weir_ti
             done++;
             continue;
         }
-        if (!waits_for_room(self, rc, timeout_ns))
+        if (!ext_queue_waits_for_room(self, rc, timeout_ns))
             break;
         if (*deadline == WEIR_POLL)
             *deadline = ext_deadline(timeout_ns);
@@ -617,7 +618,7 @@ static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
         size_t done = put_chunk(self, &c, timeout_ns, &deadline, &error);
         total += done;
         for (size_t i = done; i < c.n; i++)
-            take_back(self, to_slot(c.items[i]));
+            ext_queue_take_back(self, ext_to_slot(c.items[i]));
         if (more < 0 && !PyErr_Occurred())
             PyErr_Restore(type, value, traceback);
         else
@@ -625,7 +626,7 @@ static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
         if (PyErr_Occurred())
             return NULL;
         if (error && total == 0)
-            return raise_put(self, error, c.costs[done]);
+            return ext_queue_raise_put(self, error, c.costs[done]);
         if (error)
             break;
     }
@@ -641,7 +642,8 @@ static PyObject *put_many_governed(Queue *self, PyObject *iterator, int64_t time
     int rc = WEIR_OK;
     for (PyObject *item; rc >= 0 && (item = PyIter_Next(iterator));) {
         size_t slot;
-        bool is_held = measure(self, item, &cost) == 0 && hold(self, item, &slot) == 0;
+        bool is_held =
+            ext_queue_measure(self, item, &cost) == 0 && ext_queue_hold(self, item, &slot) == 0;
         Py_DECREF(item);
         if (!is_held)
             return NULL;
@@ -650,7 +652,7 @@ static PyObject *put_many_governed(Queue *self, PyObject *iterator, int64_t time
     }
     if (PyErr_Occurred())
         return NULL;
-    return rc < 0 && total == 0 ? raise_put(self, rc, cost) : PyLong_FromSize_t(total);
+    return rc < 0 && total == 0 ? ext_queue_raise_put(self, rc, cost) : PyLong_FromSize_t(total);
 }
 
 PyDoc_STRVAR(
@@ -670,7 +672,7 @@ static PyObject *Queue_put_many(Queue *self, PyObject *const *args, Py_ssize_t n
     PyObject *given[2];
     int64_t timeout_ns;
     if (ext_parse_args("put_many", names, 2, 1, args, n_args, kwnames, given) < 0 ||
-        ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !ext_queue_is_usable(self))
         return NULL;
     bool continues = PyList_Check(given[0]) || PyTuple_Check(given[0]);
     source from = {PyObject_GetIter(given[0]), continues ? CHUNK : 1};
@@ -684,7 +686,7 @@ static PyObject *Queue_put_many(Queue *self, PyObject *const *args, Py_ssize_t n
 
 /* ---- get ------------------------------------------------------------------------------------ */
 
-static PyObject *raise_get(Queue *self, int rc)
+PyObject *ext_queue_raise_get(Queue *self, int rc)
 {
     if (rc == WEIR_ETIMEDOUT)
         rc = WEIR_EEMPTY;
@@ -713,7 +715,7 @@ static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
         *ret_error = rc;
         return NULL;
     }
-    return let_go(self, to_slot(item));
+    return ext_queue_let_go(self, ext_to_slot(item));
 }
 
 PyDoc_STRVAR(
@@ -727,11 +729,11 @@ PyDoc_STRVAR(
 
 static PyObject *get_or_raise(Queue *self, int64_t timeout_ns)
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
-    int error;
+    int error = WEIR_OK;
     PyObject *item = get(self, timeout_ns, &error);
-    return item ? item : raise_get(self, error);
+    return item ? item : ext_queue_raise_get(self, error);
 }
 
 static PyObject *Queue_get(Queue *self, PyObject *const *args, Py_ssize_t n_args, PyObject *kwnames)
@@ -755,9 +757,6 @@ static PyObject *Queue_get_nowait(Queue *self, PyObject *Py_UNUSED(ignored))
     return get_or_raise(self, 0);
 }
 
-/* get_many never keeps room for more; a batch is then smaller than asked for. */
-#define BATCH_MAX 65536
-
 /* Fills items[] with up to max; how many, or an error. */
 static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_ns,
                         int64_t linger_ns)
@@ -778,29 +777,44 @@ static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_n
     return n;
 }
 
-/* A list of what the slots hold; the items cannot get lost, so what the list needs comes first. */
+PyObject *ext_queue_to_list(Queue *self, void *const *items, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; i < n; i++) {
+        PyObject *item = ext_queue_let_go(self, ext_to_slot(items[i]));
+        if (list)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            Py_DECREF(item);
+    }
+    return list;
+}
+
 static PyObject *get_list(Queue *self, size_t max, int64_t timeout_ns, int64_t linger_ns)
 {
     void *few[CHUNK], **items = few;
     if (max > CHUNK && !(items = PyMem_New(void *, max)))
         return PyErr_NoMemory();
-    PyObject *list = NULL;
     int64_t n = get_many(self, items, max, timeout_ns, linger_ns);
-    if (n < 0) {
-        raise_get(self, (int)n);
-    } else {
-        list = PyList_New((Py_ssize_t)n);
-        for (int64_t i = 0; i < n; i++) {
-            PyObject *item = let_go(self, to_slot(items[i]));
-            if (list)
-                PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-            else
-                Py_DECREF(item); /* no memory for the list: MemoryError, and they are lost */
-        }
-    }
+    PyObject *list =
+        n < 0 ? ext_queue_raise_get(self, (int)n) : ext_queue_to_list(self, items, (size_t)n);
     if (items != few)
         PyMem_Free(items);
     return list;
+}
+
+int ext_queue_parse_batch(PyObject *max, PyObject *linger, size_t *ret_max, int64_t *ret_linger_ns)
+{
+    Py_ssize_t n = PyNumber_AsSsize_t(max, NULL);
+    if (n == -1 && PyErr_Occurred())
+        return -1;
+    if (n <= 0) {
+        PyErr_Format(PyExc_ValueError, "'max' must be > 0, not %zd", n);
+        return -1;
+    }
+    *ret_max = n < EXT_BATCH_MAX ? (size_t)n : EXT_BATCH_MAX;
+    *ret_linger_ns = 0;
+    return linger ? ext_parse_timeout(linger, "linger", ret_linger_ns) : 0;
 }
 
 PyDoc_STRVAR(
@@ -818,21 +832,12 @@ static PyObject *Queue_get_many(Queue *self, PyObject *const *args, Py_ssize_t n
     static const char *const names[] = {"max", "timeout", "linger", NULL};
     PyObject *given[3];
     int64_t timeout_ns, linger_ns;
-    if (ext_parse_args("get_many", names, 1, 1, args, n_args, kwnames, given) < 0)
+    size_t max;
+    if (ext_parse_args("get_many", names, 1, 1, args, n_args, kwnames, given) < 0 ||
+        ext_queue_parse_batch(given[0], given[2], &max, &linger_ns) < 0 ||
+        ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !ext_queue_is_usable(self))
         return NULL;
-    Py_ssize_t max = PyNumber_AsSsize_t(given[0], NULL);
-    if (max == -1 && PyErr_Occurred())
-        return NULL;
-    if (max <= 0) {
-        PyErr_Format(PyExc_ValueError, "'max' must be > 0, not %zd", max);
-        return NULL;
-    }
-    if (ext_parse_timeout(given[1], "timeout", &timeout_ns) < 0 || !is_usable(self))
-        return NULL;
-    linger_ns = 0;
-    if (given[2] && ext_parse_timeout(given[2], "linger", &linger_ns) < 0)
-        return NULL;
-    return get_list(self, max < BATCH_MAX ? (size_t)max : BATCH_MAX, timeout_ns, linger_ns);
+    return get_list(self, max, timeout_ns, linger_ns);
 }
 
 /* ---- done ----------------------------------------------------------------------------------- */
@@ -843,9 +848,9 @@ PyDoc_STRVAR(task_done_doc, "task_done($self, /)\n--\n\n"
 
 static PyObject *Queue_task_done(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
-    if (!finish(self, 1)) {
+    if (!ext_queue_finish(self, 1)) {
         PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
         return NULL;
     }
@@ -910,7 +915,7 @@ static PyObject *Queue_join(Queue *self, PyObject *const *args, Py_ssize_t n_arg
     PyObject *given[1];
     int64_t timeout_ns;
     if (ext_parse_args("join", names, 1, 0, args, n_args, kwnames, given) < 0 ||
-        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !ext_queue_is_usable(self))
         return NULL;
     joiner *j = PyMem_Malloc(sizeof *j);
     if (!j)
@@ -939,7 +944,7 @@ static PyObject *Queue_drain(Queue *self, PyObject *const *args, Py_ssize_t n_ar
     PyObject *given[1];
     int64_t timeout_ns;
     if (ext_parse_args("drain", names, 1, 0, args, n_args, kwnames, given) < 0 ||
-        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !is_usable(self))
+        ext_parse_timeout(given[0], "timeout", &timeout_ns) < 0 || !ext_queue_is_usable(self))
         return NULL;
     int rc = weir_queue_drain(self->queue, WEIR_POLL);
     if (rc == WEIR_ETIMEDOUT && timeout_ns > 0) {
@@ -963,7 +968,7 @@ PyDoc_STRVAR(
 
 static PyObject *Queue_discard(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    return is_usable(self) ? PyLong_FromSize_t(weir_queue_discard(self->queue)) : NULL;
+    return ext_queue_is_usable(self) ? PyLong_FromSize_t(weir_queue_discard(self->queue)) : NULL;
 }
 
 PyDoc_STRVAR(
@@ -979,7 +984,7 @@ static PyObject *Queue_shutdown(Queue *self, PyObject *const *args, Py_ssize_t n
     static const char *const names[] = {"immediate", NULL};
     PyObject *given[1];
     if (ext_parse_args("shutdown", names, 1, 0, args, n_args, kwnames, given) < 0 ||
-        !is_usable(self))
+        !ext_queue_is_usable(self))
         return NULL;
     int immediate = given[0] ? PyObject_IsTrue(given[0]) : 0;
     if (immediate < 0)
@@ -1005,7 +1010,7 @@ PyDoc_STRVAR(qsize_doc, "qsize($self, /)\n--\n\n"
 
 static PyObject *Queue_qsize(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    return is_usable(self) ? PyLong_FromSize_t(weir_queue_depth(self->queue)) : NULL;
+    return ext_queue_is_usable(self) ? PyLong_FromSize_t(weir_queue_depth(self->queue)) : NULL;
 }
 
 PyDoc_STRVAR(empty_doc, "empty($self, /)\n--\n\n"
@@ -1013,7 +1018,7 @@ PyDoc_STRVAR(empty_doc, "empty($self, /)\n--\n\n"
 
 static PyObject *Queue_empty(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    return is_usable(self) ? PyBool_FromLong(weir_queue_depth(self->queue) == 0) : NULL;
+    return ext_queue_is_usable(self) ? PyBool_FromLong(weir_queue_depth(self->queue) == 0) : NULL;
 }
 
 PyDoc_STRVAR(full_doc, "full($self, /)\n--\n\n"
@@ -1021,7 +1026,7 @@ PyDoc_STRVAR(full_doc, "full($self, /)\n--\n\n"
 
 static PyObject *Queue_full(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     weir_queue_snapshot now = look(self);
     return PyBool_FromLong(now.depth >= now.capacity || (now.max_cost && now.cost >= now.max_cost));
@@ -1049,7 +1054,7 @@ PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
 
 static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     EXT_LOCK(&self->lock);
     weir_queue_snapshot now = look(self);
@@ -1089,7 +1094,7 @@ PyDoc_STRVAR(
 
 static PyObject *Queue_item_fd(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     int fd = weir_queue_item_fd(self->queue);
     return fd < 0 ? ext_raise(self->state, fd) : PyLong_FromLong(fd);
@@ -1104,7 +1109,7 @@ PyDoc_STRVAR(
 
 static PyObject *Queue_room_fd(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     int fd = weir_queue_room_fd(self->queue);
     return fd < 0 ? ext_raise(self->state, fd) : PyLong_FromLong(fd);
@@ -1201,7 +1206,7 @@ static int resize(Queue *self, const size_t *capacity, const uint64_t *max_cost)
 
 static PyObject *Queue_get_maxsize(Queue *self, void *Py_UNUSED(closure))
 {
-    return is_usable(self) ? size_or_none(look(self).capacity, WEIR_UNBOUNDED) : NULL;
+    return ext_queue_is_usable(self) ? size_or_none(look(self).capacity, WEIR_UNBOUNDED) : NULL;
 }
 
 static int Queue_set_maxsize(Queue *self, PyObject *value, void *Py_UNUSED(closure))
@@ -1211,14 +1216,14 @@ static int Queue_set_maxsize(Queue *self, PyObject *value, void *Py_UNUSED(closu
         return -1;
     }
     size_t capacity;
-    if (!is_usable(self) || parse_maxsize(value, &capacity) < 0)
+    if (!ext_queue_is_usable(self) || parse_maxsize(value, &capacity) < 0)
         return -1;
     return resize(self, &capacity, NULL);
 }
 
 static PyObject *Queue_get_max_bytes(Queue *self, void *Py_UNUSED(closure))
 {
-    return is_usable(self) ? size_or_none(look(self).max_cost, 0) : NULL;
+    return ext_queue_is_usable(self) ? size_or_none(look(self).max_cost, 0) : NULL;
 }
 
 static int Queue_set_max_bytes(Queue *self, PyObject *value, void *Py_UNUSED(closure))
@@ -1228,7 +1233,7 @@ static int Queue_set_max_bytes(Queue *self, PyObject *value, void *Py_UNUSED(clo
         return -1;
     }
     uint64_t max_cost;
-    if (!is_usable(self) || parse_bound(value, max_bytes_text, 0, &max_cost) < 0)
+    if (!ext_queue_is_usable(self) || parse_bound(value, max_bytes_text, 0, &max_cost) < 0)
         return -1;
     if (!self->measures && max_cost) {
         PyErr_SetString(PyExc_ValueError,
@@ -1246,12 +1251,12 @@ static PyObject *Queue_get_name(Queue *self, void *Py_UNUSED(closure))
 
 static PyObject *Queue_get_is_shutdown(Queue *self, void *Py_UNUSED(closure))
 {
-    return is_usable(self) ? PyBool_FromLong(look(self).closed) : NULL;
+    return ext_queue_is_usable(self) ? PyBool_FromLong(look(self).closed) : NULL;
 }
 
 static PyObject *Queue_get_unfinished(Queue *self, void *Py_UNUSED(closure))
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     EXT_LOCK(&self->lock);
     size_t unfinished = self->unfinished;
@@ -1267,7 +1272,7 @@ typedef struct QueueIterator {
 
 static PyObject *Queue_iter(Queue *self)
 {
-    if (!is_usable(self))
+    if (!ext_queue_is_usable(self))
         return NULL;
     QueueIterator *iterator = PyObject_GC_New(QueueIterator, self->state->queue_iterator_type);
     if (!iterator)
@@ -1280,13 +1285,13 @@ static PyObject *Queue_iter(Queue *self)
 static PyObject *QueueIterator_next(QueueIterator *self)
 {
     Queue *queue = self->queue;
-    if (!is_usable(queue))
+    if (!ext_queue_is_usable(queue))
         return NULL;
-    int error;
+    int error = WEIR_OK;
     PyObject *item = get(queue, EXT_FOREVER_NS, &error);
     if (item || error == WEIR_ECLOSED)
         return item; /* NULL and no exception: the end */
-    return raise_get(queue, error);
+    return ext_queue_raise_get(queue, error);
 }
 
 static int QueueIterator_traverse(QueueIterator *self, visitproc visit, void *arg)
@@ -1609,6 +1614,9 @@ static int Queue_traverse(Queue *self, visitproc visit, void *arg)
     Py_VISIT(self->on_low);
     Py_VISIT(self->memory);
     Py_VISIT(self->governor);
+    int left = ext_line_traverse(&self->line, visit, arg);
+    if (left)
+        return left;
     for (size_t i = 0; i < self->n_slots; i++)
         if (!IS_FREE(self->slots[i]))
             Py_VISIT((PyObject *)self->slots[i]);
@@ -1653,7 +1661,8 @@ static void free_items(Queue *self)
 
 static int Queue_clear(Queue *self)
 {
-    self->muted = true;       /* on_drop had its turn in finalize */
+    self->muted = true; /* on_drop had its turn in finalize */
+    ext_line_clear(&self->line);
     if (self->waiting == 0) { /* else a daemon thread waits that has no interpreter left */
         if (is_ours(self))
             weir_queue_discard(self->queue);
@@ -1725,6 +1734,8 @@ PyDoc_STRVAR(
 
 #define FAST(name) (PyCFunction)(void (*)(void)) Queue_##name, METH_FASTCALL | METH_KEYWORDS
 
+#define ASYNC(name) (PyCFunction)(void (*)(void)) ext_queue_##name, METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef queue_methods[] = {
     {"put", FAST(put), put_doc},
     {"get", FAST(get), get_doc},
@@ -1735,6 +1746,15 @@ static PyMethodDef queue_methods[] = {
     {"qsize", (PyCFunction)Queue_qsize, METH_NOARGS, qsize_doc},
     {"empty", (PyCFunction)Queue_empty, METH_NOARGS, empty_doc},
     {"full", (PyCFunction)Queue_full, METH_NOARGS, full_doc},
+    {"aput", ASYNC(aput), ext_queue_aput_doc},
+    {"aget", ASYNC(aget), ext_queue_aget_doc},
+    {"aput_many", ASYNC(aput_many), ext_queue_aput_many_doc},
+    {"aget_many", ASYNC(aget_many), ext_queue_aget_many_doc},
+    {"ajoin", ASYNC(ajoin), ext_queue_ajoin_doc},
+    {"_try_put", (PyCFunction)Queue_try_put, METH_O, try_put_doc},
+    {"_measure", (PyCFunction)Queue_measure, METH_O, measure_doc},
+    {"_aput_reserved", (PyCFunction)(void (*)(void))ext_queue_aput_reserved, METH_FASTCALL,
+     ext_queue_aput_reserved_doc},
     {"task_done", (PyCFunction)Queue_task_done, METH_NOARGS, task_done_doc},
     {"join", FAST(join), join_doc},
     {"drain", FAST(drain), drain_doc},
@@ -1778,6 +1798,8 @@ static PyType_Slot queue_slots[] = {
     {Py_tp_clear, Queue_clear},
     {Py_tp_repr, Queue_repr},
     {Py_tp_iter, Queue_iter},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, ext_queue_anext},
     {Py_tp_methods, queue_methods},
     {Py_tp_getset, queue_properties},
     {Py_tp_members, queue_members},

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from weir import _aio, _weir
+from weir import _weir
 from weir._guard import check, number, warn_of_settings, wrap_entered
 from weir._stats import LimiterStats
 from weir._weir import LimitPermit
@@ -298,7 +298,7 @@ class Limiter(_weir.Limiter):
         if self._shared is not None:
             return await self._line(partition).wait(cost, timeout)
         try:
-            return await _aio.wait(lambda ready: self._pend(ready, partition, cost), timeout)
+            return await _weir.wait(lambda ready: self._pend(ready, partition, cost), timeout)
         except TimeoutError:
             raise TimeoutError("no permit within the timeout") from None
 

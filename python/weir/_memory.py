@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from weir import _weir
-from weir._aio import wait
 from weir._guard import number, share, warn_of_settings
 from weir._stats import MemoryStats
 from weir._weir import MemoryReservation
@@ -219,7 +218,7 @@ class MemoryGovernor:
             return pending
 
         try:
-            return await wait(begin, timeout)
+            return await _weir.wait(begin, timeout)
         except TimeoutError:
             raise TimeoutError(f"no memory for {nbytes} bytes within {timeout} s") from None
         finally:

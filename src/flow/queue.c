@@ -115,9 +115,9 @@ struct weir_queue {
     turns called_putters, called_getters; /* whose turn it is */
     weir__load kept_room;                 /* for the ones ... */
     size_t kept_items;                    /* ... and the others */
-    weir__load lacking;    /* what the first putter needs to have released ... */
-    weir__load lacking_of; /* ... since this was released */
-    size_t capacity;       /* the bound as it was given */
+    weir__load lacking;                   /* what the first putter needs to have released ... */
+    weir__load lacking_of;                /* ... since this was released */
+    size_t capacity;                      /* the bound as it was given */
     uint64_t max_cost;
     uint64_t dropped[WEIR_DROP_REASONS], dropped_cost[WEIR_DROP_REASONS];
     uint64_t refused, put_blocked_ns, get_blocked_ns;
@@ -311,13 +311,12 @@ static inline bool check(weir_queue *queue)
     assert(n > 0 || inside(queue).cost == 0);
     assert(flying.items > 0 || flying.cost == 0);
     assert(queue->bound_in_flight || flying.items == 0);
-    assert(!queue->getters.head ||
-           (!queue->closed && (available(queue) == 0 || wants_more((waiter *)queue->getters.head))));
+    assert(!queue->getters.head || (!queue->closed && (available(queue) == 0 ||
+                                                       wants_more((waiter *)queue->getters.head))));
     assert(queue->kept_room.items == queue->called_putters.count);
     assert(queue->kept_items >= queue->called_getters.count);
-    assert(!queue->putters.head ||
-           (queue->overflow.when_full == WEIR__WAIT && !queue->closed &&
-            (!is_idle(queue) || queue->called_putters.head)));
+    assert(!queue->putters.head || (queue->overflow.when_full == WEIR__WAIT && !queue->closed &&
+                                    (!is_idle(queue) || queue->called_putters.head)));
     assert(queue->insiders_waiting <= queue->putters.count);
     assert(!queue->drainers.head || !is_idle(queue));
     assert(!queue->on_watermark || queue->told == queue->marks.above || queue->telling);
@@ -409,8 +408,8 @@ static void set_short_ways(weir_queue *queue)
     const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
     queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
                           (!g || may_be_hinted_at(queue, g));
-    queue->get.is_short = plain && !g && !queue->called_getters.head && !queue->drainers.head &&
-                          !(p && is_guest(p));
+    queue->get.is_short =
+        plain && !g && !queue->called_getters.head && !queue->drainers.head && !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
     queue->put.released.items = queue->lacking_of.items = own(released(queue));
     queue->put.released.cost = queue->lacking_of.cost = own(released_cost(queue));
@@ -702,7 +701,7 @@ static void call_guest(weir_queue *queue, guest *g, call *c)
 /* Whether there are as many as the guest wants, or as many as there will be before it takes some. */
 static bool is_worth_calling(weir_queue *queue, const guest *g)
 {
-    return available(queue) >= g->wanted || queue->putters.head || !fits(queue, 0);
+    return available(queue) >= g->wanted || queue->closed || queue->putters.head || !fits(queue, 0);
 }
 
 /* Hands what is inside to those in line.  (None of it is too old: where items age, nothing gets
@@ -783,9 +782,9 @@ static void admit(weir_queue *queue, call *c)
             call_guest(queue, (guest *)w, c);
             continue;
         }
-        int rc = !is_guest(w)                         ? admit_thread(queue, (putter *)w, c)
+        int rc = !is_guest(w)                        ? admit_thread(queue, (putter *)w, c)
                  : first_cost(w) > queue->bound.cost ? WEIR_ETOOBIG
-                                                      : WEIR_EFULL;
+                                                     : WEIR_EFULL;
         if (rc == WEIR_EFULL)
             return;
         serve(queue, &queue->putters, &w->base, rc, c);
@@ -1302,8 +1301,7 @@ static guest *guest_of(weir_pending *pending)
 
 static void notify(weir__waiter *base)
 {
-    weir_pending *pending =
-        (weir_pending *)(void *)((char *)base - offsetof(weir_pending, opaque));
+    weir_pending *pending = (weir_pending *)(void *)((char *)base - offsetof(weir_pending, opaque));
     pending->ready(pending, base->result);
 }
 
@@ -1466,6 +1464,7 @@ void weir_queue_close(weir_queue *queue)
     enter(queue, &c);
     queue->closed = true;
     serve_all(queue, &queue->putters, WEIR_ECLOSED, &c);
+    serve_getters(queue, &c); /* a guest that waits for more than there will be */
     serve_all(queue, &queue->getters, WEIR_ECLOSED, &c);
     leave(queue, &c);
 }

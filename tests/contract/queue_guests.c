@@ -349,7 +349,7 @@ static void who_waits_for_many_can_want_fewer_and_more(void **state)
     assert_int_equal(weir_queue_wait_items(queue, 1, &v.pending), WEIR_WAITING);
     assert_int_equal(v.told, 1);
     assert_int_equal(weir_queue_wait_items(queue, 1, &v.pending), WEIR_OK); /* it is its turn */
-    assert_int_equal(behind.told, 1);                                      /* the second item */
+    assert_int_equal(behind.told, 1);                                       /* the second item */
     assert_int_equal(weir_queue_wait_items(queue, 2, &v.pending), WEIR_WAITING);
     put(queue, 3);
     assert_int_equal(v.told, 2);
@@ -490,6 +490,23 @@ static void close_tells_every_guest(void **state)
     finish_with(queue);
 }
 
+static void close_calls_who_waits_for_more_than_there_will_be(void **state)
+{
+    (void)state;
+    weir_queue *queue = make(options(8));
+    visitor v, behind;
+    arrive(&v, queue);
+    weir_queue_wait_items(queue, 5, &v.pending);
+    put(queue, 1);
+    wait_item(&behind, queue);
+    weir_queue_close(queue);
+    assert_int_equal(v.result, WEIR_OK);
+    assert_int_equal(behind.result, WEIR_ECLOSED);
+    void *items[5];
+    assert_int_equal(weir_queue_get_waited(queue, items, NULL, 5, &v.pending), 1);
+    finish_with(queue);
+}
+
 static void close_ends_a_turn_to_put(void **state)
 {
     (void)state;
@@ -582,6 +599,7 @@ int main(void)
         cmocka_unit_test(room_that_is_given_up_is_the_next_ones),
         cmocka_unit_test(a_smaller_bound_sends_a_guest_back_into_line),
         cmocka_unit_test(close_tells_every_guest),
+        cmocka_unit_test(close_calls_who_waits_for_more_than_there_will_be),
         cmocka_unit_test(close_ends_a_turn_to_put),
         cmocka_unit_test(descriptors_tell_what_a_newcomer_would_find),
         cmocka_unit_test(a_place_is_taken_once_and_where_waiting_is_the_policy),

@@ -236,9 +236,8 @@ static int64_t get_as_guest(void *items[64], uint64_t costs[64], uint32_t round)
 static int64_t put_one(unsigned me, uint32_t n)
 {
     void *item = item_of(me, n);
-    int64_t rc = is_guest(me)
-                     ? put_as_guest(item, n)
-                     : CALL(weir_queue_put(run.queue, item, cost_of(item), patience(n)));
+    int64_t rc = is_guest(me) ? put_as_guest(item, n)
+                              : CALL(weir_queue_put(run.queue, item, cost_of(item), patience(n)));
     if (rc >= 0)
         book(item);
     return rc;

@@ -1,0 +1,106 @@
+/* queue.h - what the two faces of weir.Queue share: queue.c for threads, queue_async.c for coroutines. */
+#ifndef WEIR_EXT_QUEUE_H
+#define WEIR_EXT_QUEUE_H
+
+#include "governor.h"
+
+#include <semaphore.h>
+
+typedef struct Queue {
+    PyObject_HEAD PyObject *weakrefs;
+
+    /* set by __init__ */
+    module_state *state; /* kept alive by the type */
+    weir_queue *queue;   /* NULL: __init__ has not been called */
+    weir_overflow overflow;
+    bool measures; /* items have a cost */
+    unsigned generation;
+    PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
+    PyObject *memory;                                    /* the MemoryGovernor; NULL: none */
+    ext_governor *governor;                              /* its core */
+    atomic_bool closing; /* relaxed: a hint for who waits for memory, who then asks libweir */
+
+    ext_line line; /* coroutines that wait */
+
+    /* under lock */
+    ext_lock lock;
+    uintptr_t *slots;   /* a PyObject *, or a free slot: next free << 1 | 1 */
+    uint64_t *reserved; /* for each slot, bytes; NULL: without a governor, or no slots */
+    size_t n_slots, n_held;
+    size_t first_free; /* n_slots: none */
+    size_t unfinished;
+    size_t waiting;   /* calls of this queue that are without the GIL */
+    uint64_t retried; /* refusals of a first try that then waited: not refusals to the caller */
+    struct joiner *joiners;
+    weir_pending *waiting_joins; /* coroutines in ajoin() */
+    sem_t put_gate, get_gate;    /* see begin_wait */
+    size_t capacity;
+    uint64_t max_cost; /* 0: no bound */
+
+    bool muted; /* the queue is being taken apart: no callbacks any more */
+} Queue;
+
+/* What libweir queues. */
+static inline void *ext_to_item(size_t slot)
+{
+    return (void *)(uintptr_t)slot;
+}
+
+static inline size_t ext_to_slot(void *item)
+{
+    return (size_t)(uintptr_t)item;
+}
+
+/* ---- queue.c -------------------------------------------------------------------------------- */
+
+/* false with RuntimeError: the queue was not made, or not by this process. */
+bool ext_queue_is_usable(Queue *self);
+
+/* What the item adds to the queue's bytes; -1 with an exception. */
+int ext_queue_measure(Queue *self, PyObject *item, uint64_t *ret_cost);
+
+/* Takes a reference to item for the queue, and counts it as unfinished; -1 with an exception. */
+int ext_queue_hold(Queue *self, PyObject *item, size_t *ret_slot);
+
+/* Takes an item back that the queue refused. */
+void ext_queue_take_back(Queue *self, size_t slot);
+
+/* Gives the queue's reference to the caller. */
+PyObject *ext_queue_let_go(Queue *self, size_t slot);
+
+/* The slot's item has so much reserved, which goes back when the slot is emptied. */
+void ext_queue_note_reserved(Queue *self, size_t slot, uint64_t bytes);
+
+/* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
+bool ext_queue_waits_for_room(Queue *self, int rc, int64_t timeout_ns);
+
+/* Raises why a put, or a get, ended; NULL. */
+PyObject *ext_queue_raise_put(Queue *self, int rc, uint64_t cost);
+PyObject *ext_queue_raise_get(Queue *self, int rc);
+
+/* get_many never keeps room for more; a batch is then smaller than asked for. */
+#define EXT_BATCH_MAX 65536
+
+/* max= of get_many; and linger=.  -1 with an exception. */
+int ext_queue_parse_batch(PyObject *max, PyObject *linger, size_t *ret_max, int64_t *ret_linger_ns);
+
+/* A list of what the slots hold.  NULL with MemoryError: they are lost. */
+PyObject *ext_queue_to_list(Queue *self, void *const *items, size_t n);
+
+/* ---- queue_async.c -------------------------------------------------------------------------- */
+
+/* Nothing is unfinished: tells those who were taken off the list. */
+void ext_queue_tell_joins(weir_pending *first);
+
+PyObject *ext_queue_aput(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+PyObject *ext_queue_aput_reserved(Queue *self, PyObject *const *args, Py_ssize_t n);
+PyObject *ext_queue_aget(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+PyObject *ext_queue_aput_many(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+PyObject *ext_queue_aget_many(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+PyObject *ext_queue_ajoin(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames);
+PyObject *ext_queue_anext(Queue *self);
+
+extern const char ext_queue_aput_doc[], ext_queue_aput_reserved_doc[], ext_queue_aget_doc[],
+    ext_queue_aput_many_doc[], ext_queue_aget_many_doc[], ext_queue_ajoin_doc[];
+
+#endif
