@@ -9,12 +9,13 @@
 
 /* The files that bring types and functions. */
 static int (*const types_add[])(PyObject *, module_state *) = {
-    ext_queue_types_add,    ext_shared_queue_types_add, ext_pending_types_add,
-    ext_permits_types_add,  ext_future_types_add,       ext_buffer_types_add,
-    ext_shared_types_add,   ext_thread_pool_types_add,  ext_governor_types_add,
-    ext_pool_types_add,     ext_worker_types_add,       ext_batch_add,
-    ext_results_add,        ext_guard_types_add,        ext_breaker_types_add,
-    ext_throttle_types_add, ext_limiter_types_add,      ext_rate_types_add,
+    ext_queue_types_add,     ext_shared_queue_types_add, ext_pending_types_add,
+    ext_permits_types_add,   ext_future_types_add,       ext_buffer_types_add,
+    ext_shared_types_add,    ext_thread_pool_types_add,  ext_governor_types_add,
+    ext_pool_types_add,      ext_worker_types_add,       ext_batch_add,
+    ext_results_add,         ext_guard_types_add,        ext_breaker_types_add,
+    ext_throttle_types_add,  ext_limiter_types_add,      ext_rate_types_add,
+    ext_watermark_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */

@@ -48,8 +48,10 @@ if TYPE_CHECKING:
         ThreadPoolStats,
         ThrottleStats,
         TokenBucketStats,
+        WatermarkStats,
     )
     from weir._thread import ThreadPoolExecutor
+    from weir._watermark import Watermark
 
     BoundedProcessPoolExecutor = ProcessPoolExecutor
     BoundedThreadPoolExecutor = ThreadPoolExecutor
@@ -102,6 +104,8 @@ __all__ = [
     "TokenBucketStats",
     "TooLarge",
     "Vegas",
+    "Watermark",
+    "WatermarkStats",
     "WorkerDied",
     "WorkerNotStarted",
     "__version__",
@@ -158,6 +162,8 @@ _LATER = {
     "TokenBucketStats": ("weir._stats", "TokenBucketStats"),
     "TooLarge": ("weir._errors", "TooLarge"),
     "Vegas": ("weir._limit", "Vegas"),
+    "Watermark": ("weir._watermark", "Watermark"),
+    "WatermarkStats": ("weir._stats", "WatermarkStats"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
     "block_and_retry": ("weir._retry", "block_and_retry"),

@@ -21,6 +21,7 @@ __all__ = [
     "ThreadPoolStats",
     "ThrottleStats",
     "TokenBucketStats",
+    "WatermarkStats",
 ]
 
 
@@ -314,3 +315,25 @@ class MemoryStats:
     blocked: float  # seconds waited, summed over waits that have ended
     measured: int  # how often
     is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class WatermarkStats:
+    """One instant of a `weir.Watermark`.
+
+    The law: `added == subtracted + level`.
+    """
+
+    name: str | None
+    high: int
+    low: int
+    level: int
+    added: int
+    subtracted: int
+    peak: int  # the highest level that an add() has seen
+    pauses: int
+    paused_for: float  # seconds in all, the present pause included
+    blocked: float  # seconds waited, summed over the drains whose wait has ended
+    waiting: int  # threads and coroutines
+    is_paused: bool
+    is_closed: bool
