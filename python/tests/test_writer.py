@@ -141,7 +141,8 @@ def test_a_large_write_is_cut_and_never_more_than_high_is_buffered(
 def test_who_found_the_buffer_full_goes_on_when_it_is_low(run: Callable[..., None]) -> None:
     async def main() -> None:
         async with Peer() as peer:
-            out = FlowWriter(peer.writer, high=50_000, low=0)
+            total = FlowBudget(1 << 20)
+            out = FlowWriter(peer.writer, high=50_000, low=0, total=total)
             fill = task_of(out.write(bytes(200_000)))
             await until(lambda: out.stats().is_paused)
             drain = task_of(out.drain())
@@ -149,8 +150,8 @@ def test_who_found_the_buffer_full_goes_on_when_it_is_low(run: Callable[..., Non
             fill.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await fill
-            await peer.take_until(lambda: peer.buffered < 50_000)
-            assert peer.buffered > 0
+            await peer.take_until(lambda: total.used < 40_000)  # what has gone is given back
+            assert 0 < peer.buffered <= total.used
             assert not drain.done()
             await peer.take_until(drain.done)
             assert peer.buffered == 0
@@ -359,6 +360,24 @@ def test_who_waits_for_the_total_is_served_in_the_order_they_came() -> None:
             await asyncio.gather(*writes)
             assert served == [3, 1, 4, 0, 2]
             assert total.used == 0
+
+    asyncio.run(main())
+
+
+def test_nobody_overtakes_in_the_line_and_who_leaves_it_lets_the_next_one_through() -> None:
+    async def main() -> None:
+        total = used_up(1000)
+        async with peers(2) as (one, other):
+            large = task_of(FlowWriter(one.writer, total=total).write(bytes(1000)))
+            await until(lambda: total.stats().waiting == 1)
+            total._give(400)  # not enough for it
+            small = task_of(FlowWriter(other.writer, total=total).write(bytes(10)))
+            await until(lambda: total.stats().waiting == 2)
+            assert not small.done()
+            large.cancel()
+            await small
+            assert total.stats().waiting == 0
+            assert total.used == 600
 
     asyncio.run(main())
 
