@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 import weir
-import weir.aio
 
 if sys.version_info >= (3, 11):
     from typing import assert_type
