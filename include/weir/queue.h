@@ -18,6 +18,7 @@
 #define WEIR_QUEUE_H
 
 #include <weir/base.h>
+#include <weir/watermark.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,11 +56,6 @@ typedef void weir_drop_fn(void *item, weir_drop_reason reason, void *ctx);
 WEIR_API void weir_drop_free(void *item, weir_drop_reason reason, void *ctx);   /* free(item) */
 WEIR_API void weir_drop_ignore(void *item, weir_drop_reason reason, void *ctx); /* nothing */
 
-/* Called with true when the depth rises above the high mark and with false when it falls to the
- * low mark or below; with no lock held, one call at a time, alternating, and the last call always
- * tells the state that holds.  It may call back into the queue, but not destroy it. */
-typedef void weir_watermark_fn(bool above, void *ctx);
-
 typedef struct weir_queue_opts {
     size_t size;            /* sizeof(weir_queue_opts); set by WEIR_QUEUE_OPTS_INIT */
     size_t capacity;        /* items, > 0 or WEIR_UNBOUNDED; required */
@@ -76,7 +72,7 @@ typedef struct weir_queue_opts {
     bool bound_in_flight;  /* what was taken counts until weir_queue_done */
     weir_drop_fn *on_drop; /* required: a leak should have to be written down */
     void *drop_ctx;
-    weir_watermark_fn *on_watermark; /* NULL: none */
+    weir_watermark_fn *on_watermark; /* of the depth, or the cost; NULL: none */
     void *watermark_ctx;
 } weir_queue_opts;
 

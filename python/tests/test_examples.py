@@ -488,6 +488,18 @@ def test_throttled_requests_are_as_many_at_a_time_as_allowed() -> None:
     assert one_fails[4] >= 12
 
 
+def test_slow_clients_are_bounded_each_and_in_all() -> None:
+    small = ("--clients", "60", "--stalled", "4", "--download", "512", "--cap", "16")
+    finished = scenario("slow_clients.py", "--speed", "10", "--total", "1024", *small)
+    plain, flow = (rows(finished)[name] for name in ("writer.write", "FlowWriter"))
+    assert int(plain[0].split()[0].replace(",", "")) > 64
+    assert float(plain[1].split()[0]) > 10
+    assert int(flow[0].split()[0]) <= 64
+    assert float(flow[1].split()[0]) <= 1.0
+    assert flow[3:] == ["56", "4"]
+    assert finished.stdout.count(": holds") == 2
+
+
 def test_token_bucket_gives_five_at_once_and_then_one_every_half_second() -> None:
     finished = scenario("token_bucket.py", "--speed", "20")
     table = rows(finished)

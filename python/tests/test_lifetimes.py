@@ -64,6 +64,12 @@ KINDS = [
         "areserve(5 << 42)",
         True,
     ),
+    Kind(
+        "watermark",
+        "weir.Watermark(1); held = limit.add(1)",
+        "drain()",
+        "adrain()",
+    ),
     # A breaker has nobody wait.
     Kind("breaker", "weir.CircuitBreaker(); held = limit.admit()"),
 ]
@@ -171,6 +177,10 @@ gc.collect()
 if isinstance(limit, weir.TokenBucket):
     limit.change(1000, per=1)
     print(limit.acquire(timeout=30) and "mine")
+elif isinstance(limit, weir.Watermark):
+    limit.sub(1)
+    limit.drain(timeout=30)
+    print("mine")
 else:
     limit.{kind.wait[:-1]}{", " if kind.wait[-2] != "(" else ""}timeout=30).release()
     print("mine")

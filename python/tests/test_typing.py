@@ -48,6 +48,22 @@ def test_a_queue_knows_its_items() -> None:
         q.put_nowait()  # type: ignore[call-arg]
 
 
+def test_watermarks_and_writers_know_what_they_take() -> None:
+    mark = weir.Watermark(10, on_high=lambda: None)
+    assert_type(mark.add(1), bool)
+    assert_type(mark.stats(), weir.WatermarkStats)
+    with pytest.raises(TypeError):
+        mark.add("1")  # type: ignore[arg-type]
+
+    async def write(writer: asyncio.StreamWriter, transport: asyncio.WriteTransport) -> None:
+        async with weir.aio.FlowWriter(writer, total=weir.aio.FlowBudget(10)) as out:
+            await out.writelines([b"a", bytearray(b"b"), memoryview(b"c")])
+            assert_type(out.stats(), weir.FlowWriterStats)
+        await weir.aio.FlowWriter(transport).write("a")  # type: ignore[arg-type]
+
+    assert write.__name__ == "write"
+
+
 def test_an_executor_knows_what_its_functions_return() -> None:
     with weir.ThreadPoolExecutor(1) as pool:
         assert_type(pool.submit(length, "abc"), Future[int])

@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # without importing typing, which takes a quarter of a wo
 if TYPE_CHECKING:
     from typing import Any
 
-    from weir import strategies
+    from weir import aio, strategies
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._breaker import BreakerState, CircuitBreaker, Throttle
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from weir._stats import (
         BoundedStats,
         BreakerStats,
+        FlowBudgetStats,
+        FlowWriterStats,
         LimiterStats,
         MemoryStats,
         ProcessPoolStats,
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
         ThreadPoolStats,
         ThrottleStats,
         TokenBucketStats,
+        WatermarkStats,
     )
     from weir._thread import ThreadPoolExecutor
+    from weir._watermark import Watermark
 
     BoundedProcessPoolExecutor = ProcessPoolExecutor
     BoundedThreadPoolExecutor = ThreadPoolExecutor
@@ -67,6 +71,8 @@ __all__ = [
     "BreakerStats",
     "CircuitBreaker",
     "Dropped",
+    "FlowBudgetStats",
+    "FlowWriterStats",
     "Gradient2",
     "Jitter",
     "LimitModel",
@@ -102,9 +108,12 @@ __all__ = [
     "TokenBucketStats",
     "TooLarge",
     "Vegas",
+    "Watermark",
+    "WatermarkStats",
     "WorkerDied",
     "WorkerNotStarted",
     "__version__",
+    "aio",
     "block_and_retry",
     "bounded",
     "shared_array",
@@ -126,6 +135,8 @@ _LATER = {
     "BreakerStats": ("weir._stats", "BreakerStats"),
     "CircuitBreaker": ("weir._breaker", "CircuitBreaker"),
     "Dropped": ("weir._errors", "Dropped"),
+    "FlowBudgetStats": ("weir._stats", "FlowBudgetStats"),
+    "FlowWriterStats": ("weir._stats", "FlowWriterStats"),
     "Gradient2": ("weir._limit", "Gradient2"),
     "Jitter": ("weir._retry", "Jitter"),
     "LimitModel": ("weir._limit", "LimitModel"),
@@ -158,8 +169,11 @@ _LATER = {
     "TokenBucketStats": ("weir._stats", "TokenBucketStats"),
     "TooLarge": ("weir._errors", "TooLarge"),
     "Vegas": ("weir._limit", "Vegas"),
+    "Watermark": ("weir._watermark", "Watermark"),
+    "WatermarkStats": ("weir._stats", "WatermarkStats"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
+    "aio": ("weir.aio", ""),
     "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
     "shared_array": ("weir._shared", "shared_array"),

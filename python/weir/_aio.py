@@ -119,7 +119,7 @@ async def _reserve(
 
 
 async def put_governed(queue: Queue[Any], item: Any, timeout: float | None) -> None:
-    """Queue.aput() where memory has to be reserved first: in the governor's line, then in the queue's."""
+    """Queue.aput() where memory has to be reserved first, in the governor's line."""
     if queue._try_put(item):
         return
     if timeout == 0:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 __all__ = [
     "BoundedStats",
     "BreakerStats",
+    "FlowBudgetStats",
+    "FlowWriterStats",
     "LimiterStats",
     "MemoryStats",
     "ProcessPoolStats",
@@ -21,6 +23,7 @@ __all__ = [
     "ThreadPoolStats",
     "ThrottleStats",
     "TokenBucketStats",
+    "WatermarkStats",
 ]
 
 
@@ -314,3 +317,63 @@ class MemoryStats:
     blocked: float  # seconds waited, summed over waits that have ended
     measured: int  # how often
     is_shutdown: bool
+
+
+@dataclass(frozen=True)
+class WatermarkStats:
+    """One instant of a `weir.Watermark`.
+
+    The law: `added == subtracted + level`.
+    """
+
+    name: str | None
+    high: int
+    low: int
+    level: int
+    added: int
+    subtracted: int
+    peak: int  # the highest level that an add() has seen
+    pauses: int
+    paused_for: float  # seconds in all, the present pause included
+    blocked: float  # seconds waited, summed over the drains whose wait has ended
+    waiting: int  # threads and coroutines
+    is_paused: bool
+    is_closed: bool
+
+
+@dataclass(frozen=True)
+class FlowBudgetStats:
+    """One instant of a `weir.aio.FlowBudget`, in bytes.
+
+    The law: `granted == returned + used`.
+    """
+
+    name: str | None
+    limit: int
+    used: int
+    peak: int
+    granted: int
+    returned: int  # taken by a kernel, or dropped with a connection
+    waiting: int  # writers in line
+
+
+@dataclass(frozen=True)
+class FlowWriterStats:
+    """One instant of a `weir.aio.FlowWriter`, in bytes.
+
+    The law: `accepted == delivered + dropped + buffered`.
+    """
+
+    high: int
+    low: int
+    accepted: int  # given to the transport
+    delivered: int  # taken by the kernel
+    dropped: int  # buffered when the connection was lost (when last heard of: it may be less)
+    buffered: int
+    peak: int  # the most ever buffered
+    held: int  # of the total
+    pauses: int  # how often the buffer was full
+    paused_for: float  # seconds in all, the present pause included
+    waiting: int  # calls that wait for the buffer, the total or the end
+    is_paused: bool
+    is_closed: bool

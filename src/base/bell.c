@@ -33,3 +33,26 @@ void weir__bell_clear(int fd)
         rc = read(fd, &count, sizeof count);
     while (rc < 0 && errno == EINTR);
 }
+
+int weir__level_open(weir__level *level)
+{
+    return level->fd >= 0 ? WEIR_OK : weir__bell_create(&level->fd);
+}
+
+void weir__level_close(weir__level *level)
+{
+    if (level->fd >= 0)
+        close(level->fd);
+    *level = WEIR__LEVEL_INIT;
+}
+
+void weir__level_set(weir__level *level, bool readable)
+{
+    if (level->fd < 0 || level->readable == readable)
+        return;
+    if (readable)
+        weir__bell_ring(level->fd);
+    else
+        weir__bell_clear(level->fd);
+    level->readable = readable;
+}

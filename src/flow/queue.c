@@ -33,7 +33,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/bell.h"
@@ -41,12 +40,6 @@
 #include "base/spin.h"
 #include "flow/waitq.h"
 #include "model/overflow.h"
-
-/* A level-triggered descriptor: fd < 0 until asked for; readable is what the kernel was told. */
-typedef struct level {
-    int fd;
-    bool readable;
-} level;
 
 /* The other side reads these without the mutex they change under.  Each store releases and each
  * such load acquires: who sees the number sees what it counts. */
@@ -124,7 +117,7 @@ struct weir_queue {
     weir__marks marks;
     weir__overflow overflow;
     size_t insiders_waiting; /* of putters: see weir__queue_put_task */
-    level item, room;
+    weir__level item, room;
     bool told, telling;
 
     weir__spin put_spin, get_spin; /* theirs to guard */
@@ -364,21 +357,10 @@ static void enter(weir_queue *queue, call *c)
     admit(queue, c);
 }
 
-static void set_level(level *l, bool readable)
-{
-    if (l->fd < 0 || l->readable == readable)
-        return;
-    if (readable)
-        weir__bell_ring(l->fd);
-    else
-        weir__bell_clear(l->fd);
-    l->readable = readable;
-}
-
 static void set_levels(weir_queue *queue)
 {
-    set_level(&queue->item, queue->closed || available(queue) > 0);
-    set_level(&queue->room, queue->closed || (!queue->putters.head && fits(queue, 0)));
+    weir__level_set(&queue->item, queue->closed || available(queue) > 0);
+    weir__level_set(&queue->room, queue->closed || (!queue->putters.head && fits(queue, 0)));
 }
 
 static uint64_t next_cost(const putter *p)
@@ -1585,12 +1567,12 @@ size_t weir_queue_depth(weir_queue *queue)
     return n;
 }
 
-static int level_fd(weir_queue *queue, level *l)
+static int level_fd(weir_queue *queue, weir__level *l)
 {
     call c;
     enter(queue, &c);
-    int rc = l->fd >= 0 ? WEIR_OK : weir__bell_create(&l->fd);
-    leave(queue, &c); /* sets the level */
+    int rc = weir__level_open(l);
+    leave(queue, &c); /* sets it */
     return rc < 0 ? rc : l->fd;
 }
 
@@ -1655,7 +1637,7 @@ int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
     weir__mutex_init(&queue->put.mutex);
     weir__mutex_init(&queue->get.mutex);
     queue->on_entry_drop = on_entry_drop;
-    queue->item.fd = queue->room.fd = -1;
+    queue->item = queue->room = WEIR__LEVEL_INIT;
     set_short_ways(queue);
     *ret_queue = queue;
     return WEIR_OK;
@@ -1676,10 +1658,8 @@ void weir_queue_destroy(weir_queue *queue)
         return;
     weir_queue_close(queue); /* a drop or watermark callback cannot put anything back */
     weir_queue_discard(queue);
-    if (queue->item.fd >= 0)
-        close(queue->item.fd);
-    if (queue->room.fd >= 0)
-        close(queue->room.fd);
+    weir__level_close(&queue->item);
+    weir__level_close(&queue->room);
     weir__fifo_fini(&queue->put.tail, &queue->get.head);
     weir__mutex_fini(&queue->put.mutex);
     weir__mutex_fini(&queue->get.mutex);

@@ -59,6 +59,13 @@ static inline void weir__marks_update(weir__marks *marks, weir__load inside)
         marks->above = inside.items > marks->high.items || inside.cost > marks->high.cost;
 }
 
+/* The same for one number, which pauses where it reaches its high mark: whether it does, if it did
+ * before or not.  low < high. */
+static inline bool weir__pauses(bool before, uint64_t level, uint64_t high, uint64_t low)
+{
+    return before ? level > low : level >= high;
+}
+
 /* ---- the decision --------------------------------------------------------------------------- */
 
 typedef enum weir__fate {

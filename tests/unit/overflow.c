@@ -127,6 +127,17 @@ static void sampling_keeps_exactly_one_of_n_above_and_all_below(void **state)
     }
 }
 
+static void a_number_pauses_at_its_high_mark_and_goes_on_at_its_low_mark(void **state)
+{
+    (void)state;
+    bool paused = false;
+    for (uint64_t level = 0; level < 8; level++)
+        assert_false(paused = weir__pauses(paused, level, 8, 3));
+    for (uint64_t level = 8; level > 3; level--)
+        assert_true(paused = weir__pauses(paused, level, 8, 3));
+    assert_false(weir__pauses(paused, 3, 8, 3));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +149,7 @@ int main(void)
         cmocka_unit_test(marks_that_nobody_wants_are_never_above),
         cmocka_unit_test(marks_out_of_range_are_refused_and_change_nothing),
         cmocka_unit_test(above_begins_past_the_high_mark_and_ends_at_the_low_mark),
+        cmocka_unit_test(a_number_pauses_at_its_high_mark_and_goes_on_at_its_low_mark),
         cmocka_unit_test(what_fits_is_kept_and_what_does_not_meets_its_fate),
         cmocka_unit_test(sampling_keeps_exactly_one_of_n_above_and_all_below),
     };
