@@ -1,0 +1,21 @@
+"""weir.aio: many things at a time in asyncio, and never more than were asked for.
+
+    from weir.aio import amap, as_completed, gather, TaskGroup      # calls, at most `limit` of them
+
+Sources are pulled, results wait for their reader in a bound, and nothing outlives the `async for`,
+`await` or `async with` it belongs to.  On asyncio's own event loops and on uvloop's; everything is
+for one loop, but a weir.Limiter or weir.TokenBucket that it is given may be shared with others.
+"""
+
+from __future__ import annotations
+
+from weir._gather import AsyncResults, amap, as_completed, gather
+from weir._group import TaskGroup
+
+__all__ = [
+    "AsyncResults",
+    "TaskGroup",
+    "amap",
+    "as_completed",
+    "gather",
+]
