@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from typing import Any, cast
 
 import pytest
+from conftest import output_of
 
 import weir
 from weir.aio import TaskGroup, amap, as_completed, gather
@@ -315,7 +316,6 @@ def test_a_rate_lets_so_many_begin_in_a_second(in_loop: Run) -> None:
         bucket = weir.TokenBucket(1000, burst=50)
         async for _ in amap(call, range(40), limit=7, rate=bucket):
             pass
-        assert bucket.available < 50 - 40 + 40
         assert bucket.stats().granted == 40
 
     in_loop(main())
@@ -658,6 +658,34 @@ def test_an_iterator_that_waits_when_the_loop_ends_is_closed() -> None:
     asyncio.run(main())
     assert len(source.closed_by) == 1
     work.check()
+
+
+def test_a_program_that_leaves_everything_in_the_middle_ends_silently() -> None:
+    said = output_of("""
+        import asyncio, itertools
+        from weir.aio import amap, as_completed, read_chunks, TaskGroup
+
+        async def call(item):
+            await asyncio.sleep(item)
+            return item
+
+        async def main():
+            left = [
+                amap(call, itertools.count(), limit=3),
+                as_completed(map(call, itertools.count()), limit=3),
+                read_chunks("/dev/zero"),
+            ]
+            for iterator in left:
+                await anext(iterator)
+            main.left = left
+            raise SystemExit("left")
+
+        try:
+            asyncio.run(main())
+        except SystemExit as error:
+            print(error)
+    """)
+    assert said == "left\n"
 
 
 def test_closing_twice_or_before_the_beginning_does_no_harm(in_loop: Run) -> None:
@@ -1025,7 +1053,9 @@ def test_a_full_group_can_refuse(in_loop: Run, unraisable: list[Any]) -> None:
             for _ in range(2):
                 await group.create_task(gate.wait())
             refused = double(1)
-            with pytest.raises(weir.BacklogFull, match="2 tasks of the group run already"):
+            with pytest.raises(
+                weir.BacklogFull, match="the task group is full: its limit of 2 is reached"
+            ):
                 await group.create_task(refused)
             assert group.try_create_task(double(2)) is None
             with pytest.raises(RuntimeError, match="cannot reuse"):
@@ -1071,7 +1101,7 @@ def test_a_failure_cancels_tasks_block_and_all_who_wait(
         for outsider in outsiders:
             with pytest.raises(RuntimeError, match="is shutting down"):
                 await outsider
-        with pytest.raises(RuntimeError, match="has ended"):
+        with pytest.raises(RuntimeError, match="is finished"):
             await group.create_task(double(4))
         await asyncio.sleep(0)  # the block was not cancelled from outside, so it can go on
 
@@ -1148,10 +1178,10 @@ def test_a_group_is_used_inside_its_block_only(in_loop: Run, unraisable: list[An
         async with group:
             with pytest.raises(TypeError, match="made of a coroutine, not of 5"):
                 await group.create_task(cast(Any, 5))
-        with pytest.raises(RuntimeError, match="entered once"):
+        with pytest.raises(RuntimeError, match="has already been entered"):
             async with group:
                 pass
-        with pytest.raises(RuntimeError, match="has ended"):
+        with pytest.raises(RuntimeError, match="is finished"):
             group.try_create_task(double(1))
 
     in_loop(main())
@@ -1214,9 +1244,9 @@ def test_cpython_finds_its_own_task_group_in_it(monkeypatch: pytest.MonkeyPatch)
     assert [trace for _, trace in (*result.failures, *result.errors)] == []
 
 
+# Until 3.11 a coroutine that was refused was not closed.
 NOT_AS_THERE = (
-    # Until 3.11 a coroutine that was refused was not closed.
-    "test_taskgroup_no_create_task_after_failure",
+    ("test_taskgroup_no_create_task_after_failure",) if sys.version_info < (3, 12) else ()
 )
 
 

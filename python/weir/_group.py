@@ -86,7 +86,8 @@ class TaskGroup:
             permit = self._try_permit()
             if permit is None:
                 if self._fails_when_full:
-                    raise BacklogFull(f"{self._limiter.limit} tasks of the group run already")
+                    limit = self._limiter.limit
+                    raise BacklogFull(f"the task group is full: its limit of {limit} is reached")
                 permit = await self._wait_for_permit()
             return self._begin(coro, permit, name, context)
         except BaseException:
@@ -118,7 +119,7 @@ class TaskGroup:
         if self._loop is None:
             raise RuntimeError("the task group has not been entered: use `async with`")
         if self._has_ended:
-            raise RuntimeError("the task group has ended")
+            raise RuntimeError("the task group is finished")
         if self._is_aborting:
             raise RuntimeError("the task group is shutting down")
 
@@ -199,10 +200,10 @@ class TaskGroup:
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
-            raise RuntimeError("a task group can be entered once")
+            raise RuntimeError("the task group has already been entered")
         self._parent = asyncio.current_task()
         if self._parent is None:
-            raise RuntimeError("a task group needs a task that waits for it")
+            raise RuntimeError("a task group needs a parent task, which waits for it")
         self._loop = asyncio.get_running_loop()
         return self
 
