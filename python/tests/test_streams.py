@@ -408,8 +408,7 @@ def test_one_chunk_is_in_memory(in_loop: Run, in_threads: bool) -> None:
         async for chunk in read_chunks(make(), 100):
             assert len(chunk) == 100
             del chunk
-        # A thread may let go of what it has handed over a moment later.
-        assert Chunk.most <= 1 + in_threads
+        assert Chunk.most == 1
 
     in_loop(main())
     gc.collect()

@@ -140,7 +140,7 @@ class Calls(Generic[T]):
     # ---- the reader ------------------------------------------------------------------------------
 
     async def wait(self) -> bool:
-        """Whether there is a result to take(), or will be none any more."""
+        """Waits for a result to take(); False: there will be none any more."""
         while not self._is_ready():
             if self._error is not None or (self._is_pulled and not self._ahead):
                 return False

@@ -23,7 +23,6 @@ import threading
 from asyncio import CancelledError, Future
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from weir._calls import bucket_of
@@ -59,21 +58,24 @@ _Write = Callable[[bytes], Awaitable[None]]
 
 
 async def _in_thread(
-    fn: Callable[[], T],
-    leave: Callable[[Future[T]], bool] = lambda running: False,
+    fn: Callable[..., T],
+    *args: Any,
+    leave: Callable[[Future[None]], bool] = lambda running: False,
 ) -> T:
-    """fn() in a thread; a cancelled call waits for it, unless leave() says that it has seen to it.
+    """fn(*args) in a thread; a cancelled call waits for it, unless leave() says that it need not.
 
     A function that has not begun when its call is cancelled never does.
     """
     claim = threading.Lock()  # whoever gets it decides: the thread to run, or the call not to
+    box: list[Any] = [args]  # what goes there and what comes back: the thread keeps neither
 
-    def run() -> Any:
-        return fn() if claim.acquire(blocking=False) else None
+    def run() -> None:
+        if claim.acquire(blocking=False):
+            box.append(fn(*box.pop()))
 
-    running: Future[T] = asyncio.get_running_loop().run_in_executor(None, run)
+    running = asyncio.get_running_loop().run_in_executor(None, run)
     try:
-        return await asyncio.shield(running)
+        await asyncio.shield(running)
     except CancelledError:
         if claim.acquire(blocking=False) or leave(running):
             raise
@@ -81,6 +83,8 @@ async def _in_thread(
             with suppress(CancelledError):  # again: it is on its way already
                 await asyncio.wait((running,))
         raise
+    result: T = box.pop()
+    return result
 
 
 def _may_take_for_ever(file: int | str | os.PathLike[str]) -> bool:
@@ -102,24 +106,26 @@ class _File:
     @classmethod
     async def open(cls, path: str | os.PathLike[str], mode: str) -> _File:
         """Without a buffer: an error is that of the write it belongs to."""
+        opened: list[IO[bytes]] = []
 
-        def close(running: Future[IO[bytes]]) -> None:
-            if running.exception() is None:
-                running.result().close()
+        def open_file() -> IO[bytes]:
+            opened.append(open(path, mode, buffering=0))  # noqa: SIM115
+            return opened[0]
 
-        def leave(running: Future[IO[bytes]]) -> bool:
+        def close(running: Future[None]) -> None:
+            for file in opened:
+                file.close()
+
+        def leave(running: Future[None]) -> bool:
             running.add_done_callback(close)
             return _may_take_for_ever(path)
 
-        def open_file() -> IO[bytes]:
-            return open(path, mode, buffering=0)
+        return cls(await _in_thread(open_file, leave=leave), is_ours=True)
 
-        return cls(await _in_thread(open_file, leave), is_ours=True)
+    async def step(self, fn: Callable[..., T], *args: Any) -> T:
+        return await _in_thread(fn, *args, leave=self._leave)
 
-    async def step(self, fn: Callable[[], T]) -> T:
-        return await _in_thread(fn, self._leave)
-
-    def _leave(self, running: Future[Any]) -> bool:
+    def _leave(self, running: Future[None]) -> bool:
         try:
             self._is_left = _may_take_for_ever(self.file.fileno())
         except (AttributeError, OSError, ValueError):  # io.BytesIO and the like have no descriptor
@@ -163,7 +169,7 @@ def _file_reader(file: _File, n: int) -> _Read:
     fn = getattr(file.file, "read1", file.file.read)  # of a pipe, what is there
 
     async def read() -> bytes:
-        return _bytes_of(await file.step(lambda: fn(n)), f"{file.file!r}")
+        return _bytes_of(await file.step(fn, n), f"{file.file!r}")
 
     return read
 
@@ -299,7 +305,7 @@ def _write_all(file: Any, data: bytes) -> None:
 
 def _file_writer(file: _File) -> _Write:
     async def write(data: bytes) -> None:
-        await file.step(lambda: _write_all(file.file, data))
+        await file.step(_write_all, file.file, data)
 
     return write
 
@@ -384,7 +390,7 @@ async def copy(
     async with AsyncExitStack() as stack:
         read = await _enter_source(stack, source, n)
         if isinstance(destination, (str, os.PathLike)):
-            await _in_thread(partial(_check_not_the_same, source, destination))
+            await _in_thread(_check_not_the_same, source, destination)
         write, given = await _enter_destination(stack, destination)
         while chunk := await read():
             size = len(chunk)
