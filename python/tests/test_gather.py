@@ -633,6 +633,7 @@ def test_whoever_cancels_the_reader_twice_still_leaves_nothing_behind(in_loop: R
 @pytest.mark.parametrize("in_a_cycle", [False, True])
 def test_an_iterator_that_was_dropped_is_closed_by_the_loop(in_loop: Run, in_a_cycle: bool) -> None:
     async def main() -> None:
+        tasks = asyncio.all_tasks()
         source, work = Source(), Work(longest=50)
         results = amap(work, source, limit=3)
         if in_a_cycle:
@@ -642,7 +643,7 @@ def test_an_iterator_that_was_dropped_is_closed_by_the_loop(in_loop: Run, in_a_c
         del results
         gc.collect()
         await until(lambda: source.closed_by)
-        await until(lambda: len(asyncio.all_tasks()) <= 2)  # and the one of in_loop
+        await until(lambda: asyncio.all_tasks() == tasks)
         work.check()
 
     in_loop(main())

@@ -162,6 +162,7 @@ def test_a_source_is_closed_however_reading_ends(in_loop: Run, file: Path, how: 
                 await asyncio.sleep(0)
 
     async def main() -> None:
+        tasks = asyncio.all_tasks()
         for source in (file, pieces()):
             if how == "drop":
                 chunks = read_chunks(source, 100)
@@ -175,7 +176,7 @@ def test_a_source_is_closed_however_reading_ends(in_loop: Run, file: Path, how: 
                 await asyncio.gather(reading, return_exceptions=True)
                 assert not is_open(file)
         await until(lambda: not is_open(file) and closed)
-        await until(lambda: len(asyncio.all_tasks()) <= 2)
+        await until(lambda: asyncio.all_tasks() == tasks)
 
     in_loop(main())
 
