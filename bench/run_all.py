@@ -31,6 +31,7 @@ BENCHMARKS = (
     "queue_one_thread",
     "queue_threads",
     "limiter",
+    "amap",
     "shared_queue",
     "rate",
     "rate_shared",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -85,3 +87,31 @@ def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: seen.append(args.exc_value))
     return seen
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def in_loop(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine in a new event loop of each kind; it must leave no task and no complaint."""
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if request.param == "uvloop":
+        new_loop = pytest.importorskip("uvloop", reason="uvloop is not installed").new_event_loop
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        loop, complaints = new_loop(), []
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+        async def checked() -> Any:
+            result = await asyncio.wait_for(main, 60)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            return result
+
+        try:
+            return loop.run_until_complete(checked())
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            gc.collect()
+            loop.close()
+            assert complaints == []
+
+    return run

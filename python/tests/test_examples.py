@@ -381,6 +381,31 @@ def test_bounded_window_never_has_more_than_its_window_pending() -> None:
         assert right == "yes"
 
 
+def test_submit_window_never_has_more_than_its_window_pending() -> None:
+    table = rows(scenario("submit_window.py", "--items", "300", "--speed", "20"))
+    for name in ("by hand", "amap", "amap, process pool", "ProcessPoolExecutor.map"):
+        _, most_pending, right, left = table[name]
+        assert int(most_pending) <= 50
+        assert (right, left) == ("yes", "0")
+
+
+def test_slow_upload_reads_at_the_speed_of_the_upload() -> None:
+    table = rows(scenario("slow_upload.py", "--size", "16", "--speed", "10"))
+    in_chunks, at_once = table["copy, 8,192 bytes at a time"], table["write(read_bytes())"]
+    assert float(in_chunks[2].removesuffix(" KiB").replace(",", "")) <= 1024
+    assert at_once[2] == "16,384 KiB"
+    assert float(in_chunks[3].split()[0]) < 4 < 16 <= float(at_once[3].split()[0])
+
+
+def test_big_file_needs_a_chunk_of_memory_and_not_the_file() -> None:
+    table = rows(scenario("big_file.py", "--file", "64", "--limit", "32"))
+    assert table["read_bytes()"] == ["out of memory"]
+    for size in ("8 KiB", "64 KiB", "1 MiB"):
+        _, _, grown, right = table[size]
+        assert float(grown.split()[0]) < 16
+        assert right == "yes"
+
+
 def test_short_tasks_gives_every_result_with_every_chunk_size() -> None:
     finished = scenario("short_tasks.py", "--tasks", "1000", "--rounds", "1")
     assert "law: 7,000 tasks = 7,000 right results: holds" in finished.stdout

@@ -6,6 +6,7 @@ assert_type is for the checker; at run time it returns its argument.
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -124,6 +125,36 @@ def test_a_token_bucket_keeps_the_types_of_what_it_wraps() -> None:
         assert_type(same, weir.TokenBucket)
     with pytest.raises(TypeError):
         bucket.acquire("1")  # type: ignore[arg-type]
+
+
+def test_what_runs_in_an_event_loop_knows_its_results() -> None:
+    async def later(text: str) -> int:
+        return len(text)
+
+    async def add(one: int, two: str) -> str:
+        return two * one
+
+    async def main() -> None:
+        results = weir.aio.amap(later, ["a"], limit=2)
+        assert_type(results, weir.aio.AsyncResults[int])
+        assert_type([n async for n in results], list[int])
+        both = weir.aio.amap(add, [1], weir.aio.amap(add, [2], "b", limit=1), limit=1)
+        assert_type([text async for text in both], list[str])
+        outcomes = weir.aio.amap(later, ["a"], limit=1, return_exceptions=True)
+        assert_type([n async for n in outcomes], list[int | BaseException])
+        assert_type(await weir.aio.gather(later("a"), later("b"), limit=1), list[int])
+        assert_type(await weir.aio.gather(map(later, "ab"), limit=1), list[int])
+        async for future in weir.aio.as_completed(map(later, "ab"), limit=1):
+            assert_type(await future, int)
+        async with weir.aio.TaskGroup(2) as group:
+            assert_type(await group.create_task(later("a")), asyncio.Task[int])
+            assert_type(group.try_create_task(later("a")), asyncio.Task[int] | None)
+        assert_type([c async for c in weir.aio.read_chunks(io.BytesIO(b"a"))], list[bytes])
+        assert_type(await weir.aio.copy(io.BytesIO(b"a"), io.BytesIO()), int)
+        with pytest.raises(TypeError):
+            weir.aio.amap(later, 5, limit=1)  # type: ignore[call-overload]
+
+    asyncio.run(main())
 
 
 def test_the_exceptions_are_what_the_standard_handlers_catch() -> None:
