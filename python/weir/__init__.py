@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # without importing typing, which takes a quarter of a wo
 if TYPE_CHECKING:
     from typing import Any
 
-    from weir import strategies
+    from weir import asgi, strategies
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._breaker import BreakerState, CircuitBreaker, Throttle
@@ -105,6 +105,7 @@ __all__ = [
     "WorkerDied",
     "WorkerNotStarted",
     "__version__",
+    "asgi",
     "block_and_retry",
     "bounded",
     "shared_array",
@@ -160,6 +161,7 @@ _LATER = {
     "Vegas": ("weir._limit", "Vegas"),
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
+    "asgi": ("weir.asgi", ""),
     "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
     "shared_array": ("weir._shared", "shared_array"),
