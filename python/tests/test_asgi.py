@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -256,6 +257,29 @@ async def test_a_message_that_comes_after_the_permit_is_not_lost() -> None:
     waiting.give({"type": "http.request", "body": b"b", "more_body": False})
     await waiting.done()
     assert backend.bodies[-1] == b"ab"
+    check_law(shed)
+
+
+@in_loop
+async def test_a_receive_that_the_app_gives_up_loses_no_message() -> None:
+    async def impatient(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(receive(), 0.005)
+        gave_up.set()
+        await answer(send, body=await read(receive))
+
+    gave_up = asyncio.Event()
+    limiter = weir.Limiter(1)
+    shed = LoadShed(impatient, limit=limiter, queue=1, max_wait=NEVER)
+    call = Call(shed, body=[b"late"])
+    call.inbox.get_nowait()
+    with limiter.acquire():
+        await until(lambda: shed.stats().waiting == 1)
+        await asyncio.sleep(0.005)  # it listens now
+    await gave_up.wait()
+    call.give({"type": "http.request", "body": b"late", "more_body": False})
+    assert (await call.done()).content == b"late"
     check_law(shed)
 
 
@@ -545,6 +569,21 @@ async def test_an_answer_of_5xx_counts_as_a_drop(status: int, drops: int) -> Non
 
 
 @in_loop
+async def test_a_client_that_goes_in_the_middle_teaches_nothing() -> None:
+    backend = Backend()
+    shed = LoadShed(backend, limit=weir.AIMD())
+    call = Call(shed, body=[b"a", b"b"])
+    call.inbox.get_nowait(), call.inbox.get_nowait()
+    call.give({"type": "http.request", "body": b"a", "more_body": True})
+    call.go_away()
+    with pytest.raises(ConnectionError):
+        await call.done()
+    assert shed._limiter.stats().samples == 0
+    stats = check_law(shed)
+    assert (stats.disconnected, stats.served, stats.failed) == (1, 0, 0)
+
+
+@in_loop
 async def test_a_cancelled_request_teaches_nothing() -> None:
     backend = Backend()
     shed = LoadShed(backend, limit=weir.AIMD())
@@ -553,6 +592,24 @@ async def test_a_cancelled_request_teaches_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call.task
     assert shed._limiter.stats().samples == 0
+    check_law(shed)
+
+
+@in_loop
+async def test_a_request_that_hung_teaches_nothing_and_a_service_that_got_slow_does() -> None:
+    clock, backend = [0.0], Backend()
+    shed = LoadShed(backend, limit=weir.AIMD(5, 1, 5))
+    shed._ledger = Ledger(None, lambda: clock[0])
+    taught = []
+    for seconds in (0.1, 0.1, 30.0, 0.1, *[10.0] * 5):
+        backend.open.clear()
+        (call,) = await fill(shed, backend, 1)
+        clock[0] += seconds
+        backend.open.set()
+        await call.done()
+        taught.append(shed._limiter.stats().samples)
+    assert taught[:4] == [1, 2, 2, 3]
+    assert taught[-1] >= 6
     check_law(shed)
 
 
@@ -598,7 +655,7 @@ async def test_retry_after_is_how_long_the_line_takes_and_some_jitter() -> None:
         visits.append(ledger.arrive())
         visits[-1].begin()
     for _ in range(19):
-        assert ledger.join(None, lambda: (50, 50))
+        assert ledger.join(None, 50, 50)
     said = {shed.retry_after() for _ in range(1000)}  # 20 are through in 8 s
     assert min(said) in (7, 8)
     assert max(said) == 12
@@ -714,6 +771,24 @@ async def test_a_websocket_waits_in_line_and_leaves_it() -> None:
     assert second.sent[-1]["text"] == "at last"
     await first.done()
     assert check_law(shed).disconnected == 1
+
+
+@in_loop
+async def test_a_websocket_that_ends_with_an_error_because_its_client_went_teaches_nothing() -> (
+    None
+):
+    async def strict(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if (await receive())["type"] == "websocket.disconnect":
+            raise ConnectionError("the client has gone")
+
+    shed = LoadShed(strict, limit=weir.AIMD(), websockets="life")
+    call = await accepted(Call(shed, kind="websocket"))
+    call.go_away()
+    with pytest.raises(ConnectionError):
+        await call.done()
+    assert (check_law(shed).disconnected, shed._limiter.stats().drops) == (1, 0)
 
 
 @pytest.mark.parametrize("websockets", ["connect", "life"])

@@ -54,6 +54,7 @@ class Incoming:
         self._announced: int | None = None
         self._reserved = self._read = 0
         self.refusal: str | None = None  # why the rest of the body is not taken
+        self.is_gone = False  # the client, and whoever listens knows it
         if not self._is_complete:
             self._read_headers(scope["headers"])
 
@@ -99,6 +100,8 @@ class Incoming:
             self._read += len(message.get("body", b""))
             self._is_complete = not message.get("more_body", False)
             self._take(self._read)
+        elif message["type"] in ("http.disconnect", "websocket.disconnect"):
+            self.is_gone = True
 
     # ---- while the request waits ---------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Incoming:
         if self.refusal is not None:
             raise Refused(self.refusal)
         self._kept.append(message)
-        return str(message["type"]).endswith(".disconnect")
+        return self.is_gone
 
     def close(self) -> None:
         if self._task is not None:

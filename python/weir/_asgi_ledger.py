@@ -69,12 +69,14 @@ class Drain:
 class Visit:
     """One request from its arrival to its end; `with` ends it, and gives back its bytes."""
 
-    __slots__ = ("_begun", "_bytes", "_is_over", "_ledger")
+    __slots__ = ("_began", "_bytes", "_is_over", "_ledger", "_usual")
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._bytes = 0
-        self._begun = self._is_over = False
+        self._is_over = False
+        self._began: float | None = None  # when it was admitted
+        self._usual: float | None = None  # seconds that a request took then
 
     def reserve(self, nbytes: int) -> bool:
         """Room for so many bytes, until the visit is over; False: there is none."""
@@ -85,14 +87,19 @@ class Visit:
 
     def begin(self) -> None:
         """It has been admitted."""
-        self._begun = True
-        self._ledger._begin()
+        self._began, self._usual = self._ledger._begin()
+
+    def stood_still(self) -> bool:
+        """It took so much longer than others that this is not for a queue: something hung."""
+        if self._began is None or self._usual is None:
+            return False
+        return self._ledger.now() - self._began > max(1.0, 20 * self._usual)
 
     def end(self, outcome: str) -> None:
         """How it ended: "served", "failed", "disconnected" or one of REASONS; the first counts."""
         if not self._is_over:
             self._is_over = True
-            self._ledger._end(outcome, self._begun, self._bytes)
+            self._ledger._end(outcome, self._began is not None, self._bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +112,7 @@ class Ledger:
     """The numbers of one `LoadShed` in one process."""
 
     def __init__(self, max_bytes: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_bytes, self._clock = max_bytes, clock
+        self._max_bytes, self.now = max_bytes, clock
         self._lock = threading.Lock()
         self._drain = Drain(clock())
         self._line: dict[str | None, int] = {}  # who waits, by partition
@@ -133,12 +140,8 @@ class Ledger:
         with self._lock:
             self._exempt += 1
 
-    def join(self, partition: str | None, places: Callable[[], tuple[int, int]]) -> bool:
-        """Takes a place in the line; False: there is none.
-
-        places  how many there are for this partition, and for all of them together
-        """
-        own, all_ = places()
+    def join(self, partition: str | None, own: int, all_: int) -> bool:
+        """Takes one of a partition's own places in the line, and of all there are; False: none."""
         with self._lock:
             ahead = self._line.get(partition, 0)
             if ahead >= own or self.waiting >= all_:
@@ -154,10 +157,14 @@ class Ledger:
             self.waiting -= 1
             self._waited += waited
 
-    def _begin(self) -> None:
+    def _begin(self) -> tuple[float, float | None]:
+        """Now, and what requests take."""
         with self._lock:
-            self._drain.begin(self._clock())
+            now = self.now()
+            usual = self._drain.service(now)
+            self._drain.begin(now)
             self._note_peak("in_flight", self._drain.in_flight)
+            return now, usual
 
     def _reserve(self, nbytes: int) -> bool:
         with self._lock:
@@ -172,7 +179,7 @@ class Ledger:
             self._inside -= 1
             self._bytes -= nbytes
             if begun:
-                self._drain.end(self._clock())
+                self._drain.end(self.now())
             if outcome in self._shed:
                 self._shed[outcome] += 1
             elif outcome == "disconnected":
@@ -186,18 +193,18 @@ class Ledger:
     def service(self) -> float | None:
         """Seconds that a request is in the app, lately; None: none has come out yet."""
         with self._lock:
-            return self._drain.service(self._clock())
+            return self._drain.service(self.now())
 
     def clearing(self) -> float:
         """Seconds until one who came now would be through the line; 0: not known."""
         with self._lock:
-            rate = self._drain.rate(self._clock())
+            rate = self._drain.rate(self.now())
             return (self.waiting + 1) / rate if rate else 0.0
 
     def snapshot(self) -> Mapping[str, Any]:
         """One instant, as the fields of LoadShedStats."""
         with self._lock:
-            now = self._clock()
+            now = self.now()
             return {
                 "received": self._received,
                 "served": self._served,

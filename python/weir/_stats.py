@@ -173,7 +173,7 @@ class LoadShedStats:
     served: int  # went through the app; of websockets, as far as `websockets` says
     failed: int  # of the served, those whose app raised an exception
     shed: Mapping[str, int]  # by reason: queue (full), wait (too long), bytes, body (413), closed
-    disconnected: int  # cancelled, or the client went while it waited
+    disconnected: int  # cancelled, or the client went: while it waited, or the app gave up
     inside: int  # none of these yet: waiting, in the app, or on the way
     waiting: int
     in_flight: int  # in the app

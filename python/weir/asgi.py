@@ -30,6 +30,9 @@ __all__ = ["ASGIApp", "LoadShed", "LoadShedStats", "Message", "Receive", "Scope"
 
 HEALTH = ("/health", "/healthz", "/livez", "/readyz")
 OTHER = "other"  # the partition of requests that `priority` says nothing about
+# It gets from the 20 of the start to the limit of a small or large service within seconds, where
+# Gradient2 takes small steps; and one that is started under load is soon measured without.
+FOUND = Vegas(min_limit=2, probe_interval=3.0)
 LONGEST = 60.0  # seconds of Retry-After, before the jitter
 LEAST_WAIT, MOST_WAIT = 0.1, 1.0  # seconds that `max_wait` is at least and most when measured
 
@@ -48,11 +51,13 @@ class LoadShed:
     """ASGI middleware that lets in as many requests as the app can serve, and refuses the others.
 
     limit       how many requests may be in the app at a time: a number; AIMD, Vegas or Gradient2,
-                which find it by what requests take; or a weir.Limiter.  None: weir.Gradient2()
+                which find it by what requests take; or a weir.Limiter.  None: weir.Vegas, which
+                looks every 3 s whether the app would be quicker with fewer
     queue       how many more may wait for that, 0: none.  None: as many as the limit is, so that
                 one who waits is through in about the time that one request takes
     max_wait    seconds that a request may wait, > 0.  None: twice what requests take, as measured,
-                from 0.1 to 1 s; so one who is served waited for less than who asked is likely to
+                from 0.1 to 1 s, so that an accepted request never takes more than a few times as
+                long as without a line, and a backend that stalls makes nobody wait for nothing
     retry_after what refused clients are told, in seconds: a number, or a function of the stats().
                 None: how long the line takes to clear at the speed of the last seconds, 1 to 60,
                 and up to a second and half as much again at random, so that they do not come back
@@ -84,7 +89,8 @@ class LoadShed:
     ("websocket.http.response"), else with 403.
 
     A request whose client goes while it waits leaves the line.  One that ends with an exception or
-    a 5xx answer tells an adaptive limit that there was too much; a cancelled one tells nothing.
+    a 5xx answer tells an adaptive limit that there was too much; a cancelled one tells nothing, nor
+    does one that took twenty times as long as the others (and 1 s): something stood still.
     Requests that last (streams, long polls) hold their place; give them a partition or exempt them.
 
     For asyncio; any number of event loops, in any threads, may use one.  An app finds it as
@@ -143,7 +149,7 @@ class LoadShed:
 
     def _make_limiter(self) -> Limiter:
         assert not isinstance(self._limit, Limiter)
-        limit = Gradient2() if self._limit is None else self._limit
+        limit = FOUND if self._limit is None else self._limit
         return Limiter(limit, partitions=self._partitions, shared=self._shared, name=self.name)
 
     def _start_again(self) -> None:
@@ -178,8 +184,12 @@ class LoadShed:
                 if permit is not None:  # else the client has gone
                     visit.begin()
                     serve = self._serve if scope["type"] == "http" else self._connect
-                    with permit, visit:  # who leaves is counted out before another is let in
+                    try:
                         await serve(scope, incoming, send, visit, permit)
+                    finally:  # who leaves is counted out before another is let in
+                        visit.end("disconnected")
+                        if permit.held:  # nobody has said what became of it
+                            permit.ignore()
             except Refused as refused:
                 visit.end(refused.reason)
                 await self._refuse(scope, incoming, send, refused.reason)
@@ -193,21 +203,29 @@ class LoadShed:
         try:
             await self.app(scope, incoming.receive, answer.send)
         except Exception:
+            if incoming.is_gone:
+                raise  # counted as disconnected, and says nothing about load
             if incoming.refusal is None:
                 visit.end("failed")
                 permit.drop()
                 raise
             if answer.has_started:
                 visit.end("failed")
-                raise  # and permit says nothing
+                permit.ignore()
+                raise
         if incoming.refusal is not None and not answer.has_started:
             visit.end(incoming.refusal)
             permit.ignore()
             await self._refuse(scope, incoming, send, incoming.refusal)
             return
+        stood_still = visit.stood_still()
         visit.end("served")
         if answer.is_bad:
             permit.drop()
+        elif stood_still:  # a limit that learned from it would be low when things move again
+            permit.ignore()
+        else:
+            permit.success()
 
     async def _connect(
         self, scope: Scope, incoming: Incoming, send: Send, visit: Visit, permit: LimitPermit
@@ -223,8 +241,8 @@ class LoadShed:
         try:
             await self.app(scope, incoming.receive, answer)
         except Exception:
-            visit.end("failed")
-            if permit.held:
+            if permit.held and not incoming.is_gone:
+                visit.end("failed")
                 permit.drop()
             raise
         visit.end("served")
@@ -241,7 +259,7 @@ class LoadShed:
                 permit = limiter._probe(partition)
                 if permit is not None:
                     return permit
-            if not self._ledger.join(partition, lambda: self._places(partition)):
+            if not self._ledger.join(partition, *self._places(partition)):
                 raise Refused("queue")
             began = time.monotonic()
             try:
