@@ -52,7 +52,8 @@ class LoadShed:
 
     limit       how many requests may be in the app at a time: a number; AIMD, Vegas or Gradient2,
                 which find it by what requests take; or a weir.Limiter.  None: weir.Vegas, which
-                looks every 3 s whether the app would be quicker with fewer
+                looks every 3 s whether the app would be quicker with fewer; say a number where the
+                app computes in threads: with one GIL, 1 or 2
     queue       how many more may wait for that, 0: none.  None: as many as the limit is, so that
                 one who waits is through in about the time that one request takes
     max_wait    seconds that a request may wait, > 0.  None: twice what requests take, as measured,
