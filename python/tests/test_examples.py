@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -558,6 +559,31 @@ def test_memory_governor_kills_nobody_where_without_it_some_are_killed() -> None
     killed = [int(row[-5]) for row in rows]
     assert killed[:3] == [0, 0, 0]
     assert killed[3] > 0
+
+
+def test_submit_data_bounds_its_queue_and_loses_nothing_it_accepted() -> None:
+    finished = scenario("submit_data.py", "--speed", "20")
+    table = rows(finished)
+    low, high = map(int, table["queue, as answers say"][0].split(" - "))
+    assert 0 <= low < high <= 50
+    assert int(table["Retry-After"][0].split(" - ")[0]) >= 1
+    assert int(table["stop"][0].split()[0]) > 0  # there was something to lose
+    assert "refused (queue full)" in finished.stdout
+    assert "; 0 of them were lost" in finished.stdout
+
+
+@pytest.mark.slow
+def test_load_shed_keeps_its_goodput_where_without_it_there_is_none() -> None:
+    finished = run("load_shed.py", "--seconds", "2", "--stall", "0.5")
+    if shutil.which("wrk") is None:
+        assert (finished.returncode, "wrk: apt install wrk" in finished.stderr) == (2, True)
+        return
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stdout.count("law: ") == finished.stdout.count(": holds") == 3
+    assert ", 0 without an answer" in finished.stdout
+    goodput = {name: float(cells[2]) for name, cells in rows(finished).items() if len(cells) > 8}
+    assert goodput["without"] < goodput["LoadShed(app)"]
+    assert goodput["without"] < goodput["LoadShed(app, limit=5)"]
 
 
 def test_every_example_is_in_the_readme() -> None:

@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # without importing typing, which takes a quarter of a wo
 if TYPE_CHECKING:
     from typing import Any
 
-    from weir import aio, strategies
+    from weir import aio, asgi, strategies
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._breaker import BreakerState, CircuitBreaker, Throttle
@@ -114,6 +114,7 @@ __all__ = [
     "WorkerNotStarted",
     "__version__",
     "aio",
+    "asgi",
     "block_and_retry",
     "bounded",
     "shared_array",
@@ -174,6 +175,7 @@ _LATER = {
     "WorkerDied": ("weir._died", "WorkerDied"),
     "WorkerNotStarted": ("weir._died", "WorkerNotStarted"),
     "aio": ("weir.aio", ""),
+    "asgi": ("weir.asgi", ""),
     "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
     "shared_array": ("weir._shared", "shared_array"),

@@ -14,6 +14,7 @@ __all__ = [
     "FlowBudgetStats",
     "FlowWriterStats",
     "LimiterStats",
+    "LoadShedStats",
     "MemoryStats",
     "ProcessPoolStats",
     "QueueStats",
@@ -158,6 +159,35 @@ class LimiterStats:
     samples: int  # calls that an adaptive limit has learned from
     drops: int  # of them, those that were dropped or timed out
     is_closed: bool
+
+
+@dataclass(frozen=True)
+class LoadShedStats:
+    """One instant of a `weir.asgi.LoadShed`, for the requests of this process.
+
+    The law: `received == served + sum(shed.values()) + disconnected + inside`.
+    """
+
+    name: str | None
+    limit: int  # requests that may be in the app; of a shared limit, for all processes
+    queue_limit: int  # that may wait
+    max_bytes: int | None  # for bodies; None: any
+    received: int
+    served: int  # went through the app; of websockets, as far as `websockets` says
+    failed: int  # of the served, those whose app raised an exception
+    shed: Mapping[str, int]  # by reason: queue (full), wait (too long), bytes, body (413), closed
+    disconnected: int  # cancelled, or the client went: while it waited, or the app gave up
+    inside: int  # none of these yet: waiting, in the app, or on the way
+    waiting: int
+    in_flight: int  # in the app
+    exempt: int  # not among the received
+    bytes: int  # reserved for bodies
+    waited: float  # seconds, summed over the waits that have ended
+    service: float | None  # seconds that a request is in the app, lately; None: not known yet
+    rate: float | None  # requests a second that come out of the app, lately; None: not known yet
+    peak_waiting: int
+    peak_in_flight: int
+    peak_bytes: int
 
 
 @dataclass(frozen=True)
