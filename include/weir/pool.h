@@ -99,6 +99,14 @@ WEIR_API int weir_pool_admit(weir_pool *pool, weir_time deadline);
 /* As weir_pool_admit with BLOCK, whatever the pool's overflow. */
 WEIR_API int weir_pool_admit_wait(weir_pool *pool, weir_time deadline);
 
+/* As weir_pool_admit_wait, without a thread: WEIR_KEPT, or WEIR_WAITING and `ready` is called with
+ * WEIR_KEPT (then there is a permit to post with, or to give back) or WEIR_ECLOSED.  < 0:
+ * WEIR_ECLOSED, WEIR_EDEADLK, WEIR_EINVAL (no `ready`). */
+WEIR_API int weir_pool_admit_async(weir_pool *pool, weir_pending *pending);
+
+/* Leaves the line: true, and `ready` is not called.  false: it was called or is being called. */
+WEIR_API bool weir_pool_cancel_admit(weir_pool *pool, weir_pending *pending);
+
 /* Gives an unused permit back. */
 WEIR_API void weir_pool_unadmit(weir_pool *pool);
 

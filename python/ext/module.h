@@ -53,6 +53,7 @@ typedef char ext_lock;
     X(PyTypeObject, bucket_type)                                                                   \
     X(PyTypeObject, reservation_type)                                                              \
     X(PyTypeObject, permits_type)                                                                  \
+    X(PyTypeObject, backlog_permit_type)                                                           \
     X(PyTypeObject, governor_type)                                                                 \
     X(PyTypeObject, memory_reservation_type)                                                       \
     X(PyTypeObject, pool_permit_type)                                                              \

@@ -48,11 +48,19 @@ static void give_back(ext_pending *self)
     forget(self);
 }
 
+static PyObject *call_ready(ext_pending *self)
+{
+    return Py_TYPE(self->ready) == self->module->coro_type ? ext_coro_ready((ext_coro *)self->ready)
+                                                           : PyObject_CallNoArgs(self->ready);
+}
+
 static void tell(ext_pending *self)
 {
-    PyObject *told = Py_TYPE(self->ready) == self->module->coro_type
-                         ? ext_coro_ready((ext_coro *)self->ready)
-                         : PyObject_CallNoArgs(self->ready);
+    PyObject *told = call_ready(self);
+    if (!told && !PyErr_ExceptionMatches(PyExc_Exception)) { /* a signal handler's, meanwhile */
+        ext_postpone_exception();
+        told = call_ready(self); /* once more does no harm */
+    }
     if (!told) { /* the loop is closed: nobody will come for it */
         if (PyErr_ExceptionMatches(PyExc_RuntimeError))
             PyErr_Clear();

@@ -18,7 +18,13 @@ typedef struct Permits {
     unsigned generation;
     ext_lock lock;
     size_t waiting; /* calls that are without the GIL */
+    ext_line line;  /* coroutines that wait */
 } Permits;
+
+typedef struct {
+    PyObject_HEAD Permits *permits;
+    bool held;
+} BacklogPermit;
 
 static bool is_usable(Permits *self)
 {
@@ -116,6 +122,12 @@ static PyObject *Permits_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 static int Permits_traverse(Permits *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    return ext_line_traverse(&self->line, visit, arg);
+}
+
+static int Permits_clear(Permits *self)
+{
+    ext_line_clear(&self->line);
     return 0;
 }
 
@@ -129,9 +141,64 @@ static void Permits_dealloc(Permits *self)
     Py_DECREF(type);
 }
 
+/* ---- waiting in a coroutine ---------------------------------------------------------------- */
+
+static Permits *permits_of(const ext_pending *pending)
+{
+    return (Permits *)pending->owner;
+}
+
+static int pending_begin(ext_pending *pending)
+{
+    return weir_limit_acquire_async(permits_of(pending)->limit, 1, 0, &pending->core);
+}
+
+static bool pending_cancel(ext_pending *pending)
+{
+    return weir_limit_cancel(permits_of(pending)->limit, &pending->core);
+}
+
+static void pending_give_back(ext_pending *pending)
+{
+    release(permits_of(pending));
+}
+
+static PyObject *pending_claim(ext_pending *pending)
+{
+    PyTypeObject *type = pending->module->backlog_permit_type;
+    BacklogPermit *permit = (BacklogPermit *)type->tp_alloc(type, 0);
+    if (!permit) {
+        pending_give_back(pending);
+        return NULL;
+    }
+    permit->permits = (Permits *)Py_NewRef(pending->owner);
+    permit->held = true;
+    return (PyObject *)permit;
+}
+
+static const ext_pending_kind pending_kind = {
+    .begin = pending_begin,
+    .cancel = pending_cancel,
+    .give_back = pending_give_back,
+    .claim = pending_claim,
+};
+
+PyDoc_STRVAR(pend_doc, "pend($self, ready, /)\n--\n\n"
+                       "Join the line for a coroutine: weir._weir.wait drives the place in line.");
+
+static PyObject *Permits_pend(Permits *self, PyObject *ready)
+{
+    if (!is_usable(self))
+        return NULL;
+    ext_pending *pending =
+        ext_pending_new(self->state, (PyObject *)self, &self->line, &pending_kind, ready);
+    return pending ? ext_pending_begin(pending) : NULL;
+}
+
 static PyMethodDef permits_methods[] = {
     {"close", (PyCFunction)Permits_close, METH_NOARGS, close_doc},
     {"stats", (PyCFunction)Permits_stats, METH_NOARGS, stats_doc},
+    {"pend", (PyCFunction)Permits_pend, METH_O, pend_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -141,6 +208,7 @@ static PyType_Slot permits_slots[] = {
     {Py_tp_new, Permits_new},
     {Py_tp_dealloc, Permits_dealloc},
     {Py_tp_traverse, Permits_traverse},
+    {Py_tp_clear, Permits_clear},
     {Py_tp_methods, permits_methods},
     {0, NULL},
 };
@@ -153,11 +221,6 @@ static PyType_Spec permits_spec = {
 };
 
 /* ---- one permit ---------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD Permits *permits;
-    bool held;
-} BacklogPermit;
 
 static bool set_held(BacklogPermit *self, bool held)
 {
@@ -279,10 +342,7 @@ static PyType_Spec permit_spec = {
 
 int ext_permits_types_add(PyObject *module, module_state *state)
 {
-    PyTypeObject *type;
-    if (ext_add_type(module, &permits_spec, &state->permits_type) < 0 ||
-        ext_add_type(module, &permit_spec, &type) < 0)
+    if (ext_add_type(module, &permits_spec, &state->permits_type) < 0)
         return -1;
-    Py_DECREF(type); /* the module keeps it */
-    return 0;
+    return ext_add_type(module, &permit_spec, &state->backlog_permit_type);
 }

@@ -22,6 +22,7 @@ typedef struct {
     PyTypeObject *future_type; /* tags of exactly this type, a LazyFuture, are completed here */
     module_state *state;
     unsigned generation; /* of the process that made it */
+    ext_line line;       /* coroutines that wait for a permit */
 } Pool;
 
 /* ---- callbacks from libweir ---------------------------------------------------------------- */
@@ -193,12 +194,13 @@ static int pool_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->load);
     Py_VISIT(self->future_type);
     Py_VISIT(self->governor);
-    return 0;
+    return ext_line_traverse(&self->line, visit, arg);
 }
 
 static int pool_clear(PyObject *object)
 {
     Pool *self = (Pool *)object;
+    ext_line_clear(&self->line);
     Py_CLEAR(self->start);
     Py_CLEAR(self->on_drop);
     Py_CLEAR(self->load);
@@ -373,6 +375,60 @@ static PyObject *pool_try_admit(PyObject *object, PyObject *Py_UNUSED(ignored))
 static PyObject *pool_try_admit_wait(PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     return try_admit(object, weir_pool_admit_wait);
+}
+
+/* ---- waiting for a permit in a coroutine ----------------------------------------------------- */
+
+static weir_pool *pending_pool(const ext_pending *pending)
+{
+    return ((Pool *)pending->owner)->pool;
+}
+
+static int pending_begin(ext_pending *pending)
+{
+    return weir_pool_admit_async(pending_pool(pending), &pending->core);
+}
+
+static bool pending_cancel(ext_pending *pending)
+{
+    return weir_pool_cancel_admit(pending_pool(pending), &pending->core);
+}
+
+static void pending_give_back(ext_pending *pending)
+{
+    weir_pool_unadmit(pending_pool(pending));
+}
+
+static PyObject *pending_claim(ext_pending *pending)
+{
+    Permit *permit = new_permit((Pool *)pending->owner);
+    if (permit)
+        return admitted((Pool *)pending->owner, permit, WEIR_KEPT);
+    pending_give_back(pending);
+    return NULL;
+}
+
+static PyObject *pending_fail(ext_pending *pending, int result)
+{
+    return raise_refusal((Pool *)pending->owner, result);
+}
+
+static const ext_pending_kind pending_kind = {
+    .begin = pending_begin,
+    .cancel = pending_cancel,
+    .give_back = pending_give_back,
+    .claim = pending_claim,
+    .fail = pending_fail,
+};
+
+/* pend_permit(ready) -> Pending[Permit] */
+static PyObject *pool_pend_permit(PyObject *object, PyObject *ready)
+{
+    Pool *self = (Pool *)object;
+    if (!pool_of(object))
+        return NULL;
+    ext_pending *pending = ext_pending_new(self->state, object, &self->line, &pending_kind, ready);
+    return pending ? ext_pending_begin(pending) : NULL;
 }
 
 /* Payloads above this are copied without the GIL. */
@@ -729,6 +785,7 @@ static PyObject *pool_snapshot(PyObject *object, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef pool_methods[] = {
     {"admit", pool_admit, METH_VARARGS, NULL},
+    {"pend_permit", pool_pend_permit, METH_O, NULL},
     {"try_admit", pool_try_admit, METH_NOARGS, NULL},
     {"try_admit_wait", pool_try_admit_wait, METH_NOARGS, NULL},
     {"post", pool_post, METH_VARARGS, NULL},

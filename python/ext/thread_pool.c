@@ -54,12 +54,16 @@ typedef struct Worker {
     bool is_alone;       /* its task is the one without, at exit */
 } Worker;
 
-/* On the heap: see ext_future_waiter. */
+/* On the heap: see ext_future_waiter; or, of a coroutine, in its place's weir_pending. */
 typedef struct Submitter {
     ext_bell bell;
     struct Submitter *next;
     bool in_line, has_permit;
+    weir_pending *place; /* NULL: a thread */
+    weir_time since;     /* of a coroutine: when it came */
 } Submitter;
+
+_Static_assert(sizeof(Submitter) <= sizeof(((weir_pending *)NULL)->opaque), "a Submitter fits");
 
 typedef struct ThreadPool {
     ext_completer head; /* turns.pending is how many are in line */
@@ -76,11 +80,14 @@ typedef struct ThreadPool {
     unsigned generation;
     OnFull on_full;
 
+    ext_line line; /* coroutines that wait */
+
     ext_lock lock;
     Phase phase;
     Task *first, *last;
     size_t permits_out;
     Submitter *first_submitter, **last_submitter;
+    Submitter *told, **last_told; /* coroutines that are served, and not told yet */
     size_t submitters;
     int64_t blocked_ns;
     /* Every worker is one of: starting (not in work()), idle or guard, coming, busy with a task. */
@@ -259,6 +266,20 @@ static Submitter *pop_submitter(ThreadPool *pool)
     return submitter;
 }
 
+/* Its wait is over.  A coroutine is told later, without the lock: by tell_coroutines. */
+static void serve(ThreadPool *pool, Submitter *submitter)
+{
+    if (!submitter->place) {
+        ext_bell_ring(&submitter->bell);
+        return;
+    }
+    pool->submitters--;
+    pool->blocked_ns += weir_now() - submitter->since;
+    submitter->next = NULL;
+    *pool->last_told = submitter;
+    pool->last_told = &submitter->next;
+}
+
 static void give_permit_back(ThreadPool *pool)
 {
     Submitter *submitter = pop_submitter(pool);
@@ -267,7 +288,22 @@ static void give_permit_back(ThreadPool *pool)
         return;
     }
     submitter->has_permit = true;
-    ext_bell_ring(&submitter->bell);
+    serve(pool, submitter);
+}
+
+/* Without the lock, by everybody who may have served some; keeps an exception that is set. */
+static void tell_coroutines(ThreadPool *pool)
+{
+    for (;;) {
+        EXT_LOCK(&pool->lock);
+        Submitter *first = pool->told;
+        if (first && !(pool->told = first->next))
+            pool->last_told = &pool->told;
+        EXT_UNLOCK(&pool->lock);
+        if (!first)
+            return;
+        first->place->ready(first->place, first->has_permit ? WEIR_OK : WEIR_ECLOSED);
+    }
 }
 
 static void set_backlog(ThreadPool *pool, size_t backlog)
@@ -430,6 +466,7 @@ static int leave(ThreadPool *pool, Task *task, PyObject *exception, uint64_t *co
     int rc = ext_future_end(&change, pool->state);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
+    tell_coroutines(pool);
     forget_call(task);
     forget_pool(task);
     Py_DECREF(task);
@@ -485,6 +522,7 @@ static int add_worker(ThreadPool *pool, Task *task)
         give_permit_back(pool);
     }
     EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool);
     if (is_back)
         Py_DECREF(task);
     return -1;
@@ -497,6 +535,7 @@ static PyObject *launch(ThreadPool *pool, Task *task)
     if (pool->phase != OPEN || pool->broken) {
         give_permit_back(pool);
         EXT_UNLOCK(&pool->lock);
+        tell_coroutines(pool);
         Py_DECREF(task);
         raise_closed(pool);
         return NULL;
@@ -549,6 +588,7 @@ static int wait_in_line(ThreadPool *pool, Submitter *self, weir_time deadline)
     if (self->has_permit && PyErr_Occurred()) /* a signal handler raised meanwhile */
         give_permit_back(pool);
     EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool);
     if (PyErr_Occurred())
         return -1;
     if (rc < 0 && rc != WEIR_ETIMEDOUT && !self->has_permit) {
@@ -665,6 +705,7 @@ static int drop_oldest(ThreadPool *pool, PyObject *error)
             EXT_LOCK(&pool->lock);
             give_permit_back(pool);
             EXT_UNLOCK(&pool->lock);
+            tell_coroutines(pool);
         }
         if (rc < 0)
             return -1;
@@ -807,7 +848,126 @@ static PyObject *try_submit(ThreadPool *pool, PyObject *const *args, Py_ssize_t 
     EXT_LOCK(&pool->lock);
     give_permit_back(pool);
     EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool);
     return NULL;
+}
+
+/* ---- submitting from a coroutine ------------------------------------------------------------ */
+
+enum { TASK }; /* in a place's data */
+
+static ThreadPool *place_pool(const ext_pending *place)
+{
+    return (ThreadPool *)place->owner;
+}
+
+static Submitter *place_submitter(ext_pending *place)
+{
+    return (Submitter *)(void *)place->core.opaque;
+}
+
+static int place_begin(ext_pending *place)
+{
+    ThreadPool *pool = place_pool(place);
+    Submitter *self = place_submitter(place);
+    int rc = WEIR_WAITING;
+    EXT_LOCK(&pool->lock);
+    if (pool->phase != OPEN || pool->broken) {
+        rc = WEIR_ECLOSED;
+    } else if (take_permit(pool)) {
+        self->has_permit = true;
+        rc = WEIR_OK;
+    } else {
+        self->place = &place->core;
+        self->since = weir_now();
+        *pool->last_submitter = self;
+        pool->last_submitter = &self->next;
+        self->in_line = true;
+        pool->submitters++;
+        see_to_tasks(pool, working_for == pool);
+    }
+    EXT_UNLOCK(&pool->lock);
+    return rc;
+}
+
+static bool place_leave(ext_pending *place)
+{
+    ThreadPool *pool = place_pool(place);
+    Submitter *self = place_submitter(place);
+    EXT_LOCK(&pool->lock);
+    bool was_in_line = self->in_line;
+    if (was_in_line) {
+        unlink_submitter(pool, self);
+        pool->submitters--;
+        pool->blocked_ns += weir_now() - self->since;
+    }
+    EXT_UNLOCK(&pool->lock);
+    return was_in_line;
+}
+
+static void place_give_back(ext_pending *place)
+{
+    ThreadPool *pool = place_pool(place);
+    EXT_LOCK(&pool->lock);
+    give_permit_back(pool);
+    EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool);
+}
+
+static PyObject *place_claim(ext_pending *place)
+{
+    Task *task = (Task *)(uintptr_t)place->data[TASK];
+    place->data[TASK] = 0;
+    return launch(place_pool(place), task);
+}
+
+static PyObject *place_fail(ext_pending *place, int result)
+{
+    if (result != WEIR_ECLOSED)
+        return ext_raise(place->module, result);
+    raise_closed(place_pool(place));
+    return NULL;
+}
+
+static void place_forget(ext_pending *place)
+{
+    PyObject *task = (PyObject *)(uintptr_t)place->data[TASK];
+    place->data[TASK] = 0;
+    Py_XDECREF(task);
+}
+
+static const ext_pending_kind place_kind = {
+    .begin = place_begin,
+    .cancel = place_leave,
+    .give_back = place_give_back,
+    .claim = place_claim,
+    .fail = place_fail,
+    .forget = place_forget,
+};
+
+PyDoc_STRVAR(pend_doc, "pend($self, ready, fn, /, *args, **kwargs)\n--\n\n"
+                       "Stand in the line of those who submit, for a coroutine; claimed, it is the "
+                       "task's future.");
+
+static PyObject *pool_pend(ThreadPool *self, PyObject *const *args, Py_ssize_t n_args,
+                           PyObject *kwnames)
+{
+    if (n_args < 2) {
+        PyErr_SetString(PyExc_TypeError, "pend() takes ready and a function");
+        return NULL;
+    }
+    if (check_open(self) < 0)
+        return NULL;
+    Task *task = new_task(self, args[1], args + 2, n_args - 2, kwnames);
+    ext_pending *place =
+        task ? ext_pending_new(self->state, (PyObject *)self, &self->line, &place_kind, args[0])
+             : NULL;
+    if (!place) {
+        Py_XDECREF(task);
+        return NULL;
+    }
+    place->data[TASK] = (uintptr_t)task;
+    return ext_pending_begin(place);
 }
 
 /* ---- working -------------------------------------------------------------------------------- */
@@ -842,6 +1002,7 @@ static void be_idle(ThreadPool *pool, Worker *self)
     pool->idle = self;
     pool->n_idle++;
     EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool); /* those who fit into a larger backlog */
 
     ext_wait wait;
     ext_wait_begin(&wait);
@@ -936,6 +1097,7 @@ static void end_task(ThreadPool *pool, Worker *self, bool is_short, uint64_t *co
     pool->history = (uint8_t)(pool->history << 1 | is_short);
     give_permit_back(pool);
     EXT_UNLOCK(&pool->lock);
+    tell_coroutines(pool);
 }
 
 /* A task that was taken out of the line; -1: something that had to be told raised. */
@@ -1101,8 +1263,9 @@ static PyObject *pool_close(ThreadPool *self, PyObject *const *args, Py_ssize_t 
     while (self->idle || self->guard)
         call_one(self);
     for (Submitter *waits; (waits = pop_submitter(self));)
-        ext_bell_ring(&waits->bell);
+        serve(self, waits);
     EXT_UNLOCK(&self->lock);
+    tell_coroutines(self);
     Py_RETURN_NONE;
 }
 
@@ -1278,6 +1441,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     if (!self)
         return NULL;
     self->last_submitter = &self->first_submitter;
+    self->last_told = &self->told;
     self->state = ext_state_of(type);
     self->generation = ext_fork_generation();
     self->pid = (long)getpid();
@@ -1308,11 +1472,12 @@ static int pool_traverse(ThreadPool *self, visitproc visit, void *arg)
     Py_VISIT(self->governor);
     for (Task *task = self->first; task; task = task->next)
         Py_VISIT(task);
-    return 0;
+    return ext_line_traverse(&self->line, visit, arg);
 }
 
 static int pool_clear(ThreadPool *self)
 {
+    ext_line_clear(&self->line);
     Py_CLEAR(self->name);
     Py_CLEAR(self->timeout);
     Py_CLEAR(self->threads);
@@ -1343,6 +1508,7 @@ static PyMethodDef pool_methods[] = {
     {"cancel_pending", (PyCFunction)pool_cancel_pending, METH_NOARGS,
      "cancel_pending($self, /)\n--\n\nCancel every task that has not started."},
     {"break_down", (PyCFunction)pool_break_down, METH_O, break_down_doc},
+    {"pend", (PyCFunction)(void (*)(void))pool_pend, METH_FASTCALL | METH_KEYWORDS, pend_doc},
     {"counts", (PyCFunction)pool_counts, METH_NOARGS,
      "counts($self, /)\n--\n\nWhat stats() tells, at one instant."},
     {NULL, NULL, 0, NULL},

@@ -409,6 +409,11 @@ class Remote(MappingExecutor):
             future.set_result(result)
         return future
 
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        return self.submit(fn, *args, **kwargs)
+
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         return self.submit(fn, *args, **kwargs)
 

@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 from weir._errors import BacklogFull, Dropped, ShutDown, Timeout
-from weir._weir import BacklogPermit, Permits
+from weir._weir import BacklogPermit, Permits, wait
 
 __all__ = ["Admission", "OnFull", "parse_backlog", "parse_on_full", "run", "warn_in_event_loop"]
 
@@ -76,7 +76,7 @@ def warn_in_event_loop(stacklevel: int) -> bool:
         return False
     warnings.warn(
         "submit() has to wait for room and stalls the event loop that runs in this thread; "
-        "use try_submit() there, or submit from another thread",
+        "use `await submit_async()` or try_submit() there",
         RuntimeWarning,
         stacklevel=stacklevel,
     )
@@ -276,6 +276,26 @@ class Admission(ABC):
         try:
             self._acquire_or_time_out(permit, timeout, stacklevel + 1)
             return self.launch(permit, fn, args, {})
+        finally:
+            permit.release()
+
+    async def submit_async(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """submit() where waiting is a coroutine's, which "caller_runs" does, too."""
+        if self.on_full not in ("block", "caller_runs"):
+            return self.submit(fn, args, kwargs)
+        self.check_process()
+        self.check_open()
+        try:
+            permit = await wait(self.permits.pend, self.submit_timeout)
+        except ShutDown:
+            self._refuse_as_closed()
+        except TimeoutError:
+            self._count_refused()
+            raise Timeout(f"no room within {self.submit_timeout} s: {self._fullness()}") from None
+        try:
+            return self.launch(permit, fn, args, kwargs)
         finally:
             permit.release()
 

@@ -211,6 +211,11 @@ class BoundedExecutor(MappingExecutor):
         """
         return self._bound.submit(fn, args, kwargs, 3)
 
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        return await self._bound.submit_async(fn, args, kwargs)
+
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         """Submit fn(*args, **kwargs) if there is room now, else return None."""
         return self._bound.try_submit(fn, args, kwargs)

@@ -6,12 +6,13 @@ made once for each class, whose put and submit ask the keeper first.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +59,7 @@ class Keeper:
         self._what = what
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._pauses = Retry(2**31 - 1, backoff=strategy.backoff)
+        self.pauses = Retry(2**31 - 1, backoff=strategy.backoff)
 
     def pace(self, timeout: float | None = None) -> bool:
         """Waits for the rate; False: not within `timeout` seconds.  True once closed."""
@@ -86,36 +87,111 @@ class Keeper:
         if self.bucket is not None:
             self.bucket.close()
 
+    def stalled(self, patience: float, attempt: int) -> None:
+        """There was no room for so many seconds."""
+        with self._lock:
+            self.stalls += 1
+        _LOGGER.warning("weir: %s has had no room for %g s (try %d)", self._what, patience, attempt)
+
     def admit(self) -> BreakerCall | None:
         """Asks the breaker; raises BreakerOpen."""
         return None if self.breaker is None else self.breaker.admit()
 
     def try_for_long(self, once: Callable[[float | None], T], timeout: float | None) -> T:
         """Calls once(seconds) until there was room, with pauses, up to `timeout` seconds."""
-        patience = self.strategy.patience
-        if patience is None:
-            return once(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        attempt = 0
+        tries = _Tries(self, timeout)
         while True:
-            attempt += 1
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                return once(patience if left is None else min(patience, left))
+                return once(tries.begin())
             except _NO_ROOM:
-                if left is not None and left <= patience:
+                if tries.is_over():
                     raise
-                with self._lock:
-                    self.stalls += 1
-                _LOGGER.warning(
-                    "weir: %s has had no room for %g s (try %d)", self._what, patience, attempt
-                )
-                if attempt == self.strategy.attempts:
+            self._closed.wait(tries.pause())
+
+    # ---- as a coroutine --------------------------------------------------------------------------
+
+    async def apace(self, timeout: float | None = None) -> bool:
+        """pace() for coroutines."""
+        if self.bucket is None:
+            return True
+        try:
+            if await self.bucket.aacquire(timeout=timeout):
+                return True
+        except ShutDown:
+            return True
+        with self._lock:
+            self.too_fast += 1
+        return False
+
+    async def atry_for_long(
+        self, once: Callable[[float | None], Awaitable[T]], timeout: float | None
+    ) -> T:
+        """try_for_long() for coroutines."""
+        import asyncio
+
+        tries = _Tries(self, timeout)
+        while True:
+            try:
+                return await once(tries.begin())
+            except _NO_ROOM:
+                if tries.is_over():
                     raise
-            pause = self._pauses.delay(attempt)
-            if deadline is not None:
-                pause = max(0.0, min(pause, deadline - time.monotonic()))
-            self._closed.wait(pause)
+            end = time.monotonic() + tries.pause()
+            while not self._closed.is_set() and (left := end - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, 0.05))
+
+
+class _Tries:
+    """The tries of one put or submit: how long each may take, and the pauses between them."""
+
+    def __init__(self, keeper: Keeper, timeout: float | None) -> None:
+        self._keeper = keeper
+        self._patience = keeper.strategy.patience
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._left: float | None = None
+        self._attempt = 0
+
+    def begin(self) -> float | None:
+        """Seconds for the next one."""
+        self._attempt += 1
+        if self._patience is None:
+            return self._timeout
+        if self._deadline is None:
+            return self._patience
+        self._left = max(0.0, self._deadline - time.monotonic())
+        return min(self._patience, self._left)
+
+    def is_over(self) -> bool:
+        """There was no room: whether that was the last one."""
+        if self._patience is None or (self._left is not None and self._left <= self._patience):
+            return True
+        self._keeper.stalled(self._patience, self._attempt)
+        return self._attempt == self._keeper.strategy.attempts
+
+    def pause(self) -> float:
+        """Seconds before the next one."""
+        pause = self._keeper.pauses.delay(self._attempt)
+        if self._deadline is not None:
+            pause = max(0.0, min(pause, self._deadline - time.monotonic()))
+        return pause
+
+
+@contextlib.contextmanager
+def _judged(call: BreakerCall | None, failure: type[Exception]) -> Iterator[None]:
+    """Reports how what is inside ended: `failure` fails, other exceptions say nothing."""
+    if call is None:
+        yield
+        return
+    try:
+        yield
+    except failure:
+        call.failure()
+        raise
+    except BaseException:
+        call.ignore()
+        raise
+    call.success()
 
 
 # ---- queues -------------------------------------------------------------------------------------
@@ -135,22 +211,23 @@ class _GuardedQueue:
             raise queue.Full(self.keeper.too_fast_text())
         if timeout is not None:
             timeout = max(0.0, timeout - (time.monotonic() - since))
-        call = self.keeper.admit()
-        try:
+        with _judged(self.keeper.admit(), queue.Full):
             if block:
                 self.keeper.try_for_long(lambda seconds: put(item, True, seconds), timeout)
             else:
                 put(item, False)
-        except queue.Full:
-            if call is not None:
-                call.failure()
-            raise
-        except BaseException:
-            if call is not None:
-                call.ignore()
-            raise
-        if call is not None:
-            call.success()
+
+    async def aput(self, item: Any, timeout: float | None = None) -> None:
+        aput: Callable[..., Awaitable[None]] = super().aput  # type: ignore[misc]
+        if timeout is not None and timeout < 0:
+            raise ValueError("'timeout' must be a non-negative number")
+        since = time.monotonic()
+        if not await self.keeper.apace(timeout if self.keeper.waits() else 0):
+            raise queue.Full(self.keeper.too_fast_text())
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - since))
+        with _judged(self.keeper.admit(), queue.Full):
+            await self.keeper.atry_for_long(lambda seconds: aput(item, seconds), timeout)
 
     def shutdown(self, immediate: bool = False) -> None:
         super().shutdown(immediate)  # type: ignore[misc]
@@ -202,6 +279,29 @@ class _GuardedExecutor:
             timeout = max(0.0, timeout - (time.monotonic() - since))
         submit: Callable[..., Future[T]] = super().submit  # type: ignore[misc]
         future: Future[T] = self._guard(lambda: submit(fn, *args, **kwargs), True, timeout)
+        return future
+
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        if not self.keeper.waits():
+            return self.submit(fn, *args, **kwargs)
+        since = time.monotonic()
+        timeout = self._deadline
+        if not await self.keeper.apace(timeout):
+            raise Timeout(self.keeper.too_fast_text())
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - since))
+        submit: Callable[..., Awaitable[Future[T]]] = super()._submit_async  # type: ignore[misc]
+        call = self.keeper.admit()
+        try:
+            future = await self.keeper.atry_for_long(lambda _: submit(fn, args, kwargs), timeout)
+        except BaseException as error:
+            if call is not None:
+                call.failure() if isinstance(error, _NO_ROOM) else call.ignore()
+            raise
+        if call is not None:
+            future.add_done_callback(functools.partial(_report, call))
         return future
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:

@@ -33,7 +33,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import CancelledError, Executor, Future
 from queue import Empty
@@ -43,7 +43,10 @@ from weir._errors import Timeout
 from weir._weir import Failure, Queue, Results, take_items
 
 if TYPE_CHECKING:
+    import asyncio
+
     from weir._admission import OnFull
+    from weir._gather import AsyncResults
     from weir.strategies import Strategy
 
 __all__ = ["BatchFuture", "BatchSize", "MapIterator", "MappingExecutor"]
@@ -414,6 +417,55 @@ class MappingExecutor(Executor):
 
     def _try_submit(self, fn: Callable[..., T], /, *args: Any) -> Future[T] | None:
         return self.try_submit(fn, *args)
+
+    @abstractmethod
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        """Submits as its policy says; where that waits, in a coroutine."""
+
+    async def submit_async(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> asyncio.Future[T]:
+        """submit() for coroutines: waits for room in line with threads, without holding up the loop.
+
+        Returns an asyncio future of the running loop, to be awaited: `await pool.submit_async(fn, x)`
+        is the future, and `await` of that is the result.  Cancelling it cancels the task while that
+        has not started.  When there is no room `on_full` decides as in submit(), except that
+        "caller_runs" waits: a task would hold up the loop.  Raises what submit() raises; one that
+        is cancelled while it waits has submitted nothing.
+        """
+        import asyncio
+
+        return asyncio.wrap_future(await self._submit_async(fn, args, kwargs))
+
+    def amap(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncResults[R]:
+        """map() for coroutines: `async for result in pool.amap(fn, items)`; items may be async, too.
+
+        One task for each item; at most as many as the executor holds (backlog + workers) are
+        submitted and not finished, and `buffersize` (default: as many) finished and not read.  An
+        exception ends it: what has not started is cancelled.  `timeout`: seconds, for all of it.
+        """
+        from weir.aio import amap
+
+        async def call(*items: Any) -> R:
+            return await (await self.submit_async(fn, *items))
+
+        return amap(
+            call,
+            *iterables,
+            limit=self._map_window,
+            ordered=ordered,
+            buffersize=buffersize,
+            timeout=timeout,
+        )
 
     def _keep_to(
         self, on_full: OnFull | Strategy, submit_timeout: float | None

@@ -564,10 +564,7 @@ class ProcessPoolExecutor(MappingExecutor):
                 self._warn_once_in_event_loop(4)
                 permit = self._pool.admit(self._submit_timeout, False)
         except TimeoutError:
-            raise Timeout(
-                f"no room in the backlog within submit_timeout={self._submit_timeout} s; "
-                "the task was not accepted"
-            ) from None
+            raise self._no_room() from None
         if permit:
             kind = _kind_of(fn) if self._learns else 0
             return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs), kind)
@@ -589,6 +586,25 @@ class ProcessPoolExecutor(MappingExecutor):
         if not permit:
             return _failed(Dropped("newest"))
         return self._post(permit, lambda: data, _kind_of(fn) if self._learns else 0)
+
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        if self._on_full not in ("block", "caller_runs"):
+            return self.submit(fn, *args, **kwargs)
+        self._ensure_collector()
+        try:
+            permit = await _weir.wait(self._pool.pend_permit, self._submit_timeout)
+        except TimeoutError:
+            raise self._no_room() from None
+        kind = _kind_of(fn) if self._learns else 0
+        return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs), kind)
+
+    def _no_room(self) -> Timeout:
+        return Timeout(
+            f"no room in the backlog within submit_timeout={self._submit_timeout} s; "
+            "the task was not accepted"
+        )
 
     def try_submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T] | None:
         """Schedules ``fn(*args, **kwargs)`` if there is room now, else returns None.

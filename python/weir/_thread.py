@@ -14,19 +14,23 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures.thread import BrokenThreadPool
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from weir._admission import OnFull, parse_backlog, parse_on_full, warn_in_event_loop
+from weir._errors import Timeout
 from weir._map import MappingExecutor
 from weir._stats import ThreadPoolStats
-from weir._weir import ThreadExecutor, ThreadPool
+from weir._weir import ThreadExecutor, ThreadPool, wait
 
 if TYPE_CHECKING:
     from weir._memory import MemoryGovernor
     from weir.strategies import Strategy
 
 __all__ = ["ThreadPoolExecutor"]
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger("concurrent.futures")  # where the standard pool reports the same
 
@@ -193,12 +197,13 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
         if memory is not None or memory_per_task is not None:
             task_bytes = _parse_memory(memory, memory_per_task)
         on_full, submit_timeout = self._keep_to(on_full, submit_timeout)
+        self._on_full, self._timeout = parse_on_full(on_full, submit_timeout), submit_timeout
         pool = self._pool = _Pool(
             max_workers,
             "auto"
             if max_submit_backlog == "auto"
             else parse_backlog(max_submit_backlog, max_workers),
-            parse_on_full(on_full, submit_timeout),
+            self._on_full,
             submit_timeout,
             name,
             memory,
@@ -213,6 +218,20 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             if _exiting:
                 pool.close(True)
         weakref.finalize(self, pool.close).atexit = False
+
+    async def _submit_async(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
+        if self._on_full not in ("block", "caller_runs"):
+            return self.submit(fn, *args, **kwargs)
+        pool = self._pool
+        try:
+            return await wait(lambda ready: pool.pend(ready, fn, *args, **kwargs), self._timeout)
+        except TimeoutError:
+            raise Timeout(
+                f"no room within {self._timeout} s: the backlog is full "
+                f"(max_submit_backlog={pool.backlog}, workers={pool.workers})"
+            ) from None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; those accepted still run, unless cancel_futures.

@@ -1,6 +1,7 @@
 /* pool.c - the process pool: submitting, cancelling, looking, ending.  The contract is in
  * weir/pool.h, the state and its invariants in pool_impl.h, the other half in collect.c.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -301,6 +302,61 @@ int weir_pool_admit(weir_pool *pool, weir_time deadline)
 int weir_pool_admit_wait(weir_pool *pool, weir_time deadline)
 {
     return admit(pool, WEIR_OVERFLOW_BLOCK, deadline);
+}
+
+/* One who waits without a thread; in a weir_pending. */
+typedef struct guest {
+    weir__waiter waiter;
+    weir_pool *pool;
+    weir_time since;
+} guest;
+
+static_assert(sizeof(guest) <= sizeof(((weir_pending *)NULL)->opaque), "fits a weir_pending");
+
+static guest *guest_of(weir_pending *pending)
+{
+    return (guest *)(void *)pending->opaque;
+}
+
+static void notify(weir__waiter *waiter)
+{
+    guest *g = (guest *)waiter;
+    weir__lock(&g->pool->mutex);
+    g->pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
+    weir__unlock(&g->pool->mutex);
+    weir_pending *pending =
+        (weir_pending *)(void *)((char *)waiter - offsetof(weir_pending, opaque));
+    pending->ready(pending, waiter->result);
+}
+
+int weir_pool_admit_async(weir_pool *pool, weir_pending *pending)
+{
+    if (!pending->ready)
+        return WEIR_EINVAL;
+    guest *g = guest_of(pending);
+    *g = (guest){.pool = pool, .since = weir_now()};
+    weir__lock(&pool->mutex);
+    int rc = pool->closed ? WEIR_ECLOSED : WEIR_KEPT;
+    if (!pool->closed && !take_permit(pool)) {
+        pool->pressed = true;
+        rc = pool->collector == weir__this_thread() ? WEIR_EDEADLK : WEIR_WAITING;
+        pool->refused += rc == WEIR_EDEADLK;
+        if (rc == WEIR_WAITING)
+            weir__waitq_push_async(&pool->submitters, &g->waiter, notify);
+    }
+    weir__unlock(&pool->mutex);
+    return rc;
+}
+
+bool weir_pool_cancel_admit(weir_pool *pool, weir_pending *pending)
+{
+    guest *g = guest_of(pending);
+    weir__lock(&pool->mutex);
+    bool left = weir__waitq_give_up(&pool->submitters, &g->waiter);
+    if (left)
+        pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
+    weir__unlock(&pool->mutex);
+    return left;
 }
 
 void weir_pool_unadmit(weir_pool *pool)
