@@ -1059,6 +1059,95 @@ static void admit_wait_waits_whatever_the_overflow(void **state)
     }
 }
 
+/* ---- without a thread ----------------------------------------------------------------------- */
+
+typedef struct guest {
+    weir_pending pending;
+    weir_pool *pool;
+    int rc, told, result;
+} guest;
+
+static void tell_guest(weir_pending *pending, int result)
+{
+    guest *g = pending->ctx;
+    g->result = result;
+    g->told++;
+}
+
+static void *guest_comes(void *arg)
+{
+    guest *g = arg;
+    g->pending.ready = tell_guest;
+    g->pending.ctx = g;
+    g->rc = weir_pool_admit_async(g->pool, &g->pending);
+    return NULL;
+}
+
+/* On a thread that does not collect. */
+static int come(guest *g, weir_pool *pool)
+{
+    pthread_t thread;
+    *g = (guest){.pool = pool};
+    must(pthread_create(&thread, NULL, guest_comes, g) == 0);
+    pthread_join(thread, NULL);
+    return g->rc;
+}
+
+static void a_guest_gets_its_permit_in_line_with_threads(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 1);
+    guest none = {.pool = pool}, first, gone, third, last;
+    assert_int_equal(weir_pool_admit_async(pool, &none.pending), WEIR_EINVAL);
+    hold_and_fill(pool);
+    submitter second = {.pool = pool, .deadline = WEIR_FOREVER, .by_admit_wait = true};
+    assert_int_equal(come(&first, pool), WEIR_WAITING);
+    assert_int_equal(come(&gone, pool), WEIR_WAITING);
+    start_waiting_submit(&second);
+    assert_int_equal(come(&third, pool), WEIR_WAITING);
+    assert_int_equal(come(&last, pool), WEIR_WAITING);
+    assert_int_equal(look_at(pool).submitters_waiting, 5);
+    assert_true(weir_pool_cancel_admit(pool, &gone.pending));
+    assert_false(weir_pool_cancel_admit(pool, &gone.pending));
+    guest_comes(&none); /* on the collecting thread */
+    assert_int_equal(none.rc, WEIR_EDEADLK);
+
+    board->gate_open = 1;
+    expect_reply(pool, 1);
+    weir_pool_settle(pool, 1);
+    assert_int_equal(first.told, 1);
+    assert_int_equal(first.result, WEIR_KEPT);
+    assert_int_equal(third.told, 0);
+    assert_false(weir_pool_cancel_admit(pool, &first.pending));
+    weir_pool_unadmit(pool); /* to the thread, which passes it on */
+    assert_int_equal(join(&second), WEIR_KEPT);
+    assert_int_equal(third.told, 1);
+    expect_reply(pool, 2);
+    weir_pool_settle(pool, 1);
+    assert_int_equal(last.told, 1);
+    weir_pool_unadmit(pool);
+    weir_pool_unadmit(pool);
+    assert_int_equal(come(&last, pool), WEIR_KEPT);
+    weir_pool_unadmit(pool);
+    assert_int_equal(gone.told, 0);
+    end(pool);
+}
+
+static void close_tells_every_guest(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(1, 1);
+    hold_and_fill(pool);
+    guest waits, late;
+    assert_int_equal(come(&waits, pool), WEIR_WAITING);
+    weir_pool_close(pool);
+    assert_int_equal(waits.told, 1);
+    assert_int_equal(waits.result, WEIR_ECLOSED);
+    assert_int_equal(come(&late, pool), WEIR_ECLOSED);
+    board->gate_open = 1;
+    end(pool);
+}
+
 /* ---- the collecting thread ------------------------------------------------------------------ */
 
 static void a_submit_that_would_wait_on_the_collecting_thread_is_refused(void **state)
@@ -2819,6 +2908,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(drop_oldest_drops_the_oldest_task_that_no_worker_has_started),
         cmocka_unit_test(drop_oldest_drops_the_newest_when_everything_inside_has_started),
         cmocka_unit_test(admit_wait_waits_whatever_the_overflow),
+        cmocka_unit_test(a_guest_gets_its_permit_in_line_with_threads),
+        cmocka_unit_test(close_tells_every_guest),
         cmocka_unit_test(a_submit_that_would_wait_on_the_collecting_thread_is_refused),
         cmocka_unit_test(a_submit_of_the_collecting_thread_takes_over_an_unsettled_permit),
         cmocka_unit_test(a_thread_that_collected_earlier_may_wait_while_another_collects),
