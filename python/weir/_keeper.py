@@ -58,7 +58,7 @@ class Keeper:
         )
         self._what = what
         self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._bell = Queue[None](1)  # for who pauses: shut down when nobody is held up any more
         self.pauses = Retry(2**31 - 1, backoff=strategy.backoff)
 
     def pace(self, timeout: float | None = None) -> bool:
@@ -83,7 +83,7 @@ class Keeper:
 
     def close(self) -> None:
         """Holds up nobody any more."""
-        self._closed.set()
+        self._bell.shutdown()
         if self.bucket is not None:
             self.bucket.close()
 
@@ -106,7 +106,8 @@ class Keeper:
             except _NO_ROOM:
                 if tries.is_over():
                     raise
-            self._closed.wait(tries.pause())
+            with contextlib.suppress(queue.Empty, ShutDown):
+                self._bell.get(timeout=tries.pause())
 
     # ---- as a coroutine --------------------------------------------------------------------------
 
@@ -127,8 +128,6 @@ class Keeper:
         self, once: Callable[[float | None], Awaitable[T]], timeout: float | None
     ) -> T:
         """try_for_long() for coroutines."""
-        import asyncio
-
         tries = _Tries(self, timeout)
         while True:
             try:
@@ -136,9 +135,8 @@ class Keeper:
             except _NO_ROOM:
                 if tries.is_over():
                     raise
-            end = time.monotonic() + tries.pause()
-            while not self._closed.is_set() and (left := end - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, 0.05))
+            with contextlib.suppress(queue.Empty, ShutDown):
+                await self._bell.aget(tries.pause())
 
 
 class _Tries:
