@@ -427,11 +427,11 @@ class MappingExecutor(Executor):
     async def submit_async(
         self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> asyncio.Future[T]:
-        """submit() for coroutines: waits for room in line with threads, without holding up the loop.
+        """submit() for coroutines: waits for room without holding up the loop, in line with threads.
 
-        Returns an asyncio future of the running loop, to be awaited: `await pool.submit_async(fn, x)`
-        is the future, and `await` of that is the result.  Cancelling it cancels the task while that
-        has not started.  When there is no room `on_full` decides as in submit(), except that
+        Returns an asyncio future of the running loop: `future = await pool.submit_async(fn, x)`, and
+        `await future` is the result.  Cancelling it cancels the task while that has not started.
+        When there is no room `on_full` decides as in submit(), except that
         "caller_runs" waits: a task would hold up the loop.  Raises what submit() raises; one that
         is cancelled while it waits has submitted nothing.
         """
@@ -447,7 +447,7 @@ class MappingExecutor(Executor):
         buffersize: int | None = None,
         ordered: bool = True,
     ) -> AsyncResults[R]:
-        """map() for coroutines: `async for result in pool.amap(fn, items)`; items may be async, too.
+        """map() for coroutines: `async for result in pool.amap(fn, items)`; items may be async.
 
         One task for each item; at most as many as the executor holds (backlog + workers) are
         submitted and not finished, and `buffersize` (default: as many) finished and not read.  An
