@@ -427,9 +427,9 @@ class MappingExecutor(Executor):
     async def submit_async(
         self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> asyncio.Future[T]:
-        """submit() for coroutines: waits for room without holding up the loop, in line with threads.
+        """submit() for coroutines: waits for room in line with threads, not holding up its loop.
 
-        Returns an asyncio future of the running loop: `future = await pool.submit_async(fn, x)`, and
+        Returns an asyncio future of this loop: `future = await pool.submit_async(fn, x)`, and
         `await future` is the result.  Cancelling it cancels the task while that has not started.
         When there is no room `on_full` decides as in submit(), except that
         "caller_runs" waits: a task would hold up the loop.  Raises what submit() raises; one that
