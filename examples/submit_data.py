@@ -49,7 +49,7 @@ from fastapi import Body, FastAPI, Response  # noqa: E402
 
 
 class Processor:
-    """Takes items out of the queue in a thread of its own, until the queue is shut down and empty.
+    """Takes items out of the queue, in a task of the service's loop, until it is shut down and empty.
 
     A batch is done in one go, as databases like it; `rate` items a second, at most.
     """
@@ -59,14 +59,13 @@ class Processor:
         self.processed: dict[int, float] = {}  # number of the item, when
         self.twice = 0
         self.speed = rate  # items a second, as measured
-        self.thread = threading.Thread(target=self.run)
 
-    def run(self) -> None:
+    async def run(self) -> None:
         with contextlib.suppress(weir.ShutDown):
             while True:
-                batch = self.line.get_many(20, linger=0.01)
+                batch = await self.line.aget_many(20, linger=0.01)
                 began = time.monotonic()
-                time.sleep(len(batch) / self.rate)  # the work
+                await asyncio.sleep(len(batch) / self.rate)  # the work
                 ended = time.monotonic()
                 for item in batch:
                     self.twice += item["number"] in self.processed
@@ -80,10 +79,10 @@ class Processor:
 def make_app(line: weir.Queue[dict[str, Any]], processor: Processor) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        processor.thread.start()
+        processing = asyncio.create_task(processor.run())
         yield
         line.shutdown()  # takes no more; the processor sees the end when it is empty
-        await asyncio.to_thread(processor.thread.join)
+        await processing
 
     app = FastAPI(lifespan=lifespan)
     app.add_middleware(

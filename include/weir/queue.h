@@ -144,7 +144,7 @@ WEIR_API int weir_queue_put_waited(weir_queue *queue, void *item, weir_pending *
 /* Comes into line to get: WEIR_WAITING, and `ready` is called when n items are there for it, or as
  * many as fit, or somebody waits to put.  By who waits already, or whose turn it is: changes n;
  * WEIR_OK: it is its turn, and there are as many; else WEIR_WAITING (and `ready`, if it had been called
- * before, will be called again).  < 0: WEIR_ECLOSED, WEIR_EINVAL (n 0). */
+ * before, will be called again).  < 0: WEIR_ECLOSED (and empty), WEIR_EINVAL (n 0). */
 WEIR_API int weir_queue_wait_items(weir_queue *queue, size_t n, weir_pending *pending);
 
 /* In its turn: takes up to max items, more than were waited for if nobody else waits.  Returns how many

@@ -286,6 +286,12 @@ def test_a_batch_does_not_linger_where_no_more_can_come(run: Run) -> None:
         await settle()
         queue.shutdown()
         assert await batch == [5]
+        queue = weir.Queue[int](5)
+        await queue.aput_many([1, 2])
+        queue.shutdown()
+        assert await queue.aget_many(100, linger=30) == [1, 2]
+        with pytest.raises(weir.ShutDown):
+            await queue.aget_many(100, linger=30)
 
     run(main())
 

@@ -1299,7 +1299,8 @@ static bool is_in_line(const guest *g)
 
 static int come(weir_queue *queue, guest *g, call *c)
 {
-    if (queue->closed)
+    bool is_worth_it = g->wanted && available(queue) > 0; /* then it is called at once */
+    if (queue->closed && !is_worth_it)
         return WEIR_ECLOSED;
     g->waiter.since = time_of(c);
     weir__waitq_push_async(line_of(queue, g), &g->waiter.base, notify);

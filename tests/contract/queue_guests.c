@@ -507,6 +507,24 @@ static void close_calls_who_waits_for_more_than_there_will_be(void **state)
     finish_with(queue);
 }
 
+static void what_is_left_in_a_closed_queue_is_there_for_guests(void **state)
+{
+    (void)state;
+    weir_queue *queue = make(options(8));
+    visitor v, other_one;
+    put(queue, 1);
+    put(queue, 2);
+    weir_queue_close(queue);
+    arrive(&v, queue);
+    assert_int_equal(weir_queue_wait_items(queue, 5, &v.pending), WEIR_WAITING);
+    assert_int_equal(v.result, WEIR_OK);
+    assert_int_equal(wait_item(&other_one, queue), WEIR_ECLOSED); /* all of it is kept */
+    void *items[5];
+    assert_int_equal(weir_queue_get_waited(queue, items, NULL, 5, &v.pending), 2);
+    assert_int_equal(wait_item(&v, queue), WEIR_ECLOSED);
+    finish_with(queue);
+}
+
 static void close_ends_a_turn_to_put(void **state)
 {
     (void)state;
@@ -600,6 +618,7 @@ int main(void)
         cmocka_unit_test(a_smaller_bound_sends_a_guest_back_into_line),
         cmocka_unit_test(close_tells_every_guest),
         cmocka_unit_test(close_calls_who_waits_for_more_than_there_will_be),
+        cmocka_unit_test(what_is_left_in_a_closed_queue_is_there_for_guests),
         cmocka_unit_test(close_ends_a_turn_to_put),
         cmocka_unit_test(descriptors_tell_what_a_newcomer_would_find),
         cmocka_unit_test(a_place_is_taken_once_and_where_waiting_is_the_policy),
