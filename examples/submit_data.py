@@ -49,7 +49,7 @@ from fastapi import Body, FastAPI, Response  # noqa: E402
 
 
 class Processor:
-    """Takes items out of the queue, in a task of the service's loop, until it is shut down and empty.
+    """Takes items out of the queue, in the service's own loop, until it is shut down and empty.
 
     A batch is done in one go, as databases like it; `rate` items a second, at most.
     """
