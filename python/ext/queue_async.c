@@ -10,6 +10,7 @@
 #include "queue.h"
 
 enum { SLOT, COST, RESERVED };    /* data of those who put: slot + 1, 0: none; bytes */
+enum { ITERATES };                /* of aget, and `async for` */
 enum { MAX, LINGER_NS, LINGERS }; /* of aget_many */
 
 static Queue *queue_of(const ext_coro *coro)
@@ -215,6 +216,15 @@ static int get_begin(ext_pending *place)
     return weir_queue_wait_items(place_queue(place)->queue, 1, &place->core);
 }
 
+/* Why there is no item; to `async for` a queue that is shut down and empty is at its end. */
+static PyObject *raise_get(Queue *queue, int rc, bool iterates)
+{
+    if (!iterates || rc != WEIR_ECLOSED)
+        return ext_queue_raise_get(queue, rc);
+    PyErr_SetNone(PyExc_StopAsyncIteration);
+    return NULL;
+}
+
 static PyObject *get_claim(ext_pending *place)
 {
     Queue *queue = place_queue(place);
@@ -222,12 +232,12 @@ static PyObject *get_claim(ext_pending *place)
     int64_t n = weir_queue_get_waited(queue->queue, &item, NULL, 1, &place->core);
     if (n > 0)
         return ext_queue_let_go(queue, ext_to_slot(item));
-    return n == WEIR_EEMPTY ? NULL : ext_queue_raise_get(queue, (int)n);
+    return n == WEIR_EEMPTY ? NULL : raise_get(queue, (int)n, place->data[ITERATES]);
 }
 
 static PyObject *get_fail(ext_pending *place, int result)
 {
-    return ext_queue_raise_get(place_queue(place), result);
+    return raise_get(place_queue(place), result, place->data[ITERATES]);
 }
 
 static const ext_pending_kind get_place = {
@@ -238,30 +248,26 @@ static const ext_pending_kind get_place = {
     .fail = get_fail,
 };
 
-/* The next item; NULL with an exception; NULL without one, and *ret_rc. */
-static PyObject *get_now(ext_coro *self, int *ret_rc)
+static PyObject *aget_attempt(ext_coro *self)
 {
     Queue *queue = queue_of(self);
     void *item;
-    *ret_rc = WEIR_OK;
     if (!ext_queue_is_usable(queue))
         return NULL;
-    *ret_rc = weir_queue_get(queue->queue, &item, WEIR_POLL);
-    return *ret_rc < 0 ? NULL : ext_queue_let_go(queue, ext_to_slot(item));
-}
-
-static PyObject *aget_attempt(ext_coro *self)
-{
-    int rc;
-    PyObject *item = get_now(self, &rc);
-    return rc == WEIR_OK || rc == WEIR_EEMPTY ? item : ext_queue_raise_get(queue_of(self), rc);
+    int rc = weir_queue_get(queue->queue, &item, WEIR_POLL);
+    if (rc >= 0)
+        return ext_queue_let_go(queue, ext_to_slot(item));
+    return rc == WEIR_EEMPTY ? NULL : raise_get(queue, rc, self->data[ITERATES]);
 }
 
 static ext_pending *aget_begin(ext_coro *self)
 {
     ext_pending *place = ext_pending_new(self->module, self->owner, &queue_of(self)->line,
                                          &get_place, (PyObject *)self);
-    return place ? (ext_pending *)ext_pending_begin(place) : NULL;
+    if (!place)
+        return NULL;
+    place->data[ITERATES] = self->data[ITERATES];
+    return (ext_pending *)ext_pending_begin(place);
 }
 
 static PyObject *aget_expire(ext_coro *self)
@@ -274,6 +280,12 @@ static const ext_coro_kind aget_kind = {
     .attempt = aget_attempt,
     .begin = aget_begin,
     .expire = aget_expire,
+};
+
+static const ext_coro_kind anext_kind = {
+    .name = "Queue.__anext__",
+    .attempt = aget_attempt,
+    .begin = aget_begin,
 };
 
 const char ext_queue_aget_doc[] =
@@ -295,65 +307,15 @@ PyObject *ext_queue_aget(Queue *self, PyObject *const *args, Py_ssize_t n, PyObj
     return (PyObject *)ext_coro_new(self->state, &aget_kind, (PyObject *)self, NULL, timeout_ns);
 }
 
-/* ---- async for ------------------------------------------------------------------------------ */
-
-static PyObject *end_of(Queue *queue, int rc)
-{
-    if (rc != WEIR_ECLOSED)
-        return ext_queue_raise_get(queue, rc);
-    PyErr_SetNone(PyExc_StopAsyncIteration);
-    return NULL;
-}
-
-static PyObject *next_claim(ext_pending *place)
-{
-    Queue *queue = place_queue(place);
-    void *item;
-    int64_t n = weir_queue_get_waited(queue->queue, &item, NULL, 1, &place->core);
-    if (n > 0)
-        return ext_queue_let_go(queue, ext_to_slot(item));
-    return n == WEIR_EEMPTY ? NULL : end_of(queue, (int)n);
-}
-
-static PyObject *next_fail(ext_pending *place, int result)
-{
-    return end_of(place_queue(place), result);
-}
-
-static const ext_pending_kind next_place = {
-    .begin = get_begin,
-    .cancel = leave,
-    .give_back = give_turn_up,
-    .claim = next_claim,
-    .fail = next_fail,
-};
-
-static PyObject *anext_attempt(ext_coro *self)
-{
-    int rc;
-    PyObject *item = get_now(self, &rc);
-    return rc == WEIR_OK || rc == WEIR_EEMPTY ? item : end_of(queue_of(self), rc);
-}
-
-static ext_pending *anext_begin(ext_coro *self)
-{
-    ext_pending *place = ext_pending_new(self->module, self->owner, &queue_of(self)->line,
-                                         &next_place, (PyObject *)self);
-    return place ? (ext_pending *)ext_pending_begin(place) : NULL;
-}
-
-static const ext_coro_kind anext_kind = {
-    .name = "Queue.__anext__",
-    .attempt = anext_attempt,
-    .begin = anext_begin,
-};
-
 PyObject *ext_queue_anext(Queue *self)
 {
     if (!ext_queue_is_usable(self))
         return NULL;
-    return (PyObject *)ext_coro_new(self->state, &anext_kind, (PyObject *)self, NULL,
-                                    EXT_FOREVER_NS);
+    ext_coro *coro =
+        ext_coro_new(self->state, &anext_kind, (PyObject *)self, NULL, EXT_FOREVER_NS);
+    if (coro)
+        coro->data[ITERATES] = true;
+    return (PyObject *)coro;
 }
 
 /* ---- many at once --------------------------------------------------------------------------- */
@@ -393,12 +355,17 @@ static PyObject *many_claim(ext_pending *place)
     return rc == WEIR_EEMPTY ? NULL : ext_queue_raise_get(queue, rc);
 }
 
+static PyObject *many_fail(ext_pending *place, int result)
+{
+    return ext_queue_raise_get(place_queue(place), result);
+}
+
 static const ext_pending_kind many_place = {
     .begin = get_begin,
     .cancel = leave,
     .give_back = give_turn_up,
     .claim = many_claim,
-    .fail = get_fail,
+    .fail = many_fail,
 };
 
 static PyObject *aget_many_attempt(ext_coro *self)
