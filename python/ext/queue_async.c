@@ -311,8 +311,7 @@ PyObject *ext_queue_anext(Queue *self)
 {
     if (!ext_queue_is_usable(self))
         return NULL;
-    ext_coro *coro =
-        ext_coro_new(self->state, &anext_kind, (PyObject *)self, NULL, EXT_FOREVER_NS);
+    ext_coro *coro = ext_coro_new(self->state, &anext_kind, (PyObject *)self, NULL, EXT_FOREVER_NS);
     if (coro)
         coro->data[ITERATES] = true;
     return (PyObject *)coro;
