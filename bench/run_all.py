@@ -30,6 +30,7 @@ BENCHMARKS = (
     "thread_submit",
     "queue_one_thread",
     "queue_threads",
+    "async_queue",
     "limiter",
     "amap",
     "shared_queue",

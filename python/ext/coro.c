@@ -14,6 +14,8 @@
  */
 #include "module.h"
 
+#include <sched.h>
+
 enum state { NEW, RUNNING, ASLEEP, OVER };
 
 /* ---- going to sleep ------------------------------------------------------------------------- */
@@ -103,9 +105,8 @@ int ext_coro_set_deadline(ext_coro *self, weir_time deadline)
 
 /* ---- waking up ------------------------------------------------------------------------------ */
 
-PyDoc_STRVAR(wake_doc, "_wake($self, /)\n--\n\nLet it look, from its loop's thread.");
-
-static PyObject *coro_wake(ext_coro *self, PyObject *Py_UNUSED(ignored))
+/* From its loop's thread. */
+static PyObject *wake(ext_coro *self)
 {
     if (!self->future)
         Py_RETURN_NONE;
@@ -121,6 +122,51 @@ static PyObject *coro_wake(ext_coro *self, PyObject *Py_UNUSED(ignored))
     return none;
 }
 
+/* A call from another thread that comes sooner than so after the last one belongs to a conversation. */
+#define SOON        WEIR_MILLISECOND
+/* Who keeps the GIL for longer than so takes no part in it: for so many times as long as that took
+ * nobody is let go on, so a twentieth of the time is the most that is lost to others. */
+#define LONG        (2 * WEIR_MILLISECOND)
+#define PAUSE       20
+/* Where it was in vain so often in a row, it is tried again now and then. */
+#define LOSSES_MAX  8
+#define PROBE_EVERY 32
+
+/* To call a loop is a system call, in which Python lets go of the GIL: where there are not CPUs for both,
+ * the loop takes it from the caller, and they change places for every item.  So in a conversation the
+ * caller goes on first, until it waits itself: by then there is enough for many turns. */
+static void let_caller_go_on(ext_coro *self)
+{
+    static _Thread_local struct {
+        weir_time last, not_before;
+        unsigned losses, skipped;
+    } talk;
+    weir_time now = weir_now();
+    bool is_talk = now - talk.last < SOON && now >= talk.not_before;
+    talk.last = now;
+    if (!is_talk || self->kind->has_plenty(self) ||
+        (talk.losses >= LOSSES_MAX && ++talk.skipped % PROBE_EVERY > 0))
+        return;
+    PyThreadState *saved = PyEval_SaveThread();
+    sched_yield();
+    PyEval_RestoreThread(saved);
+    talk.last = weir_now();
+    if (talk.last - now > LONG)
+        talk.not_before = talk.last + PAUSE * (talk.last - now);
+    bool has_helped = self->state == ASLEEP && self->kind->has_plenty(self);
+    talk.losses = has_helped ? 0 : talk.losses + 1;
+}
+
+PyDoc_STRVAR(wake_doc, "_wake($self, /)\n--\n\n"
+                       "Let it look, from its loop's thread; another thread has called.");
+
+static PyObject *coro_wake(ext_coro *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->kind->has_plenty && self->state == ASLEEP)
+        let_caller_go_on(self);
+    return wake(self);
+}
+
 PyObject *ext_coro_ready(ext_coro *self)
 {
     if (!self->loop)
@@ -128,13 +174,13 @@ PyObject *ext_coro_ready(ext_coro *self)
     if (self->is_foreign)
         return PyObject_CallMethodNoArgs(self->loop, self->module->str_wake);
     if (PyThread_get_thread_ident() == self->thread)
-        return coro_wake(self, NULL);
-    PyObject *wake = PyObject_GetAttrString((PyObject *)self, "_wake");
+        return wake(self);
+    PyObject *call = PyObject_GetAttrString((PyObject *)self, "_wake");
     PyObject *handle = NULL;
-    if (wake)
+    if (call)
         handle =
-            PyObject_CallMethodOneArg(self->loop, self->module->str_call_soon_threadsafe, wake);
-    Py_XDECREF(wake);
+            PyObject_CallMethodOneArg(self->loop, self->module->str_call_soon_threadsafe, call);
+    Py_XDECREF(call);
     return handle;
 }
 
@@ -152,7 +198,7 @@ PyDoc_STRVAR(expire_doc, "_expire($self, /)\n--\n\nIts time is over.");
 static PyObject *coro_expire(ext_coro *self, PyObject *Py_UNUSED(ignored))
 {
     self->has_expired = true;
-    return coro_wake(self, NULL);
+    return wake(self);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */

@@ -354,6 +354,9 @@ typedef struct ext_coro_kind {
     PyObject *(*expire)(ext_coro *coro);
     /* It is over: whatever its data still holds; NULL: nothing. */
     void (*forget)(ext_coro *coro);
+    /* It was called: whether there is something for the next ones like it, too; a hint.  NULL: where
+     * it makes no difference whether others of its thread are quick to follow. */
+    bool (*has_plenty)(ext_coro *coro);
 } ext_coro_kind;
 
 struct ext_coro {

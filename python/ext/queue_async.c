@@ -130,12 +130,24 @@ static void aput_forget(ext_coro *self)
     take_back(queue, self->data);
 }
 
+static bool has_more_room(ext_coro *self)
+{
+    Queue *queue = queue_of(self);
+    if (queue->generation != ext_fork_generation())
+        return true; /* a forked child must not touch it */
+    EXT_LOCK(&queue->lock);
+    size_t capacity = queue->capacity;
+    EXT_UNLOCK(&queue->lock);
+    return weir_queue_depth(queue->queue) + 1 < capacity;
+}
+
 static const ext_coro_kind aput_kind = {
     .name = "Queue.aput",
     .attempt = aput_attempt,
     .begin = aput_begin,
     .expire = aput_expire,
     .forget = aput_forget,
+    .has_plenty = has_more_room,
 };
 
 /* A coroutine function of weir._aio, called with the queue and two more. */
@@ -275,17 +287,25 @@ static PyObject *aget_expire(ext_coro *self)
     return ext_raise(self->module, WEIR_EEMPTY);
 }
 
+static bool has_more_items(ext_coro *self)
+{
+    Queue *queue = queue_of(self);
+    return queue->generation != ext_fork_generation() || weir_queue_depth(queue->queue) > 1;
+}
+
 static const ext_coro_kind aget_kind = {
     .name = "Queue.aget",
     .attempt = aget_attempt,
     .begin = aget_begin,
     .expire = aget_expire,
+    .has_plenty = has_more_items,
 };
 
 static const ext_coro_kind anext_kind = {
     .name = "Queue.__anext__",
     .attempt = aget_attempt,
     .begin = aget_begin,
+    .has_plenty = has_more_items,
 };
 
 const char ext_queue_aget_doc[] =

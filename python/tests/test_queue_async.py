@@ -558,6 +558,46 @@ def test_a_thread_wakes_a_loop_that_sleeps(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("to_the_loop", [True, False])
+def test_a_thread_and_a_loop_on_one_cpu_change_places_for_many_items_not_for_each(
+    to_the_loop: bool,
+) -> None:
+    """Else the loop is called about every third item; when other programs take the CPU, too."""
+    code = """
+        import asyncio, os, weir
+
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        N = 5000
+
+        async def calls(to_the_loop):
+            loop, queue, called = asyncio.get_running_loop(), weir.Queue(100), 0
+            call = loop.call_soon_threadsafe
+
+            def counted(*args, **kwargs):
+                nonlocal called
+                called += 1
+                return call(*args, **kwargs)
+
+            def put_all():
+                for item in range(N):
+                    queue.put(item)
+
+            def get_all():
+                for _ in range(N):
+                    queue.get()
+
+            loop.call_soon_threadsafe = counted
+            thread = asyncio.ensure_future(asyncio.to_thread(put_all if to_the_loop else get_all))
+            for item in range(N):
+                await (queue.aget() if to_the_loop else queue.aput(item))
+            await thread
+            return called
+
+        assert any(asyncio.run(calls(%s)) < N / 10 for _ in range(100))
+    """
+    output_of(code % to_the_loop)
+
+
 def test_a_closed_loop_with_waiters_neither_leaks_nor_blocks_the_others() -> None:
     queue = weir.Queue[object](3)
     loop = asyncio.new_event_loop()

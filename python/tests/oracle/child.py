@@ -112,6 +112,8 @@ def load(name: str, *, unbounded: bool) -> ModuleType:
         module = importlib.import_module(name)
         substitutes.into_test_queue(module)
         return module
+    if name.startswith("test.test_asyncio."):
+        return substitutes.import_asyncio_tests(name)
     substitutes.into_concurrent_futures(unbounded=unbounded)
     return importlib.import_module(name)
 

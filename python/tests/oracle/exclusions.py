@@ -26,16 +26,42 @@ _PP_BEHIND = _CF + "ProcessPool*[rn]ProcessPool"  # forkserver and spawn, not fo
 _DL = _CF + "ProcessPool*ExecutorDeadlockTest."
 _FI = _CF + "ProcessPool*FailingInitializerTest."
 
+
+def _aio(tests: str, reason: str) -> Exclusion:
+    """Of asyncio's tests: on its own loop, and ...OnUvloop."""
+    return Exclusion(f"test_asyncio.{tests}", reason, since=(3, 11))
+
+
 EXCLUSIONS = [
     # ---- not offered
     Exclusion(_Q + "*LifoQueueTest.*", "there is no LifoQueue"),
     Exclusion(_Q + "*PriorityQueueTest.*", "there is no PriorityQueue"),
+    _aio("LifoQueue*", "there is no LifoQueue"),
+    _aio("PriorityQueue*", "there is no PriorityQueue"),
+    _aio("EventTests*", "there is no Event"),
+    _aio("ConditionTests*", "there is no Condition"),
+    _aio("BarrierTests*", "there is no Barrier"),
+    _aio("LockTests*.test_lock_doesnt_accept_loop_parameter", "asks a Condition, too"),
+    _aio("LockTests*.test_lock_by_with_statement", "asks a Condition, too"),
     Exclusion(_CF + "InterpreterPool*", "there is no InterpreterPoolExecutor", since=(3, 14)),
     # ---- reads what the standard class is made of
     Exclusion(_Q + "*FailingQueueTest.*", "overrides _put and _get of queue.Queue"),
+    _aio("QueueBasicTests*.test_repr", "_getters, _putters and _queue in the repr"),
+    _aio("QueueBasicTests*.test_str", "_getters, _putters and _queue in the repr"),
+    _aio("QueueGetTests*.test_get_with_putters", "puts a future into _putters"),
+    _aio("QueueJoinTests*.test_format", "_format, _unfinished_tasks"),
+    _aio("LockTests*.test_repr", "[locked] and [unlocked] in the repr"),
+    _aio("LockTests*.test_cancel_race", "wants _waiters[0] to be a future"),
+    _aio("SemaphoreTests*.test_repr", "[locked] in the repr; puts mocks into _waiters"),
     Exclusion(_PP + "ShutdownTest.test_del_shutdown", "_call_queue, _executor_manager_thread"),
     Exclusion(_PP + "ShutdownTest.test_shutdown_no_wait", "_call_queue, _executor_manager_thread"),
     Exclusion(_DL + "test_shutdown_deadlock_pickle", "_executor_manager_thread"),
+    # ---- a bound is an int, and a permit that is free can be had
+    _aio("QueuePutTests*.test_float_maxsize", "wants maxsize=1.3 to be 2"),
+    _aio(
+        "SemaphoreTests*.test_acquire_fifo_order_2",
+        "wants the permit just released to wait until a task that has its own has run",
+    ),
     # ---- weir's process pool does not break: a bad task is the error of that task alone
     Exclusion(_PP + "ExecutorTest.test_killed_child", "wants submit to fail after a worker died"),
     Exclusion(_FI + "test_initializer", "wants submit to fail after an initializer failed"),

@@ -1,4 +1,4 @@
-"""Runs CPython's own test_queue and test_concurrent_futures against weir's classes.
+"""Runs CPython's own tests of queues, executors, and asyncio's queues and locks on weir's classes.
 
     .venv/bin/python python/tests/oracle/run.py [-v] [-j N] [PATTERN ...]
 
@@ -61,11 +61,14 @@ def find_tests() -> tuple[Path | None, bool]:
 
 
 def modules_of(tests: Path) -> list[str]:
+    modules = ["test.test_queue"]
+    if sys.version_info >= (3, 11):  # before, asyncio's tests ran in a loop that made up its time
+        modules += ["test.test_asyncio.test_queues", "test.test_asyncio.test_locks"]
     package = tests / "test_concurrent_futures"
     if not package.is_dir():  # until 3.11
-        return ["test.test_queue", "test.test_concurrent_futures"]
+        return [*modules, "test.test_concurrent_futures"]
     names = sorted({path.stem for path in package.glob("test_*.py")} - NOT_FOR_WEIR)
-    return ["test.test_queue", *(f"test.test_concurrent_futures.{name}" for name in names)]
+    return [*modules, *(f"test.test_concurrent_futures.{name}" for name in names)]
 
 
 # ---- a process that runs tests ------------------------------------------------------------------

@@ -8,18 +8,29 @@ the adapters change, and nothing else:
     Future       is LazyFuture, which weir's process pool returns, under the name in its repr
     executors    max_submit_backlog=None, for the tests in exclusions.UNBOUNDED only
 
+and of asyncio's classes, which the tests get on asyncio's event loop and on uvloop's:
+
+    Queue        is Queue, with put, get and join for aput, aget and ajoin
+    Semaphore    is a Limiter, with acquire for aacquire, and a release that gives back the permit
+                 taken last, or else raises the limit; the permit of a semaphore of 0 is taken
+    Lock         is a Limiter(1)
+    _getters, _putters, _waiters, _value  are as long, or as much, as stats() says
+
 Whatever weir does not offer raises NotImplementedError when it is made, so that a test of it can
 neither pass by testing the standard library nor be forgotten in exclusions.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import concurrent.futures.process
 import concurrent.futures.thread
 import importlib
+import importlib.util
 import queue
 import sys
+import unittest
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -51,6 +62,65 @@ class _UnboundedThreads(weir.ThreadPoolExecutor):
 class _UnboundedProcesses(weir.ProcessPoolExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, max_submit_backlog=None, **kwargs)
+
+
+class AsyncQueue(Queue):
+    put = weir.Queue.aput  # type: ignore[assignment]
+    get = weir.Queue.aget  # type: ignore[assignment]
+    join = weir.Queue.ajoin  # type: ignore[assignment]
+
+    @property
+    def _getters(self) -> range:
+        return range(self.stats().getters_waiting)
+
+    @property
+    def _putters(self) -> range:
+        return range(self.stats().putters_waiting)
+
+
+class BoundedSemaphore(weir.Limiter):
+    not_acquired: type[Exception] = ValueError
+
+    def __init__(self, value: int = 1) -> None:
+        if value < 0:
+            raise ValueError("Semaphore initial value must be >= 0")
+        super().__init__(value or 1)
+        self._permits = [] if value else [weir.Limiter.acquire(self)]
+
+    async def acquire(self) -> bool:  # type: ignore[override]
+        self._permits.append(await self.aacquire())
+        return True
+
+    def release(self) -> None:
+        if not self._permits:
+            raise self.not_acquired("released too many times")
+        self._permits.pop().release()
+
+    def locked(self) -> bool:
+        return self._value == 0
+
+    @property
+    def _value(self) -> int:
+        return self.limit - self.in_flight
+
+    @property
+    def _waiters(self) -> range:
+        return range(self.stats().waiting)
+
+
+class Semaphore(BoundedSemaphore):
+    def release(self) -> None:
+        if self._permits:
+            super().release()
+        else:
+            self.limit += 1
+
+
+class Lock(BoundedSemaphore):
+    not_acquired = RuntimeError
+
+    def __init__(self) -> None:
+        super().__init__(1)
 
 
 def _not_offered(name: str) -> type:
@@ -117,3 +187,58 @@ def into_test_queue(module: ModuleType) -> None:
         copy.Empty = queue.Empty
         copy.Full = queue.Full
         copy.ShutDown = weir.ShutDown
+
+
+# ---- asyncio ------------------------------------------------------------------------------------
+
+
+# What a module tests and weir does not have.  (The others may be tools of its tests.)
+_NOT_IN_WEIR = {
+    "test_queues": ("LifoQueue", "PriorityQueue"),
+    "test_locks": ("Event", "Condition", "Barrier"),
+}
+
+
+def _asyncio_for(tests: str) -> ModuleType:
+    """A copy of the package, with weir's classes.  What asyncio itself uses stays what it was."""
+    copy = ModuleType("asyncio")
+    copy.__dict__.update(vars(asyncio))
+    places: dict[str, object] = {
+        "Queue": AsyncQueue,
+        "QueueEmpty": queue.Empty,
+        "QueueFull": queue.Full,
+        "QueueShutDown": weir.ShutDown,
+        "Lock": Lock,
+        "Semaphore": Semaphore,
+        "BoundedSemaphore": BoundedSemaphore,
+    }
+    places |= {name: _not_offered(name) for name in _NOT_IN_WEIR[tests]}
+    copy.__dict__.update(places)
+    return copy
+
+
+def import_asyncio_tests(name: str) -> ModuleType:
+    """The module: each class of tests twice, where uvloop is installed."""
+    package, _, tests = name.rpartition(".")
+    for other in ("unittest.mock", package):  # they import asyncio, and mean the real one
+        importlib.import_module(other)
+    sys.modules["asyncio"] = _asyncio_for(tests)
+    try:
+        module = importlib.import_module(name)
+    finally:
+        sys.modules["asyncio"] = asyncio
+    if importlib.util.find_spec("uvloop") is not None:
+        for test_class in [*vars(module).values()]:
+            if isinstance(test_class, type) and issubclass(test_class, unittest.TestCase):
+                on_uvloop = _on_uvloop(test_class)
+                setattr(module, on_uvloop.__name__, on_uvloop)
+    return module
+
+
+def _on_uvloop(test_class: type) -> type:
+    def set_up(cls: type) -> None:
+        asyncio.set_event_loop_policy(importlib.import_module("uvloop").EventLoopPolicy())
+
+    name = f"{test_class.__name__}OnUvloop"
+    members = {"__module__": test_class.__module__, "setUpClass": classmethod(set_up)}
+    return type(name, (test_class,), members)
