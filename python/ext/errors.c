@@ -92,6 +92,14 @@ void ext_postpone_exception(void)
     Py_XDECREF(traceback);
 }
 
+void ext_report_exception(PyObject *callable)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception))
+        PyErr_WriteUnraisable(callable);
+    else
+        ext_postpone_exception();
+}
+
 PyObject *ext_take_exception(void)
 {
     PyObject *type, *value, *traceback;

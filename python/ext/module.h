@@ -190,6 +190,10 @@ PyObject *ext_raise_shared(module_state *state, int error, const char *what, con
  * raised by the main thread as soon as it runs Python again, so that what was given is not lost. */
 void ext_postpone_exception(void);
 
+/* Of a callback, whose exception nobody can catch: to sys.unraisablehook; but a KeyboardInterrupt, and
+ * whatever is no Exception, is raised by the main thread as soon as it runs Python again. */
+void ext_report_exception(PyObject *callable);
+
 /* The current exception with its traceback, a new reference, and none is set any more; NULL: none
  * was. */
 PyObject *ext_take_exception(void);

@@ -65,7 +65,7 @@ static void tell(ext_pending *self)
         if (PyErr_ExceptionMatches(PyExc_RuntimeError))
             PyErr_Clear();
         else
-            PyErr_WriteUnraisable(self->ready);
+            ext_report_exception(self->ready);
         give_back(self);
     }
     Py_XDECREF(told);

@@ -138,6 +138,11 @@ bool ext_queue_finish(Queue *self, size_t n)
 /* Takes an item back that the queue refused. */
 void ext_queue_take_back(Queue *self, size_t slot)
 {
+    EXT_LOCK(&self->lock);
+    bool is_gone = slot >= self->n_slots; /* the queue was taken apart before who waited for it */
+    EXT_UNLOCK(&self->lock);
+    if (is_gone)
+        return;
     PyObject *item = ext_queue_let_go(self, slot);
     ext_queue_finish(self, 1);
     Py_DECREF(item);
@@ -149,7 +154,7 @@ static void call_and_forget(PyObject *callable, PyObject *const *args, size_t n)
 {
     PyObject *result = PyObject_Vectorcall(callable, args, n, NULL);
     if (!result)
-        PyErr_WriteUnraisable(callable);
+        ext_report_exception(callable);
     Py_XDECREF(result);
 }
 

@@ -279,7 +279,7 @@ static void on_change(bool above, void *ctx)
     if (callable) {
         PyObject *result = PyObject_CallNoArgs(callable);
         if (!result)
-            PyErr_WriteUnraisable(callable);
+            ext_report_exception(callable);
         Py_XDECREF(result);
         Py_DECREF(callable);
     }

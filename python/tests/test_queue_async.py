@@ -648,6 +648,51 @@ def test_a_queue_its_waiters_and_their_dead_loop_go_together() -> None:
     assert [ref() for ref in gone] == [None] * 3
 
 
+@pytest.mark.parametrize("on_drop", ["None", "lambda item, reason: None"])
+@pytest.mark.parametrize("what", ["queue.get()", "queue.shutdown()", "pass", "loop.close()"])
+def test_a_queue_and_those_it_has_told_go_together(what: str, on_drop: str) -> None:
+    code = f"""
+        import asyncio, gc, weakref, weir
+
+        def forgotten():
+            queue = weir.Queue(1, on_drop={on_drop})
+            queue.put(0)
+            loop = asyncio.new_event_loop()
+            tasks = [loop.create_task(queue.aput(1)), loop.create_task(queue.ajoin())]
+            loop.run_until_complete(asyncio.sleep(0))
+            for task in tasks:
+                task._log_destroy_pending = False
+            {what}
+            loop._closed = True  # it says nothing then, when it goes
+            return weakref.ref(queue)
+
+        gone = forgotten()
+        gc.collect()
+        print("fine" if gone() is None else "there")
+    """
+    assert output_of(code).strip() == "fine"
+
+
+def test_ctrl_c_in_a_callback_is_not_lost() -> None:
+    code = """
+        import os, signal, weir
+
+        def drop(item, reason):
+            if item == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+
+        queue = weir.Queue(1, overflow="drop_oldest", on_drop=drop)
+        try:
+            for i in range(100_000):
+                queue.put(i)
+        except KeyboardInterrupt:
+            print("fine" if i < 100 else "late")
+    """
+    assert output_of(code).strip() == "fine"
+
+
 def test_a_thousand_waiters_are_woken_one_by_one_and_each_once(run: Run) -> None:
     async def main() -> None:
         queue = weir.Queue[int](1000)

@@ -140,7 +140,7 @@ static bool is_guest(unsigned me)
 typedef struct guest {
     weir_pending pending;
     sem_t told;
-    int result;
+    _Atomic int result; /* TSan does not see that sem_clockwait waits for sem_post */
 } guest;
 
 static void tell(weir_pending *pending, int result)
