@@ -129,7 +129,12 @@ WEIR_API int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64
  * came earlier, threads or not.  `ready` is called with WEIR_OK when its turn has come: room for its
  * item, or items, are kept for it until it has put or taken; or with an error that ends the wait.  It
  * may be called before the function that waits returns; it must not wait.  A place in line that is
- * given up, before or in its turn, has neither put nor taken anything. */
+ * given up, before or in its turn, has neither put nor taken anything.
+ *
+ * One that does not come within 100 ms is passed over: what was kept is for the others, and it has its
+ * turn when it comes, before all who were never called.  (So a loop that stands still holds up nobody for
+ * longer.)  An item is kept for it, not a certain one: a thread that is served behind it may have the
+ * older one. */
 
 /* Comes into line to put an item of that cost: WEIR_WAITING.  < 0: WEIR_ECLOSED, WEIR_ETOOBIG,
  * WEIR_EINVAL (overflow is not BLOCK, it waits already).  `ready` may bring the first two. */

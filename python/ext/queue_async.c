@@ -163,7 +163,8 @@ static PyObject *in_python(const char *name, Queue *self, PyObject *first, PyObj
 
 const char ext_queue_aput_doc[] =
     "aput($self, item, timeout=None)\n--\n\n"
-    "put() for coroutines, of any number of event loops: in the same line as threads.\n\n"
+    "put() for coroutines, of any number of event loops: in the same line as threads.  One whose loop\n"
+    "stands still for 100 ms when its turn comes is passed over, and has its turn when it comes.\n\n"
     "Does not suspend if there is room; else waits for up to `timeout` seconds (None: as long as it\n"
     "takes).  Raises what put() raises.  One that is cancelled has not put its item.";
 
@@ -208,7 +209,8 @@ PyObject *ext_queue_aput_reserved(Queue *self, PyObject *const *args, Py_ssize_t
 const char ext_queue_aput_many_doc[] =
     "aput_many($self, iterable, timeout=None)\n--\n\n"
     "put_many() for coroutines; the iterable may be an asynchronous one.  Return how many.\n\n"
-    "Cancelled, it has put those items that came before the one it waits with.";
+    "Cancelled, it has put those items that came before the one it waits with.  Of an iterator, one\n"
+    "item more than it put has been taken then, or when the time is over, and is lost to it.";
 
 PyObject *ext_queue_aput_many(Queue *self, PyObject *const *args, Py_ssize_t n, PyObject *kwnames)
 {
@@ -310,7 +312,9 @@ static const ext_coro_kind anext_kind = {
 
 const char ext_queue_aget_doc[] =
     "aget($self, timeout=None)\n--\n\n"
-    "get() for coroutines, of any number of event loops: in the same line as threads.\n\n"
+    "get() for coroutines, of any number of event loops: in the same line as threads.  One whose loop\n"
+    "stands still for 100 ms when its turn comes is passed over, and has its turn when it comes.  (An\n"
+    "item is kept for it, not a certain one: a thread served behind it may have the older one.)\n\n"
     "Does not suspend if an item is there; else waits for up to `timeout` seconds (None: as long as\n"
     "it takes).  Raises what get() raises.  One that is cancelled has taken no item.";
 

@@ -627,6 +627,26 @@ def test_a_loop_that_was_closed_between_the_call_and_the_turn_gives_it_up() -> N
     assert queue.get(timeout=5) == 1
 
 
+def test_a_loop_that_stands_still_holds_up_nobody_for_long() -> None:
+    queue = weir.Queue[int](1)
+    queue.put(0)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(queue.aput(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert queue.get() == 0  # the task is told, and its loop does not run
+    queue.put(2, timeout=10)
+    assert queue.get() == 2
+    getter = loop.create_task(queue.aget())
+    loop.run_until_complete(task)  # it comes late, and has its turn
+    assert loop.run_until_complete(getter) == 1
+    getter = loop.create_task(queue.aget())
+    loop.run_until_complete(asyncio.sleep(0))
+    queue.put(3)
+    loop.close()
+    assert queue.get(timeout=10) == 3
+    getter._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_a_queue_its_waiters_and_their_dead_loop_go_together() -> None:
     class Item:
         pass

@@ -22,7 +22,9 @@
  *             or items, are kept for it until it comes and puts or takes in its turn, gives the turn up,
  *             or what was kept is dropped.  So one that never comes has neither put nor taken anything.
  *             What is kept counts as taken to everybody else; while any is, and while a guest is the
- *             first in line, all calls that might have to see to it go the long way.
+ *             first in line, all calls that might have to see to it go the long way.  One that has not
+ *             come for OVERDUE is passed over, and has its turn when it comes: who waits behind a guest
+ *             looks for that.
  * Counting:   each side counts what went through it; the numbers of a snapshot follow from that.
  * Memory:     a putter is admitted without memory when the queue is empty (see fifo.h).  If memory
  *             is what it lacks, then something is inside, and who takes that out hints at it again:
@@ -108,6 +110,7 @@ struct weir_queue {
     turns called_putters, called_getters; /* whose turn it is */
     weir__load kept_room;                 /* for the ones ... */
     size_t kept_items;                    /* ... and the others */
+    size_t late_putters, late_getters;    /* who were passed over */
     weir__load lacking;                   /* what the first putter needs to have released ... */
     weir__load lacking_of;                /* ... since this was released */
     size_t capacity;                      /* the bound as it was given */
@@ -220,6 +223,7 @@ static size_t available(const weir_queue *queue)
 /* ---- one call ------------------------------------------------------------------------------- */
 
 #define DROPS_MAX (2 * WEIR__FIFO_BLOCK)
+#define OVERDUE   (100 * WEIR_MILLISECOND)
 
 typedef struct drop {
     weir__entry entry;
@@ -252,7 +256,8 @@ typedef struct guest {
     uint64_t cost;             /* of the item to put */
     size_t wanted;             /* items to get, 0: it comes to put */
     size_t kept;               /* of a getter who was called */
-    bool called;
+    weir_time called_at;
+    bool called, late; /* it is its turn: what it came for is kept; or it was passed over */
 } guest;
 
 static_assert(sizeof(guest) <= sizeof(((weir_pending *)NULL)->opaque), "fits a weir_pending");
@@ -321,6 +326,7 @@ static bool owes_drops(const call *c)
     return c->drop_count > 0 || c->bulk.head.block;
 }
 
+static void pass_over(weir_queue *queue, call *c);
 static void serve_getters(weir_queue *queue, call *c);
 static void admit(weir_queue *queue, call *c);
 static void report_drops(weir_queue *queue, call *c);
@@ -353,6 +359,7 @@ static void enter(weir_queue *queue, call *c)
     c->drop_count = 0;
     c->bulk.head.block = NULL;
     lock_both(queue);
+    pass_over(queue, c);
     serve_getters(queue, c); /* those who were hinted at */
     admit(queue, c);
 }
@@ -561,6 +568,21 @@ static void serve_all(weir_queue *queue, weir__waitq *line, int result, call *c)
         serve(queue, line, line->head, result, c);
 }
 
+/* Leaves, and sleeps until served, hinted at, or the deadline; WEIR__LOOK: until it is time to look
+ * whether a guest is late who has to come first. */
+#define WEIR__LOOK (WEIR__HINTED + 1)
+
+static int leave_and_park(weir_queue *queue, weir__waitq *line, waiter *w, weir_time deadline,
+                          call *c)
+{
+    bool behind_guests =
+        queue->called_putters.head || queue->called_getters.head || is_guest((waiter *)line->head);
+    leave(queue, c); /* what stood behind us may fit now */
+    weir_time look = behind_guests ? weir_after(OVERDUE) : WEIR_FOREVER;
+    int rc = weir__waiter_park(&w->base, look < deadline ? look : deadline);
+    return rc == WEIR_ETIMEDOUT && look < deadline ? WEIR__LOOK : rc;
+}
+
 /* Entered: joins the line; left when it returns. */
 static int wait_in_line(weir_queue *queue, weir__waitq *line, waiter *w, weir_time deadline,
                         call *c)
@@ -568,26 +590,26 @@ static int wait_in_line(weir_queue *queue, weir__waitq *line, waiter *w, weir_ti
     if (w->since == 0)
         w->since = time_of(c);
     weir__waitq_push(line, &w->base);
-    leave(queue, c);
     for (;;) {
-        int rc = weir__waiter_park(&w->base, deadline);
+        int rc = leave_and_park(queue, line, w, deadline, c);
         if (rc == WEIR_OK)
             return w->base.result;
         enter(queue, c); /* serves the lines, so perhaps us */
         bool served = !w->base.waiting;
-        if (!served && rc == WEIR__HINTED) {
-            weir__parker_rearm(&w->base.parker);
-        } else if (!served) {
+        if (!served && rc >= 0) {
+            if (rc == WEIR__HINTED)
+                weir__parker_rearm(&w->base.parker);
+            continue;
+        }
+        if (!served) {
             end_wait(queue, line, w, rc, c);
             weir__waitq_give_up(line, &w->base);
         }
-        leave(queue, c); /* what stood behind us may fit now */
-        if (served) {
-            weir__waiter_join(&w->base);
-            return w->base.result;
-        }
-        if (rc != WEIR__HINTED)
+        leave(queue, c);
+        if (!served)
             return rc;
+        weir__waiter_join(&w->base);
+        return w->base.result;
     }
 }
 
@@ -640,10 +662,11 @@ static void give(getter *g, weir__entry entry)
 }
 
 /* Keeps for a guest what it came for, until end_turn. */
-static void begin_turn(weir_queue *queue, guest *g)
+static void begin_turn(weir_queue *queue, guest *g, call *c)
 {
     turns *turn = g->wanted ? &queue->called_getters : &queue->called_putters;
     g->called = true;
+    g->called_at = time_of(c);
     g->next = NULL;
     g->prev = turn->tail;
     *(turn->tail ? &turn->tail->next : &turn->head) = g;
@@ -658,9 +681,19 @@ static void begin_turn(weir_queue *queue, guest *g)
     }
 }
 
+static size_t *late_ones(weir_queue *queue, const guest *g)
+{
+    return g->wanted ? &queue->late_getters : &queue->late_putters;
+}
+
 static void end_turn(weir_queue *queue, guest *g)
 {
     turns *turn = g->wanted ? &queue->called_getters : &queue->called_putters;
+    if (g->late)
+        (*late_ones(queue, g))--;
+    g->late = false;
+    if (!g->called)
+        return;
     *(g->prev ? &g->prev->next : &turn->head) = g->next;
     *(g->next ? &g->next->prev : &turn->tail) = g->prev;
     turn->count--;
@@ -673,11 +706,32 @@ static void end_turn(weir_queue *queue, guest *g)
     }
 }
 
+static void pass_over_late(weir_queue *queue, turns *turn, call *c)
+{
+    for (guest *g; (g = turn->head) && time_of(c) - g->called_at > OVERDUE;) {
+        end_turn(queue, g);
+        g->kept = 0;
+        g->late = true;
+        (*late_ones(queue, g))++;
+    }
+}
+
+static void pass_over(weir_queue *queue, call *c)
+{
+    pass_over_late(queue, &queue->called_putters, c);
+    pass_over_late(queue, &queue->called_getters, c);
+}
+
+static bool is_its_turn(const guest *g)
+{
+    return g->called || g->late;
+}
+
 /* Tells the first in line that its turn has come. */
 static void call_guest(weir_queue *queue, guest *g, call *c)
 {
     serve(queue, g->wanted ? &queue->getters : &queue->putters, &g->waiter.base, WEIR_OK, c);
-    begin_turn(queue, g);
+    begin_turn(queue, g, c);
 }
 
 /* Whether there are as many as the guest wants, or as many as there will be before it takes some. */
@@ -1324,7 +1378,7 @@ int weir_queue_wait_room(weir_queue *queue, uint64_t cost, weir_pending *pending
     int rc = WEIR_EINVAL;
     if (cost > queue->bound.cost) {
         rc = refuse(queue, WEIR_ETOOBIG);
-    } else if (!g->called && !is_in_line(g)) {
+    } else if (!is_its_turn(g) && !is_in_line(g)) {
         *g = (guest){.cost = cost};
         rc = come(queue, g, &c);
     }
@@ -1350,7 +1404,7 @@ int weir_queue_put_waited(weir_queue *queue, void *item, weir_pending *pending)
     guest *g = guest_of(pending);
     call c;
     enter(queue, &c);
-    int rc = g->called && !g->wanted ? put_in_turn(queue, g, item, &c) : WEIR_EINVAL;
+    int rc = is_its_turn(g) && !g->wanted ? put_in_turn(queue, g, item, &c) : WEIR_EINVAL;
     leave(queue, &c);
     return rc;
 }
@@ -1360,11 +1414,10 @@ static int change_wanted(weir_queue *queue, guest *g, size_t n, call *c)
 {
     if (g->called && n <= g->kept)
         return WEIR_OK;
-    bool was_called = g->called;
-    if (was_called)
-        end_turn(queue, g);
+    bool had_its_turn = is_its_turn(g);
+    end_turn(queue, g);
     g->wanted = n;
-    if (was_called)
+    if (had_its_turn)
         come_again(queue, g, c);
     return WEIR_WAITING;
 }
@@ -1377,7 +1430,7 @@ int weir_queue_wait_items(weir_queue *queue, size_t n, weir_pending *pending)
     call c;
     enter(queue, &c);
     int rc = WEIR_EINVAL;
-    if (!g->called && !is_in_line(g)) {
+    if (!is_its_turn(g) && !is_in_line(g)) {
         *g = (guest){.wanted = n};
         rc = come(queue, g, &c);
     } else if (g->wanted) {
@@ -1404,12 +1457,12 @@ int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret
     call c;
     enter(queue, &c);
     int64_t rc = WEIR_EINVAL;
-    while (g->called && g->wanted && max > 0) {
+    while (is_its_turn(g) && g->wanted && max > 0) {
         take_in_turn(queue, g, &into, &c);
         if (into.got > 0) {
             rc = (int64_t)into.got;
         } else if (available(queue) > 0) { /* the call owes too many drops: report them first */
-            begin_turn(queue, g);
+            begin_turn(queue, g, &c);
             leave(queue, &c);
             enter(queue, &c);
         } else if (queue->closed) {
@@ -1432,7 +1485,7 @@ bool weir_queue_cancel(weir_queue *queue, weir_pending *pending)
     if (waited) {
         end_wait(queue, line_of(queue, g), &g->waiter, WEIR_EINTR, &c);
         weir__waitq_give_up(line_of(queue, g), &g->waiter.base);
-    } else if (g->called) {
+    } else {
         end_turn(queue, g);
     }
     leave(queue, &c);
@@ -1540,8 +1593,8 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         .refused = queue->refused,
         .put_blocked_ns = queue->put_blocked_ns,
         .get_blocked_ns = queue->get_blocked_ns,
-        .putters_waiting = queue->putters.count + queue->called_putters.count,
-        .getters_waiting = queue->getters.count + queue->called_getters.count,
+        .putters_waiting = queue->putters.count + queue->called_putters.count + queue->late_putters,
+        .getters_waiting = queue->getters.count + queue->called_getters.count + queue->late_getters,
         .peak_depth = queue->put.peak_depth,
         .closed = queue->closed,
         .above_high = queue->marks.above,

@@ -469,6 +469,82 @@ static void a_smaller_bound_sends_a_guest_back_into_line(void **state)
     finish_with(queue);
 }
 
+/* ---- late ----------------------------------------------------------------------------------- */
+
+static void grow_late(void)
+{
+    weir_time late = weir_after(110 * MS);
+    soon(weir_now() > late);
+}
+
+static void a_guest_that_does_not_come_is_passed_over(void **state)
+{
+    (void)state;
+    weir_queue *queue = make(options(1));
+    visitor getter, putter;
+    void *item;
+    wait_item(&getter, queue);
+    put(queue, 1);
+    assert_int_equal(try_get(queue), WEIR_EEMPTY);
+    grow_late();
+    assert_int_equal(try_get(queue), WEIR_OK);
+    assert_int_equal(snapshot_of(queue).getters_waiting, 1);
+    assert_int_equal(take(&getter, &item), WEIR_EEMPTY); /* in line again */
+    put(queue, 2);
+    assert_int_equal(getter.told, 2);
+    grow_late();
+    assert_int_equal(weir_queue_depth(queue), 1);
+    assert_int_equal(take(&getter, &item), 1); /* late, but nobody was quicker */
+    assert_ptr_equal(item, number(2));
+
+    put(queue, 3);
+    wait_room(&putter, queue, 0);
+    assert_int_equal(try_get(queue), WEIR_OK);
+    assert_int_equal(weir_queue_put(queue, number(4), 0, WEIR_POLL), WEIR_EFULL);
+    grow_late();
+    put(queue, 4);
+    assert_int_equal(weir_queue_put_waited(queue, number(5), &putter.pending), WEIR_EFULL);
+    assert_int_equal(try_get(queue), WEIR_OK);
+    assert_int_equal(weir_queue_put_waited(queue, number(5), &putter.pending), WEIR_KEPT);
+    assert_int_equal(try_get(queue), WEIR_OK);
+
+    wait_item(&getter, queue);
+    put(queue, 6);
+    grow_late();
+    assert_int_equal(snapshot_of(queue).getters_waiting, 1);
+    assert_false(weir_queue_cancel(queue, &getter.pending));
+    assert_int_equal(weir_queue_wait_items(queue, 1, &getter.pending), WEIR_WAITING);
+    grow_late();
+    assert_int_equal(snapshot_of(queue).getters_waiting, 1); /* which passes it over */
+    assert_int_equal(weir_queue_wait_items(queue, 2, &getter.pending), WEIR_WAITING);
+    assert_int_equal(weir_queue_wait_items(queue, 1, &getter.pending), WEIR_OK);
+    assert_int_equal(take(&getter, &item), 1);
+    finish_with(queue);
+}
+
+static void a_thread_behind_a_late_guest_looks_for_itself(void **state)
+{
+    (void)state;
+    weir_queue *queue = make(options(1));
+    visitor getter, putter;
+    other gets = {.queue = queue, .deadline = WEIR_FOREVER};
+    wait_item(&getter, queue);
+    start_waiting_get(&gets);
+    put(queue, 1);
+    assert_int_equal(finish(&gets), WEIR_OK);
+    assert_false(weir_queue_cancel(queue, &getter.pending));
+
+    other puts = {.queue = queue, .item = number(2), .deadline = WEIR_FOREVER};
+    put(queue, 1);
+    wait_room(&putter, queue, 0);
+    assert_int_equal(try_get(queue), WEIR_OK);
+    start_waiting_put(&puts);
+    assert_int_equal(finish(&puts), WEIR_KEPT);
+    assert_false(weir_queue_cancel(queue, &putter.pending));
+    assert_int_equal(try_get(queue), WEIR_OK);
+    finish_with(queue);
+}
+
 /* ---- closing and looking -------------------------------------------------------------------- */
 
 static void close_tells_every_guest(void **state)
@@ -616,6 +692,8 @@ int main(void)
         cmocka_unit_test(kept_room_counts_in_bytes_too),
         cmocka_unit_test(room_that_is_given_up_is_the_next_ones),
         cmocka_unit_test(a_smaller_bound_sends_a_guest_back_into_line),
+        cmocka_unit_test(a_guest_that_does_not_come_is_passed_over),
+        cmocka_unit_test(a_thread_behind_a_late_guest_looks_for_itself),
         cmocka_unit_test(close_tells_every_guest),
         cmocka_unit_test(close_calls_who_waits_for_more_than_there_will_be),
         cmocka_unit_test(what_is_left_in_a_closed_queue_is_there_for_guests),
