@@ -921,6 +921,24 @@ def test_it_waits_on_trio() -> None:
     assert got == list(range(20))
 
 
+def test_a_bucket_waits_on_trio_too() -> None:
+    trio = pytest.importorskip("trio", reason="trio is not installed")
+    bucket = weir.TokenBucket(100, burst=1)
+
+    async def main() -> None:
+        with trio.fail_after(30):
+            since = time.monotonic()
+            for _ in range(6):
+                assert await bucket.aacquire()
+            assert time.monotonic() - since > 0.045
+            assert not await bucket.aacquire(timeout=0.001)
+            with trio.move_on_after(0.001):
+                await bucket.aacquire()
+            assert await bucket.aacquire()
+
+    trio.run(main)
+
+
 def test_a_loop_that_blocks_holds_up_only_what_is_kept_for_it() -> None:
     queue = weir.Queue[int](5)
     blocked, go = threading.Event(), threading.Event()

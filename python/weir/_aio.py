@@ -17,17 +17,49 @@ from weir._weir import MemoryReservation, Queue
 if TYPE_CHECKING:
     from weir._memory import MemoryGovernor
 
-# ---- other event loops --------------------------------------------------------------------------
+# ---- event loops --------------------------------------------------------------------------------
 
 
 class Sleeper(Protocol):
-    """Sleeps in a loop that is not asyncio's."""
+    """Sleeps in the loop that it was made in."""
 
     def wake(self) -> None:
         """Ends the sleep, from any thread; RuntimeError when the loop has gone."""
 
     async def sleep(self, timeout: float | None) -> bool:
         """Until it is woken, also before; False: after `timeout` seconds."""
+
+
+class _AsyncioSleeper:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sleep: asyncio.Future[bool] | None = None
+        self._is_woken = False
+
+    def wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._is_woken = True
+        self._end(True)
+
+    def _end(self, is_woken: bool) -> None:
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(is_woken)
+
+    async def sleep(self, timeout: float | None) -> bool:
+        is_woken = self._is_woken
+        if not is_woken:
+            self._sleep = self._loop.create_future()
+            timer = None if timeout is None else self._loop.call_later(timeout, self._end, False)
+            try:
+                is_woken = await self._sleep
+            finally:
+                self._sleep = None
+                if timer is not None:
+                    timer.cancel()
+        self._is_woken = False
+        return is_woken
 
 
 class _TrioSleeper:
@@ -49,6 +81,9 @@ class _TrioSleeper:
 
 def find_sleeper() -> Sleeper:
     """For the loop that runs in this thread."""
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        return _AsyncioSleeper(loop)
     trio = sys.modules.get("trio")
     if trio is not None:
         try:

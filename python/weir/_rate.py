@@ -18,44 +18,11 @@ from weir._guard import warn_of_settings, wrap_entered
 from weir._weir import BucketPlace, Reservation, TokenBucketBase
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
-
     from typing_extensions import Self
 
 __all__ = ["Reservation", "TokenBucket"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Alarm:
-    """Sleeps in a loop until a time, or until it rings; a ring before the sleep ends it at once."""
-
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self._loop = loop
-        self._sleep: Future[None] | None = None
-        self._has_rung = False
-
-    def ring_from_anywhere(self) -> None:
-        """RuntimeError when the loop is closed."""
-        self._loop.call_soon_threadsafe(self._ring)
-
-    def _ring(self) -> None:
-        self._has_rung = True
-        if self._sleep is not None and not self._sleep.done():
-            self._sleep.set_result(None)
-
-    async def sleep_until(self, at: float) -> None:
-        if not self._has_rung:
-            self._sleep = self._loop.create_future()
-            # A loop may have a clock of its own (uvloop has); the delay is the same on both.
-            delay = max(0.0, at - time.monotonic())
-            timer = self._loop.call_later(delay, self._ring)
-            try:
-                await self._sleep
-            finally:
-                timer.cancel()
-                self._sleep = None
-        self._has_rung = False
 
 
 class TokenBucket(TokenBucketBase):
@@ -104,7 +71,7 @@ class TokenBucket(TokenBucketBase):
             )
 
     async def aacquire(self, n: int = 1, timeout: float | None = None) -> bool:
-        """Take n tokens, waiting for them in the running asyncio loop; whether it has.
+        """Take n tokens, waiting for them in the running event loop; whether it has.
 
         As `acquire`: timeout in seconds, >= 0; False at once where the tokens cannot be there in
         time.  A task that is cancelled while it waits has taken nothing.
@@ -115,17 +82,17 @@ class TokenBucket(TokenBucketBase):
             return self.try_acquire(n)
         if self._probe(n):
             return True
-        import asyncio
+        from weir._aio import find_sleeper  # imports asyncio
 
-        alarm = _Alarm(asyncio.get_running_loop())
+        sleeper = find_sleeper()
         latest = float("inf") if timeout is None else time.monotonic() + timeout
-        place = BucketPlace(self, n, alarm.ring_from_anywhere)
+        place = BucketPlace(self, n, sleeper.wake)
         try:
             at = place.poll()
             if at is not None and at > latest:
                 return False
             while at is not None:
-                await alarm.sleep_until(min(at, latest))
+                await sleeper.sleep(max(0.0, min(at, latest) - time.monotonic()))
                 at = place.poll()
                 if at is not None and time.monotonic() >= latest:
                     return False
