@@ -488,6 +488,11 @@ def test_a_destination_is_left_alone_when_the_source_cannot_be_opened(
         with pytest.raises(ValueError, match="are the same file"):
             await copy(file, link)
         assert file.read_bytes() == DATA
+        for buffering in (-1, 0):
+            with open(file, "rb", buffering) as given:
+                with pytest.raises(ValueError, match="are the same file"):
+                    await copy(given, link)
+        assert file.read_bytes() == DATA
         with pytest.raises(TypeError, match="a destination must be a path"):
             await copy(file, cast(Any, 5))
         with pytest.raises(TypeError, match='must take bytes; open it with mode "wb"'):

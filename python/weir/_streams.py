@@ -281,13 +281,17 @@ def _check_destination(destination: object) -> None:
         )
 
 
-def _check_not_the_same(source: object, destination: str | os.PathLike[str]) -> None:
+def _check_not_the_same(source: Any, destination: str | os.PathLike[str]) -> None:
     """Before the destination is opened, which would empty the source."""
-    if not isinstance(source, (str, os.PathLike)):
+    try:
+        is_path = isinstance(source, (str, os.PathLike))
+        from_ = os.stat(source if is_path else source.fileno())
+        to = os.stat(destination)
+    except (AttributeError, OSError, ValueError):  # no descriptor; or not there yet
         return
-    with suppress(FileNotFoundError):
-        if os.path.samefile(source, destination):
-            raise ValueError(f"{source!r} and {destination!r} are the same file")
+    # Of what is given open, only a regular file is emptied: a terminal may be both.
+    if os.path.samestat(from_, to) and (is_path or stat.S_ISREG(to.st_mode)):
+        raise ValueError(f"{source!r} and {destination!r} are the same file")
 
 
 def _write_all(file: Any, data: bytes) -> None:
