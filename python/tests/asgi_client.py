@@ -24,11 +24,15 @@ class Call:
         headers: Iterable[Header] = (),
         kind: str = "http",
         extensions: dict[str, Any] | None = None,
+        method: str = "GET",
+        root_path: str = "",
     ) -> None:
         chunks = list(body)
         self.scope: dict[str, Any] = {
             "type": kind,
+            "method": method,
             "path": path,
+            "root_path": root_path,
             "http_version": "1.1",
             "headers": list(headers),
             "extensions": extensions,

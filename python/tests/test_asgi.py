@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import re
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 from asgi_client import Backend, Call, answer, length, read, until
 from conftest import output_of, wait_until
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 import weir
 from weir._asgi_ledger import REASONS, Drain, Ledger
@@ -283,6 +287,52 @@ async def test_a_receive_that_the_app_gives_up_loses_no_message() -> None:
     check_law(shed)
 
 
+@pytest.mark.parametrize("steps", range(8))
+@in_loop
+async def test_a_receive_that_is_cancelled_at_any_step_has_taken_nothing(steps: int) -> None:
+    async def fickle(scope: Scope, receive: Receive, send: Send) -> None:
+        reading = asyncio.ensure_future(receive())
+        await asyncio.sleep(0.005)
+        call.give({"type": "http.request", "body": b"a", "more_body": True})
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+        taken = b"" if reading.cancelled() else reading.result()["body"]
+        call.give({"type": "http.request", "body": b"b", "more_body": False})
+        await answer(send, body=taken + await read(receive))
+
+    limiter = weir.Limiter(1)
+    shed = LoadShed(fickle, limit=limiter, queue=1, max_wait=NEVER)
+    call = Call(shed)
+    call.inbox.get_nowait()
+    with limiter.acquire():
+        await until(lambda: shed.stats().waiting == 1)
+        await asyncio.sleep(0.005)  # it listens now
+    assert (await call.done()).content == b"ab"
+    check_law(shed)
+
+
+@in_loop
+async def test_two_receives_at_a_time_share_no_message() -> None:
+    async def double(scope: Scope, receive: Receive, send: Send) -> None:
+        both = [asyncio.ensure_future(receive()) for _ in range(2)]
+        await asyncio.sleep(0.005)
+        call.give({"type": "http.request", "body": b"a", "more_body": True})
+        call.give({"type": "http.request", "body": b"b", "more_body": False})
+        await answer(send, body=b"".join([(await one)["body"] for one in both]))
+
+    limiter = weir.Limiter(1)
+    shed = LoadShed(double, limit=limiter, queue=1, max_wait=NEVER)
+    call = Call(shed)
+    call.inbox.get_nowait()
+    with limiter.acquire():
+        await until(lambda: shed.stats().waiting == 1)
+        await asyncio.sleep(0.005)  # it listens now
+    assert sorted((await call.done()).content) == sorted(b"ab")
+    check_law(shed)
+
+
 @in_loop
 async def test_no_more_than_64_kib_and_a_message_of_a_waiting_body_are_read() -> None:
     backend = Backend()
@@ -338,6 +388,19 @@ async def test_a_cancelled_request_gives_back_its_place_wherever_it_is() -> None
 
 
 # ---- bodies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bounds", [{}, {"max_body": 10}, {"max_bytes": 10}])
+@in_loop
+async def test_a_length_that_no_body_has_is_refused(bounds: dict[str, Any]) -> None:
+    backend = Backend()
+    backend.open.set()
+    shed = LoadShed(backend, limit=1, **bounds)
+    refused = await Call(shed, headers=[(b"content-length", b"9" * 5000)]).done()
+    assert (refused.status, refused.json["error"]) == (413, "body too large")
+    padded = await Call(shed, body=[b"a"], headers=[(b"content-length", b"0" * 5000 + b"1")]).done()
+    assert padded.status == 200
+    assert check_law(shed).shed["body"] == 1
 
 
 @in_loop
@@ -463,6 +526,47 @@ async def test_exempt_paths_are_always_let_through() -> None:
     assert (stats.exempt, stats.received) == (5, 2)
 
 
+@pytest.mark.parametrize("path", ["/api/health", "/api/health/db", "/health"])
+@in_loop
+async def test_exempt_paths_are_those_inside_of_a_root_path(path: str) -> None:
+    backend = Backend()
+    shed = LoadShed(backend, limit=1, queue=0)
+    calls = [Call(shed, "/api/work", root_path="/api")]
+    await until(lambda: backend.inside == 1)
+    calls.append(Call(shed, path, root_path="/api"))
+    await until(lambda: backend.inside == 2)
+    for other in ("/api/healthy", "/apix/health", "/x/health"):
+        assert (await Call(shed, other, root_path="/api").done()).status == 503
+    backend.open.set()
+    for call in calls:
+        await call.done()
+    assert check_law(shed).exempt == 1
+
+
+@in_loop
+async def test_exempt_paths_may_be_said_with_the_root_path() -> None:
+    backend = Backend()
+    backend.open.set()
+    shed = LoadShed(backend, limit=1, exempt=("/api/health",))
+    for path in ("/api/health", "/api/work", "/health"):
+        await Call(shed, path, root_path="/api/").done()
+    assert check_law(shed).exempt == 1
+
+
+@in_loop
+async def test_exempt_paths_are_found_in_an_app_that_is_mounted() -> None:
+    health = Route("/health", lambda request: PlainTextResponse("well"))
+    inner = LoadShed(Starlette(routes=[health]), limit=1, queue=0, metrics_path="/metrics")
+    outer = Starlette(routes=[Mount("/api", Mount("/v1", inner))])
+    with inner._limiter.acquire():
+        well = await Call(outer, "/api/v1/health").done()
+        assert (well.status, well.content) == (200, b"well")
+        assert (await Call(outer, "/api/v1/metrics").done()).content.endswith(b"# EOF\n")
+        assert (await Call(outer, "/api/v1/work").done()).status == 503
+        assert (await Call(outer, "/proxy/api/v1/health", root_path="/proxy").done()).status == 200
+    assert inner.stats().exempt == 2
+
+
 @in_loop
 async def test_what_is_exempt_may_be_a_function() -> None:
     backend = Backend()
@@ -507,6 +611,14 @@ async def test_the_longest_prefix_says_whose_a_request_is() -> None:
     shed = LoadShed(Backend(), limit=4, priority=priority, partitions=SHARES)
     for path, name in (("/pay", "pay"), ("/pay/history/1", "search"), ("/payroll", "search")):
         assert shed._partition_of({"path": path}) == name
+
+
+@in_loop
+async def test_priorities_are_found_inside_of_a_root_path_and_with_it() -> None:
+    priority = {"/": "search", "/pay": "pay", "/api/pay/history": "search"}
+    shed = LoadShed(Backend(), limit=4, priority=priority, partitions=SHARES)
+    for path, name in (("/api/pay", "pay"), ("/api/pay/history/1", "search"), ("/api", "search")):
+        assert shed._partition_of({"path": path, "root_path": "/api"}) == name
 
 
 @in_loop
@@ -682,6 +794,39 @@ async def test_retry_after_may_be_said_and_is_never_zero(given: Any, expected: i
         await call.done()
 
 
+def fail(stats: LoadShedStats) -> float:
+    raise KeyError("no such thing")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [fail, lambda _: math.nan, lambda _: math.inf, lambda _: None, lambda _: "5"],
+)
+@in_loop
+async def test_a_retry_after_that_fails_is_reported_once_and_refuses_all_the_same(
+    given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Backend()
+    shed = LoadShed(backend, limit=1, queue=0, retry_after=given)
+    (inside,) = await fill(shed, backend, 1)
+    for _ in range(3):
+        refused = await Call(shed).done()
+        assert refused.status == 503
+        assert refused.headers["retry-after"] in ("1", "2")  # as without the function
+    (record,) = caplog.records
+    assert record.name == "weir" and "'retry_after' must return a number" in record.message
+    assert record.exc_info is not None
+    backend.open.set()
+    await inside.done()
+    check_law(shed)
+
+
+@pytest.mark.parametrize("given", [1e300, lambda _: 10**5000])
+@in_loop
+async def test_a_retry_after_is_no_longer_than_a_client_understands(given: Any) -> None:
+    assert LoadShed(Backend(), limit=1, retry_after=given).retry_after() == 2**31 - 1
+
+
 # ---- websockets ----------------------------------------------------------------------------------
 
 
@@ -837,6 +982,20 @@ async def test_metrics_say_what_stats_say_and_the_law_holds_in_them() -> None:
     assert "0 of 1 in, 0 of 0 waiting" in repr(shed)
 
 
+@in_loop
+async def test_metrics_are_for_get_and_head_only() -> None:
+    shed = LoadShed(Backend(), limit=1, metrics_path="/metrics")
+    page = await Call(shed, "/api/metrics", root_path="/api").done()
+    head = await Call(shed, "/metrics", method="HEAD").done()
+    assert (head.status, head.content) == (200, b"")
+    assert head.headers == page.headers
+    for method in ("POST", "DELETE", "OPTIONS"):
+        refused = await Call(shed, "/metrics", method=method).done()
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+        assert refused.json["error"] == "method not allowed"
+    assert check_law(shed).received == 0
+
+
 # ---- options -------------------------------------------------------------------------------------
 
 
@@ -853,6 +1012,7 @@ async def test_metrics_say_what_stats_say_and_the_law_holds_in_them() -> None:
         ({"max_body": True}, "'max_body'"),
         ({"max_bytes": 0}, "'max_bytes' must be >= 1"),
         ({"exempt": "/health"}, "'exempt' must be several paths"),
+        ({"exempt": None}, "'exempt' must be paths or a function of the scope, not None; ()"),
         ({"exempt": ("health",)}, "'exempt': a path begins with '/'"),
         ({"websockets": "maybe"}, "'websockets' must be one of"),
         ({"metrics_path": "metrics"}, "'metrics_path': a path begins with '/'"),

@@ -689,6 +689,37 @@ def test_a_program_that_leaves_everything_in_the_middle_ends_silently() -> None:
     assert said == "left\n"
 
 
+def test_what_a_closed_loop_left_is_forgotten() -> None:
+    def leave_a_loop() -> weakref.ref[Any]:
+        class Item:
+            pass
+
+        async def call(item: Item) -> None:
+            await asyncio.sleep(1000)
+
+        async def main(item: Item) -> None:
+            await anext(amap(call, [item], limit=1))
+
+        loop, item = asyncio.new_event_loop(), Item()
+        loop.set_exception_handler(lambda loop, context: None)  # it complains of what is left
+        task = loop.create_task(main(item))
+        loop.call_later(0.01, loop.stop)
+        loop.run_forever()
+        assert not task.done()
+        loop.close()
+        return weakref.ref(item)
+
+    async def use_another() -> None:
+        assert [item async for item in amap(asyncio.sleep, [0], limit=1)] == [None]
+
+    left = leave_a_loop()
+    gc.collect()
+    assert left() is not None, "who runs is kept, whether or not anybody looks"
+    asyncio.run(use_another())
+    gc.collect()
+    assert left() is None
+
+
 def test_closing_twice_or_before_the_beginning_does_no_harm(in_loop: Run) -> None:
     async def main() -> None:
         source = Source()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import os
 import threading
 import time
@@ -364,6 +365,25 @@ def test_a_coroutine_gets_its_timeout(row: Row) -> None:
         permit.release()
         (await limit.aacquire(timeout=20)).release()
         wait_until(lambda: limit.in_flight == 0)
+
+    asyncio.run(run())
+
+
+@HOLDING
+def test_a_timeout_that_makes_no_sense_is_refused_whether_or_not_anybody_waits(row: Row) -> None:
+    async def run() -> None:
+        limit = row.make(1)
+        for wrong, says in ((-1, "a non-negative number"), (math.nan, "NaN")):
+            with pytest.raises(ValueError, match=f"'timeout' must .*{says}"):
+                await limit.aacquire(timeout=wrong)
+            with pytest.raises(ValueError, match=f"'timeout' must .*{says}"):
+                limit.acquire(timeout=wrong)
+        permit = await limit.aacquire()
+        with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
+            await limit.aacquire(timeout=-1)
+        permit.release()
+        wait_until(lambda: limit.in_flight == 0)
+        check_law(limit)
 
     asyncio.run(run())
 

@@ -83,8 +83,10 @@ def test_arguments_of_the_wrong_type_are_refused() -> None:
             bucket.try_acquire(n)
     with pytest.raises(ValueError, match="'timeout' must be"):
         bucket.acquire(timeout=-1)
-    with pytest.raises(ValueError, match="'timeout' must be"):
+    with pytest.raises(ValueError, match="'timeout' must not be NaN"):
         asyncio.run(bucket.aacquire(timeout=float("nan")))
+    with pytest.raises(ValueError, match="'timeout' must be a non-negative number"):
+        asyncio.run(bucket.aacquire(timeout=-1))
     with pytest.raises(AttributeError):
         del bucket.rate
 

@@ -14,6 +14,8 @@ import itertools
 import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -240,6 +242,96 @@ def test_whoever_reads_a_pipe_can_be_cancelled_and_it_is_closed_when_the_read_en
         assert reading.cancelled(), "the other end writes nothing"
         os.close(end)
         await until(lambda: not is_open(fifo))
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "copy(sys.stdin.buffer, io.BytesIO())",
+        "copy(sys.stdin.buffer.raw, io.BytesIO())",
+        "copy('/dev/stdin', io.BytesIO())",
+        "copy(sys.argv[1], io.BytesIO())",
+        "anext(read_chunks(sys.stdin.buffer))",
+        "copy(io.BytesIO(bytes(1 << 20)), sys.stdout.buffer)",
+        "copy(io.BytesIO(bytes(1 << 20)), '/dev/stdout')",
+        "copy(io.BytesIO(bytes(1 << 20)), sys.argv[1])",
+    ],
+)
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_a_program_whose_call_was_cancelled_ends_whatever_its_pipes_do(
+    tmp_path: Path, call: str, kind: str
+) -> None:
+    program = f"""if True:
+        import asyncio, io, sys
+        from weir.aio import copy, read_chunks
+        async def main():
+            try:
+                await asyncio.wait_for({call}, 0.1)
+            except asyncio.TimeoutError:
+                print("cancelled", file=sys.stderr)
+        asyncio.run(main())
+    """
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    ends = os.pipe() + os.pipe() if kind == "pipe" else os.openpty() + os.openpty()
+    # What the program reads, and where it writes: nobody is at the other ends.
+    stdin, stdout = (ends[0], ends[3]) if kind == "pipe" else (ends[1], ends[3])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(fifo)],
+            stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    finally:
+        for end in ends:
+            os.close(end)
+    assert (done.returncode, done.stderr) == (0, "cancelled\n")
+
+
+def waiting_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "weir-file"]
+
+
+def test_a_cancelled_read_of_a_pipe_takes_nothing_and_leaves_no_thread(in_loop: Run) -> None:
+    async def main() -> None:
+        ends = os.pipe()
+        with open(ends[0], "rb") as pipe, open(ends[1], "wb", buffering=0) as end:
+            for _ in range(40):  # more than the default executor has threads
+                reading = asyncio.ensure_future(anext(read_chunks(pipe)))
+                await asyncio.sleep(0.001)
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert reading.cancelled()
+            await until(lambda: not waiting_threads())
+            end.write(b"line\nrest")
+            assert pipe.readline() == b"line\n"
+            assert await anext(read_chunks(pipe)) == b"rest", "what its buffer has is there"
+
+    in_loop(main())
+
+
+def test_a_cancelled_write_to_a_pipe_leaves_a_prefix_and_no_thread(in_loop: Run) -> None:
+    async def copy_and_close(end: Any) -> int:
+        with end:
+            return await copy(io.BytesIO(DATA), end)
+
+    async def main() -> None:
+        for buffering in (-1, 0):
+            ends = os.pipe()
+            with open(ends[0], "rb", 0) as pipe, open(ends[1], "wb", buffering) as end:
+                end.write(b"before ")
+                copying = asyncio.ensure_future(copy(io.BytesIO(DATA), end, 100_000))
+                await asyncio.sleep(0.02)
+                copying.cancel()
+                await asyncio.wait([copying])
+                assert copying.cancelled()
+                await until(lambda: not waiting_threads())
+                got = pipe.read(1 << 20)
+                assert got.startswith(b"before ") and DATA.startswith(got[7:])
+                copying = asyncio.ensure_future(copy_and_close(end))
+                rest = b"".join([chunk async for chunk in read_chunks(pipe)])
+                assert rest == DATA and await copying == len(DATA)
 
     in_loop(main())
 
@@ -487,6 +579,11 @@ def test_a_destination_is_left_alone_when_the_source_cannot_be_opened(
         link.symlink_to(file)
         with pytest.raises(ValueError, match="are the same file"):
             await copy(file, link)
+        assert file.read_bytes() == DATA
+        for buffering in (-1, 0):
+            with open(file, "rb", buffering) as given:
+                with pytest.raises(ValueError, match="are the same file"):
+                    await copy(given, link)
         assert file.read_bytes() == DATA
         with pytest.raises(TypeError, match="a destination must be a path"):
             await copy(file, cast(Any, 5))

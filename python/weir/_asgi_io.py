@@ -24,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 AHEAD = 64 * 1024  # bytes of a body that are read, or left to the server, for one who is refused
+ENDLESS = 10**18  # bytes that no body has, whatever its Content-Length says
 
 
 class Refused(Exception):
@@ -38,6 +39,14 @@ def _look_after(task: asyncio.Future[Any]) -> None:
     """Nobody will ask this one for its exception."""
     if not task.cancelled():
         task.exception()
+
+
+def _length(value: bytes) -> int | None:
+    """What a Content-Length says, at most ENDLESS; None: nothing that can be read."""
+    if not value.isdigit():
+        return None
+    digits = value.lstrip(b"0") or b"0"
+    return int(digits) if len(digits) <= 18 else ENDLESS  # int() refuses some thousand digits
 
 
 class Incoming:
@@ -63,7 +72,7 @@ class Incoming:
         for name, value in headers:
             name = name.lower()
             if name == b"content-length":
-                self._announced = int(value) if value.isdigit() else None
+                self._announced = _length(value)
             elif name == b"transfer-encoding":
                 is_chunked = True
             elif name == b"expect":
@@ -86,7 +95,8 @@ class Incoming:
 
     def _take(self, nbytes: int) -> bool:
         """Room for a body of so many bytes in all."""
-        if self._max_body is not None and nbytes > self._max_body:
+        most = ENDLESS - 1 if self._max_body is None else self._max_body
+        if nbytes > most:
             self.refusal = "body"
         elif nbytes > self._reserved:
             if self._visit.reserve(nbytes - self._reserved):
@@ -142,14 +152,19 @@ class Incoming:
         self._check()
         if self._kept:
             return self._kept.popleft()
-        if self._task is not None:
-            task, self._task = self._task, None
-            message = await task
-        else:
-            message = await self._receive()
+        message = await self._next()
         self._count(message)
         self._check()
         return message
+
+    async def _next(self) -> Message:
+        """Cancelled, it has taken nothing: what is being read ahead stays for the next one."""
+        while (task := self._task) is not None:
+            await asyncio.wait((task,))
+            if task is self._task:  # else another one, at the same time, took it
+                self._task = None
+                return task.result()
+        return await self._receive()
 
     def _check(self) -> None:
         if self.refusal == "body":
@@ -184,9 +199,10 @@ async def say(
     *,
     kind: str = "application/json",
     protocol: str = "http.response",
+    is_head: bool = False,
 ) -> None:
-    """A whole answer."""
+    """A whole answer; to HEAD, all but its body."""
     body = (content if isinstance(content, str) else json.dumps(content)).encode()
     own = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": f"{protocol}.start", "status": status, "headers": [*own, *headers]})
-    await send({"type": f"{protocol}.body", "body": body})
+    await send({"type": f"{protocol}.body", "body": b"" if is_head else body})

@@ -37,7 +37,21 @@ __all__ = ["Calls", "bucket_of", "let_go", "limit_of"]
 
 T = TypeVar("T")
 
-_open: set[Calls[Any]] = set()  # an event loop refers to its tasks weakly: nobody drops these
+# An event loop refers to its tasks weakly: nobody drops these.
+_open: dict[asyncio.AbstractEventLoop, set[Calls[Any]]] = {}
+
+
+def _remember(calls: Calls[Any], loop: asyncio.AbstractEventLoop) -> None:
+    for other in [other for other in list(_open) if other.is_closed()]:
+        _open.pop(other, None)  # nothing of it will ever go on
+    _open.setdefault(loop, set()).add(calls)
+
+
+def _forget(calls: Calls[Any], loop: asyncio.AbstractEventLoop) -> None:
+    those = _open.get(loop, set())
+    those.discard(calls)
+    if not those:
+        _open.pop(loop, None)
 
 
 def limit_of(limit: int | Limiter) -> int | Limiter:
@@ -282,7 +296,7 @@ class Calls(Generic[T]):
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        _open.add(self)
+        _remember(self, self._loop)
         if self._deadline is not None:
             delay = max(0.0, self._deadline - time.monotonic())
             self._alarm = self._loop.call_later(delay, self._expire)
@@ -307,7 +321,8 @@ class Calls(Generic[T]):
                 await self._news.wait()
             except CancelledError as again:  # later: nothing may be left behind
                 cancelled = again
-        _open.discard(self)
+        assert self._loop is not None
+        _forget(self, self._loop)
         if error is None:
             self._raise(cancelled)
         if cancelled is not None and not isinstance(error, CancelledError):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 __all__ = [
     "check",
+    "check_timeout",
     "count",
     "kind_of",
     "number",
@@ -40,6 +41,16 @@ def number(name: str, value: float, least: float, most: float = math.inf) -> flo
         bounds = f">= {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
         raise ValueError(f"{name!r} must be {bounds}, not {value!r}")
     return float(value)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """ValueError in the words of the calls that are in C; TypeError."""
+    if timeout is None:
+        return
+    if timeout != timeout:
+        raise ValueError("'timeout' must not be NaN")
+    if timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
 
 
 def share(name: str, value: float) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from weir import _weir
-from weir._guard import check, number, warn_of_settings, wrap_entered
+from weir._guard import check, check_timeout, number, warn_of_settings, wrap_entered
 from weir._stats import LimiterStats
 from weir._weir import LimitPermit
 
@@ -288,10 +288,11 @@ class Limiter(_weir.Limiter):
     async def aacquire(
         self, timeout: float | None = None, *, partition: str | None = None, cost: int = 1
     ) -> LimitPermit:
-        """acquire() for coroutines, of any number of event loops.
+        """acquire() for coroutines, of any number of event loops; timeout in seconds, >= 0.
 
         One that is cancelled leaves the line, or gives back what it was just given.
         """
+        check_timeout(timeout)
         permit = None if self._others_wait(partition) else self._probe(partition, cost)
         if permit is not None:
             return permit

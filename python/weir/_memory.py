@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 from weir import _weir
-from weir._guard import number, share, warn_of_settings
+from weir._guard import check_timeout, number, share, warn_of_settings
 from weir._stats import MemoryStats
 from weir._weir import MemoryReservation
 
@@ -226,6 +226,7 @@ class MemoryGovernor:
                 alarm.cancel()
 
     async def _areserve_shared(self, nbytes: int, timeout: float | None) -> MemoryReservation:
+        check_timeout(timeout)
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
         pause = 0.001

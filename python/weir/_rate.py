@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from weir._guard import warn_of_settings, wrap_entered
+from weir._guard import check_timeout, warn_of_settings, wrap_entered
 from weir._weir import BucketPlace, Reservation, TokenBucketBase
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ class TokenBucket(TokenBucketBase):
         As `acquire`: timeout in seconds, >= 0; False at once where the tokens cannot be there in
         time.  A task that is cancelled while it waits has taken nothing.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError("'timeout' must be a non-negative number")
+        check_timeout(timeout)
         if timeout == 0:
             return self.try_acquire(n)
         if self._probe(n):

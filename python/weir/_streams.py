@@ -7,8 +7,11 @@ What they promise:
     close:   what is opened here is closed here, however it ends; what was given stays open
     threads: a file blocks, so its reads and writes are steps in the loop's default executor, one
              at a time.  A cancelled step that has not begun never does; one that is under way is
-             waited for, so that nobody touches the file afterwards, unless it is a step of a pipe,
-             terminal or the like, which may take for ever: that is left to end by itself
+             waited for, so that nobody touches the file afterwards.  A step of a pipe, terminal or
+             the like may take for ever: it has a daemon thread of its own, which waits until the
+             file is ready before it touches it, and stops waiting when it is cancelled.  What
+             cannot be waited for like that (to open a pipe) is left to end by itself; neither the
+             end of the loop nor that of the program waits for it
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import asyncio
 import inspect
 import io
 import os
+import select
 import socket
 import stat
 import threading
 from asyncio import CancelledError, Future
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from weir._calls import bucket_of
@@ -57,14 +62,41 @@ _Write = Callable[[bytes], Awaitable[None]]
 # ---- files, in a thread ----------------------------------------------------------------------
 
 
+def _start_thread(run: Callable[[], None]) -> Future[None]:
+    """run() in a thread that nobody waits for: not the loop, nor the program, at its end."""
+    loop = asyncio.get_running_loop()
+    running: Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if running.done():
+            return
+        if error is None:
+            running.set_result(None)
+        else:
+            running.set_exception(error)
+
+    def work() -> None:
+        error = None
+        try:
+            run()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=work, name="weir-file", daemon=True).start()
+    return running
+
+
 async def _in_thread(
-    fn: Callable[..., T],
-    *args: Any,
-    leave: Callable[[Future[None]], bool] = lambda running: False,
+    fn: Callable[..., T], *args: Any, left: Callable[[Future[None]], object] | None = None
 ) -> T:
-    """fn(*args) in a thread; a cancelled call waits for it, unless leave() says that it need not.
+    """fn(*args) in a thread; a cancelled call waits for it.
 
     A function that has not begun when its call is cancelled never does.
+
+    left  fn may take for ever: it gets a thread of its own, and a cancelled call calls this and
+          leaves it there
     """
     claim = threading.Lock()  # whoever gets it decides: the thread to run, or the call not to
     box: list[Any] = [args]  # what goes there and what comes back: the thread keeps neither
@@ -73,11 +105,18 @@ async def _in_thread(
         if claim.acquire(blocking=False):
             box.append(fn(*box.pop()))
 
-    running = asyncio.get_running_loop().run_in_executor(None, run)
+    if left is None:
+        running = asyncio.get_running_loop().run_in_executor(None, run)
+    else:
+        running = _start_thread(run)
+    del args
     try:
         await asyncio.shield(running)
     except CancelledError:
-        if claim.acquire(blocking=False) or leave(running):
+        if left is not None:
+            left(running)
+            raise
+        if claim.acquire(blocking=False):
             raise
         while not running.done():
             with suppress(CancelledError):  # again: it is on its way already
@@ -93,6 +132,63 @@ def _may_take_for_ever(file: int | str | os.PathLike[str]) -> bool:
         return not stat.S_ISREG(os.stat(file).st_mode)
     except OSError:
         return False
+
+
+_Ready = Callable[[int], bool]  # of a file, for POLLIN or POLLOUT; False: nobody wants it any more
+_RAW = (io.FileIO, socket.SocketIO)
+
+
+def _is_ready(fd: int, stop: socket.socket, events: int) -> bool:
+    """Waits until a descriptor is ready; False: the other end of `stop` was closed."""
+    poll = select.poll()
+    poll.register(fd, events)
+    poll.register(stop, select.POLLIN)
+    return all(ready != stop.fileno() for ready, _ in poll.poll())
+
+
+def _is_drained(file: Any) -> bool:
+    """Whether the next read is one of the descriptor; False also where nobody can say."""
+    if not isinstance(file, io.BufferedReader):
+        return isinstance(file, _RAW)
+    if not isinstance(file.raw, _RAW):
+        return False
+    raw: Any = file.raw
+    raw.readinto = lambda buffer: None  # or a peek into an empty buffer would wait, and hold it
+    try:
+        return not file.peek(1)
+    finally:
+        del raw.readinto
+
+
+def _read_some(ready: _Ready | None, file: Any, n: int) -> Any:
+    if ready is not None and _is_drained(file) and not ready(select.POLLIN):
+        return b""
+    return getattr(file, "read1", file.read)(n)  # of a pipe, what is there
+
+
+def _write_all(ready: _Ready | None, file: Any, data: bytes) -> None:
+    """A file without a buffer may take less than all."""
+    most = len(data)
+    if ready is not None and isinstance(file, io.BufferedWriter) and isinstance(file.raw, _RAW):
+        file.flush()
+        file = file.raw  # a buffer is held by whoever waits in it, and the program's end needs it
+    if not isinstance(file, _RAW):
+        ready = None
+    if ready is not None:
+        most = select.PIPE_BUF  # there is room for so much in a pipe that is ready
+    view = memoryview(data)
+    while view and (ready is None or ready(select.POLLOUT)):
+        written = file.write(view[:most])
+        if written is None and isinstance(file, io.RawIOBase):
+            raise BlockingIOError(
+                f"{file!r} has no room and does not wait for any: it is a file in non-blocking "
+                "mode; give the socket, or an asyncio.StreamWriter"
+            )
+        view = view[len(view) if written is None else written :]
+
+
+def _flush(ready: _Ready | None, file: Any) -> None:
+    file.flush()
 
 
 class _File:
@@ -116,23 +212,53 @@ class _File:
             for file in opened:
                 file.close()
 
-        def leave(running: Future[None]) -> bool:
+        def left(running: Future[None]) -> None:
             running.add_done_callback(close)
-            return _may_take_for_ever(path)
 
-        return cls(await _in_thread(open_file, leave=leave), is_ours=True)
-
-    async def step(self, fn: Callable[..., T], *args: Any) -> T:
-        return await _in_thread(fn, *args, leave=self._leave)
-
-    def _leave(self, running: Future[None]) -> bool:
+        may_wait = await _in_thread(_may_take_for_ever, path)
         try:
-            self._is_left = _may_take_for_ever(self.file.fileno())
+            file = await _in_thread(open_file, left=left if may_wait else None)
+        except CancelledError:
+            for file in opened:
+                file.close()
+            raise
+        return cls(file, is_ours=True)
+
+    async def read(self, n: int) -> Any:
+        return await self._step(_read_some, self.file, n)
+
+    async def write(self, data: bytes) -> None:
+        await self._step(_write_all, self.file, data)
+
+    async def flush(self) -> None:
+        await self._step(_flush, self.file)
+
+    async def _step(self, fn: Callable[..., T], *args: Any) -> T:
+        """fn(ready, *args) in a thread; ready is None where nothing takes for ever."""
+        fd = self._waits_on()
+        if fd is None:
+            return await _in_thread(fn, None, *args)
+        ours, theirs = socket.socketpair()
+
+        def run(*args: Any) -> T:
+            with theirs:
+                return fn(partial(_is_ready, fd, theirs), *args)
+
+        with ours:  # closed, the thread stops waiting
+            return await _in_thread(run, *args, left=self._leave)
+
+    def _waits_on(self) -> int | None:
+        """The descriptor whose reads and writes may take for ever, if it is one."""
+        try:
+            fd: int = self.file.fileno()
+            return fd if _may_take_for_ever(fd) and os.get_blocking(fd) else None
         except (AttributeError, OSError, ValueError):  # io.BytesIO and the like have no descriptor
-            return False
-        if self._is_left and self._is_ours:
+            return None
+
+    def _leave(self, running: Future[None]) -> None:
+        self._is_left = True
+        if self._is_ours:
             running.add_done_callback(lambda _: self.file.close())
-        return self._is_left
 
     async def aclose(self) -> None:
         if not self._is_ours or self._is_left:
@@ -166,10 +292,8 @@ def _check_socket(sock: socket.socket) -> None:
 
 
 def _file_reader(file: _File, n: int) -> _Read:
-    fn = getattr(file.file, "read1", file.file.read)  # of a pipe, what is there
-
     async def read() -> bytes:
-        return _bytes_of(await file.step(fn, n), f"{file.file!r}")
+        return _bytes_of(await file.read(n), f"{file.file!r}")
 
     return read
 
@@ -281,33 +405,17 @@ def _check_destination(destination: object) -> None:
         )
 
 
-def _check_not_the_same(source: object, destination: str | os.PathLike[str]) -> None:
+def _check_not_the_same(source: Any, destination: str | os.PathLike[str]) -> None:
     """Before the destination is opened, which would empty the source."""
-    if not isinstance(source, (str, os.PathLike)):
+    try:
+        is_path = isinstance(source, (str, os.PathLike))
+        from_ = os.stat(source if is_path else source.fileno())
+        to = os.stat(destination)
+    except (AttributeError, OSError, ValueError):  # no descriptor; or not there yet
         return
-    with suppress(FileNotFoundError):
-        if os.path.samefile(source, destination):
-            raise ValueError(f"{source!r} and {destination!r} are the same file")
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    """A file without a buffer may take less than all."""
-    view = memoryview(data)
-    while view:
-        written = file.write(view)
-        if written is None and isinstance(file, io.RawIOBase):
-            raise BlockingIOError(
-                f"{file!r} has no room and does not wait for any: it is a file in non-blocking "
-                "mode; give the socket, or an asyncio.StreamWriter"
-            )
-        view = view[len(view) if written is None else written :]
-
-
-def _file_writer(file: _File) -> _Write:
-    async def write(data: bytes) -> None:
-        await file.step(_write_all, file.file, data)
-
-    return write
+    # Of what is given open, only a regular file is emptied: a terminal may be both.
+    if os.path.samestat(from_, to) and (is_path or stat.S_ISREG(to.st_mode)):
+        raise ValueError(f"{source!r} and {destination!r} are the same file")
 
 
 def _stream_writer(stream: Any) -> _Write:
@@ -338,13 +446,13 @@ async def _enter_destination(
     """What writes a chunk; and the file that was given and has to be flushed at the end."""
     if isinstance(destination, (str, os.PathLike)):
         ours = await stack.enter_async_context(aclosing(await _File.open(destination, "wb")))
-        return _file_writer(ours), None
+        return ours.write, None
     if isinstance(destination, socket.socket):
         return _socket_writer(destination), None
     if hasattr(destination, "drain") or inspect.iscoroutinefunction(destination.write):
         return _stream_writer(destination), None
     file = _File(destination, is_ours=False)
-    return _file_writer(file), file if hasattr(destination, "flush") else None
+    return file.write, file if hasattr(destination, "flush") else None
 
 
 async def _pay(bucket: TokenBucket, n: int) -> None:
@@ -402,7 +510,7 @@ async def copy(
             if progress is not None:
                 progress(copied)
         if given is not None:
-            await given.step(given.file.flush)
+            await given.flush()
     return copied
 
 

@@ -10,6 +10,7 @@ more, or does what it can and tells the others at once.  This is the second.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import random
@@ -34,8 +35,10 @@ OTHER = "other"  # the partition of requests that `priority` says nothing about
 # Gradient2 takes small steps; and one that is started under load is soon measured without.
 FOUND = Vegas(min_limit=2, probe_interval=3.0)
 LONGEST = 60.0  # seconds of Retry-After, before the jitter
+LATEST = 2**31 - 1  # seconds of Retry-After that a client understands
 LEAST_WAIT, MOST_WAIT = 0.1, 1.0  # seconds that `max_wait` is at least and most when measured
 
+_log = logging.getLogger("weir")
 _all: weakref.WeakSet[LoadShed] = weakref.WeakSet()
 
 
@@ -62,7 +65,8 @@ class LoadShed:
     retry_after what refused clients are told, in seconds: a number, or a function of the stats().
                 None: how long the line takes to clear at the speed of the last seconds, 1 to 60,
                 and up to a second and half as much again at random, so that they do not come back
-                together.  Whole seconds, never 0
+                together.  Whole seconds, never 0.  A function that fails, or gives no number, is
+                logged once ("weir"), and clients are told as for None
     status      of a refusal: 503, or 429
     max_body    bytes of a request's body; one that is larger is refused with 413: at once where
                 its Content-Length says so, else when so much has come.  None: any
@@ -81,7 +85,11 @@ class LoadShed:
     shared      a name: one limit for all processes of the user on this host that give it (all
                 workers of the service).  Queue, bytes and stats() are each process's own
     name        for people who look at metrics
-    metrics_path  answers there with metrics(), without a limit; None: nowhere
+    metrics_path  answers GET and HEAD there with metrics(), without a limit; None: nowhere
+
+    A path in `exempt`, `priority` or `metrics_path` is one inside of the app, as its routes are: of
+    /api/health behind a root_path of /api (a mount, a proxy), that is /health; /api/health is
+    found too.
 
     Refusals are JSON with `error`, `reason`, `queue`, `queue_limit`, `in_flight`, `limit` and
     `retry_after`.  They are sent at once, without reading the body: a connection with up to 64 KiB
@@ -137,6 +145,7 @@ class LoadShed:
         self._limit, self._shared = limit, shared
         self._partitions = _with_other(limit, priority, partitions, shared)
         self._queue, self._max_wait, self._retry_after = queue, max_wait, retry_after
+        self._has_complained = False
         self._status, self._max_bytes = status, max_bytes
         # What is larger than the room for all bodies could never be let in.
         bounds = [bound for bound in (max_body, max_bytes) if bound is not None]
@@ -167,13 +176,21 @@ class LoadShed:
             await self.app(scope, receive, send)
             return
         scope["weir.load_shed"] = self
-        if kind == "http" and scope["path"] == self._metrics_path:
-            await say(send, 200, self.metrics(), kind=CONTENT_TYPE)
+        if kind == "http" and self._metrics_path in _paths(scope):
+            await self._show(scope, send)
         elif self._is_exempt(scope) or (kind == "websocket" and self._websockets == "exempt"):
             self._ledger.pass_by()
             await self.app(scope, receive, send)
         else:
             await self._limited(scope, receive, send)
+
+    async def _show(self, scope: Scope, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            is_head = scope["method"] == "HEAD"
+            await say(send, 200, self.metrics(), kind=CONTENT_TYPE, is_head=is_head)
+        else:
+            content: dict[str, object] = {"error": "method not allowed", "allow": ["GET", "HEAD"]}
+            await say(send, 405, content, [(b"allow", b"GET, HEAD")])
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         partition = self._partition_of(scope)
@@ -332,11 +349,23 @@ class LoadShed:
     def retry_after(self) -> int:
         """Whole seconds, at least 1, after which one who is refused now may come again."""
         if callable(self._retry_after):
-            return max(1, math.ceil(self._retry_after(self.stats())))
-        if self._retry_after is not None:
-            return max(1, math.ceil(self._retry_after))
+            try:
+                return _whole(self._retry_after(self.stats()))
+            except Exception:
+                self._complain()
+        elif self._retry_after is not None:
+            return _whole(self._retry_after)
         clearing = min(LONGEST, max(1.0, self._ledger.clearing()))
         return math.floor(clearing + random.uniform(0, 1 + clearing / 2))
+
+    def _complain(self) -> None:
+        """Of the function that is being handled; a refusal is no time to fail, nor to log much."""
+        if not self._has_complained:
+            self._has_complained = True
+            _log.exception(
+                "weir.asgi.LoadShed: 'retry_after' must return a number of seconds; until it does,"
+                " clients are told how long the line takes (said once)"
+            )
 
     async def _refuse(self, scope: Scope, incoming: Incoming, send: Send, reason: str) -> None:
         headers: list[tuple[bytes, bytes]] = []
@@ -413,6 +442,30 @@ def _give_back(acquiring: asyncio.Future[LimitPermit]) -> None:
         acquiring.result().ignore()
 
 
+def _whole(seconds: float) -> int:
+    """Seconds of Retry-After; ValueError, OverflowError or TypeError where they are no number."""
+    return min(LATEST, max(1, math.ceil(seconds)))
+
+
+# ---- paths -----------------------------------------------------------------------------------
+
+
+def _paths(scope: Scope) -> tuple[str, ...]:
+    """A request's path as the routes of the app see it, and as the client does.
+
+    They differ where the app is mounted, or its server was told a root_path.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if not root or not _is_under(path, root):
+        return (path,)
+    return path[len(root) :] or "/", path
+
+
+def _is_under(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
+
+
 # ---- options -----------------------------------------------------------------------------------
 
 
@@ -430,17 +483,17 @@ def _check_prefixes(option: str, prefixes: Iterable[object]) -> None:
             raise ValueError(f"{option!r}: a path begins with '/', and {prefix!r} does not")
 
 
-def _is_under(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(prefix if prefix.endswith("/") else prefix + "/")
-
-
 def _prefix_test(prefixes: Iterable[str]) -> Callable[[Scope], bool]:
     if isinstance(prefixes, str):
         raise TypeError(f"'exempt' must be several paths, such as ({prefixes!r},), not a str")
+    if not isinstance(prefixes, Iterable):
+        raise TypeError(
+            f"'exempt' must be paths or a function of the scope, not {prefixes!r}; () exempts none"
+        )
     exact = frozenset(prefixes)
     _check_prefixes("exempt", exact)
     starts = tuple(prefix.rstrip("/") + "/" for prefix in exact)
-    return lambda scope: scope["path"] in exact or scope["path"].startswith(starts)
+    return lambda scope: any(path in exact or path.startswith(starts) for path in _paths(scope))
 
 
 def _lookup(
@@ -454,7 +507,11 @@ def _lookup(
     prefixes = sorted(priority.items(), key=lambda item: len(item[0]), reverse=True)
 
     def find(scope: Scope) -> str | None:
-        return next((name for prefix, name in prefixes if _is_under(scope["path"], prefix)), None)
+        paths = _paths(scope)
+        for prefix, name in prefixes:
+            if any(_is_under(path, prefix) for path in paths):
+                return name
+        return None
 
     return find
 
