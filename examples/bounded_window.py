@@ -13,25 +13,10 @@ import itertools
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 
 import show
 import weir
-
-
-class Source:
-    """An endless source that knows how far it was read ahead of the results."""
-
-    def __init__(self) -> None:
-        self.taken = self.used = self.furthest = 0
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        self.taken += 1
-        self.furthest = max(self.furthest, self.taken - self.used)
-        return self.taken
+from show import Source
 
 
 def square(number: int, seconds: float) -> int:

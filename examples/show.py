@@ -1,14 +1,29 @@
-"""show.py - what the examples share: options, a table, the conservation law, memory in use."""
+"""show.py - what the examples share: options, a table, the conservation law, memory, a source."""
 
 from __future__ import annotations
 
 import glob
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 MIB = 1 << 20
+
+
+class Source:
+    """An endless source that knows how far it was read ahead of the results."""
+
+    def __init__(self) -> None:
+        self.taken = self.used = self.furthest = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.taken += 1
+        self.furthest = max(self.furthest, self.taken - self.used)
+        return self.taken
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -13,28 +13,14 @@ import asyncio
 import sys
 import time
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import repeat
 
 import show
 import weir
+from show import Source
 from weir.aio import amap
-
-
-class Source:
-    """An endless source that knows how far it was read ahead of the results."""
-
-    def __init__(self) -> None:
-        self.taken = self.used = self.furthest = 0
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        self.taken += 1
-        self.furthest = max(self.furthest, self.taken - self.used)
-        return self.taken
 
 
 async def square(number: int, seconds: float) -> int:

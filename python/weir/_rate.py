@@ -1,6 +1,7 @@
 """TokenBucket: so much in a time, and so much at once.
 
-The bucket is in C (`weir._weir.TokenBucketBase`); here is what needs asyncio, and what wraps calls.
+The bucket is in C (`weir._weir.TokenBucketBase`); here is what needs an event loop,
+and what wraps calls.
 
 Without a thread, a place in the bucket's line is polled by its own loop at the time that the
 bucket told, and earlier when the bucket says so.  Only that poll takes tokens, in the same step of
