@@ -4,16 +4,15 @@
  *
  * Half of that is what arrives while all consumers are busy with an item each; twice, because neither
  * side is even.  A smaller one lets consumers run dry; a larger one only holds memory and makes items
- * old.
+ * old.  Where producers are always faster they are held back to the consumers' speed, and it is
+ * 2 x consumers x consumers.
  *
  * Hand-over: a producer that waits for room is awake 0.1 ms after it was called (two wake-ups on a
- *            virtual machine; a few microseconds on metal), and what the consumers do meanwhile has to
- *            be in the queue, and again as much while they work that off: 2 x consumers x 0.1 ms /
- *            service time.  Of items of 1 us that is 200 per consumer; of 0.1 ms, 2.
- * Bursts:    the most that came in one period above what is usual has to find room; it fades within
- *            half a minute.
- * Bounds:    never below min, never above max, and never more than budget / mean cost, which wins
- *            over min, but for one item.
+ *            virtual machine; a few microseconds on metal).  What the consumers do meanwhile has to be
+ *            in the queue, twice: 2 x consumers x 0.1 ms / service time.  Of items of 1 us that is 200
+ *            for each consumer; of 0.1 ms, 2; of longer ones the other term is larger.
+ * Bounds:    never below min, never above max, and never more than budget / mean cost, which
+ *            wins over min, but for one item.
  * Slowly:    at most once a second; changes of less than a quarter are ignored (but for the budget's),
  *            and one change is at most to the double or the half.
  */
@@ -42,9 +41,8 @@ typedef struct weir__queue_size {
     weir__queue_size_terms terms;
     weir__queue_size_sample last;
     size_t size;
-    double arrivals_per_s; /* moving averages, weight 1/4; 0: nothing measured yet */
+    double arrivals_per_s; /* moving averages; 0: nothing measured yet */
     double service_s;
-    double burst; /* items */
 } weir__queue_size;
 
 /* Begins with `initial` items, clamped; counters begin at 0. */
