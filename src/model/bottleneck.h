@@ -7,6 +7,11 @@
  * Conservation:  what is charged is what was blocked, and what the lost items would have cost:
  *                sum(charged) == sum(blocked_ns) + sum(lost work), but for rounding.
  *
+ * Lost work:  a stage that loses items instead of blocking is charged as if it had blocked: each item
+ *             that is lost would have kept a producer waiting for as long as an item takes that is
+ *             done.  That waiting goes on down the chain as well, so the fast stage that throws away
+ *             what a slow one behind it would have thrown away is not to blame.
+ *
  * How much goes on, where j was blocked by k for a part of the time only: all of that part.  Of the
  * rest, in which j worked or was held by its own limits, the share b / (b + s), where b is the part
  * of its time that j was blocked by k, and s the part that k was starved (idle).  A stage that never
@@ -20,6 +25,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "model/graph.h"
 
 /* What a stage is limited by. */
 typedef enum weir__cause {
@@ -46,15 +53,15 @@ typedef struct weir__pressure {
     bool is_source;
 } weir__pressure;
 
+#define WEIR__BOTTLENECK_SCRATCH(n) ((size_t)(n) * ((size_t)(n) + 1))
+
 /* Charges one window of n stages: adds to charged[n x WEIR__CAUSES], nanoseconds, so windows add up.
- * blocked_ns[i * n + j] is how long workers of i waited for room in j; it is 0 unless i comes before
- * j in `order` (weir__graph_order).  `scratch` has room for n numbers.
- *
- * A stage that loses items instead of blocking is charged, for each, what its workers take for one
- * that is done (at least one was), as if its producers had been blocked so long. */
-void weir__bottleneck_charge(double *charged, const weir__pressure *window,
-                             const uint64_t *blocked_ns, const unsigned *order, unsigned n,
-                             double *scratch);
+ * blocked_ns[i * n + j] is how long workers of i waited for room in j; it is 0 unless there is an edge
+ * from i to j.  `order` is that of weir__graph_order.  `scratch` has room for
+ * WEIR__BOTTLENECK_SCRATCH(n) numbers. */
+void weir__bottleneck_charge(double *charged, const weir__pressure *stages,
+                             const uint64_t *blocked_ns, const weir__edge *edges, size_t m,
+                             const unsigned *order, unsigned n, double *scratch);
 
 typedef struct weir__verdict {
     int stage;         /* the bottleneck, or the slowest source; -1: nothing held anything back */
