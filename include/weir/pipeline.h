@@ -90,10 +90,13 @@ typedef struct weir_pipeline_opts {
     uint64_t (*measure)(void *item, weir_stage stage, void *ctx);
     void *ctx;           /* of all these */
     uint64_t auto_bytes; /* budget for queues that size themselves, in cost, all together; 0: none */
-    /* For a language whose threads hold a lock while they run: called around every wait of a worker
-     * or emitter.  Both or none. */
+    /* For a language whose threads hold a lock while they run: called around every wait of a worker, an
+     * emitter or the pipeline's own thread, which is outside but for on_workers and start_thread.  Both
+     * or none. */
     void (*before_wait)(void *ctx);
     void (*after_wait)(void *ctx);
+    /* Called once, when the last stage has ended, on the thread that ended it, no lock held; NULL: not. */
+    void (*on_end)(void *ctx);
     /* Starts a thread that calls main(arg); < 0: could not.  NULL: pthread_create, signals blocked. */
     int (*start_thread)(void (*main)(void *arg), void *arg, const char *name, void *ctx);
 } weir_pipeline_opts;
@@ -120,12 +123,13 @@ typedef struct weir_run {
 } weir_run;
 
 /* Works on n items, 1 if the stage has no batch.  >= 0: taken; a source (called with n 0 again and
- * again) says WEIR_MORE or WEIR_END.  < 0: failed with that number, all n items are left.  What an
- * attempt that fails has emitted stays emitted. */
+ * again) says WEIR_MORE or WEIR_END.  < 0: failed with that number, all n items are left; WEIR_FATAL: and
+ * there is no use in another attempt.  What an attempt that fails has emitted stays emitted. */
 typedef int weir_stage_fn(void *ctx, void *const *items, size_t n, const weir_run *run);
 
-#define WEIR_MORE 0
-#define WEIR_END  1
+#define WEIR_MORE  0
+#define WEIR_END   1
+#define WEIR_FATAL INT32_MIN
 
 typedef enum weir_stage_kind {
     WEIR_STAGE_THREAD = 0, /* workers are threads of its own */
@@ -149,7 +153,7 @@ typedef enum weir_on_error {
 
 typedef struct weir_stage_opts {
     size_t size;      /* set by WEIR_STAGE_OPTS_INIT */
-    const char *name; /* copied; required, each once */
+    const char *name; /* copied; required, at most 100 bytes, each once */
     weir_stage_kind kind;
     bool source;       /* has no queue; called with n 0 until it says WEIR_END */
     weir_stage_fn *fn; /* required but for EXTERNAL */
@@ -173,8 +177,10 @@ typedef struct weir_stage_opts {
     uint32_t sample_keep_one_of;
     int64_t put_timeout_ns; /* with BLOCK: an emitted item that finds no room for so long is dropped
                                (TIMEOUT); 0: waits for ever */
-    weir_queue *borrowed;   /* instead of all these, a queue of the caller's, which must outlive the
-                               pipeline: it closes it, and its on_drop gets what it drops */
+    weir_queue *borrowed;   /* a queue of the caller's, which must outlive the pipeline: it closes it, and
+                               the queue's on_drop gets what is dropped there.  Its own bounds count;
+                               of these, queue (if it is AUTO), overflow (to be the same), and the
+                               put timeout; max_cost only says whether `measure` is asked */
     bool open;              /* weir_pipeline_put may feed it, until weir_pipeline_close_input */
 
     size_t batch;        /* items for one call of fn; default 1 */
@@ -247,13 +253,14 @@ WEIR_API int weir_pipeline_emit(weir_pipeline *pipeline, weir_stage stage, void 
                                 uint64_t cost);
 
 /* The same for who cannot wait here (an event loop): the stages that the item is to be put to, for
- * weir_pipeline_offer; up to max of them, returns how many there are (the item is counted as emitted
- * so often).  Not if an inline stage is among them: WEIR_EINVAL. */
+ * weir_pipeline_account; up to max of them, returns how many there are (the item is counted as emitted
+ * so often).  Not if an inline stage is among those behind: WEIR_EINVAL. */
 WEIR_API int weir_pipeline_route(weir_pipeline *pipeline, weir_stage stage, void *item,
                                  weir_stage *ret_targets, unsigned max);
 
 /* Accounts for an item of weir_pipeline_route that was put into the target's queue (WEIR_KEPT,
- * WEIR_DROPPED), or could not be (the error, as of weir_queue_put; blocked_ns: how long it waited). */
+ * WEIR_DROPPED), or could not be and is the caller's (the error, as of weir_queue_put); blocked_ns: how
+ * long it waited. */
 WEIR_API void weir_pipeline_account(weir_pipeline *pipeline, weir_stage stage, weir_stage target,
                                     int rc, int64_t blocked_ns);
 
@@ -268,13 +275,18 @@ typedef struct weir_work {
 
 #define WEIR_WORK_INIT WEIR__SIZED(weir_work)
 
+/* WEIR_EINVAL: it is none. */
 WEIR_API int weir_pipeline_report(weir_pipeline *pipeline, weir_stage stage, const weir_work *work);
 
 /* Of an EXTERNAL stage (or source): it emits no more.  Twice is fine. */
 WEIR_API int weir_pipeline_end_stage(weir_pipeline *pipeline, weir_stage stage);
 
-/* Of an EXTERNAL stage: an item has failed for good.  on_error decides; takes the item. */
+/* Of an EXTERNAL stage: an item has failed for good, and counts so.  on_error decides; takes the item. */
 WEIR_API int weir_pipeline_fail(weir_pipeline *pipeline, weir_stage stage, void *item, int error);
+
+/* Of an EXTERNAL stage: an item in hand that will not be worked on; on_drop gets it. */
+WEIR_API int weir_pipeline_drop(weir_pipeline *pipeline, weir_stage stage, void *item,
+                                weir_loss reason);
 
 /* ---- ending -------------------------------------------------------------------------------- */
 
@@ -283,7 +295,8 @@ WEIR_API int weir_pipeline_fail(weir_pipeline *pipeline, weir_stage stage, void 
 WEIR_API int weir_pipeline_wait(weir_pipeline *pipeline, weir_time deadline);
 
 /* Sources are not asked any more, puts from outside are refused; what is inside goes its way.  Does not
- * wait.  A source that is in a call at this moment still emits what comes of it. */
+ * wait.  A source that is in a call at this moment still emits what comes of it; one that needs more than
+ * a second for that is given up, and what it emits later is dropped (DISCARDED). */
 WEIR_API void weir_pipeline_stop(weir_pipeline *pipeline);
 
 /* Stops at once: drops what waits (DISCARDED); calls that run are let finish, and what they emit is

@@ -1056,7 +1056,8 @@ static int offer(weir_queue *queue, weir__entry entry, call *c)
 static int wait_for_room(weir_queue *queue, putter *p, weir_time deadline, size_t insiders, call *c)
 {
     if (deadline <= WEIR_POLL) {
-        refuse(queue, WEIR_EFULL);
+        if (deadline != WEIR_PROBE)
+            refuse(queue, WEIR_EFULL);
         leave(queue, c);
         return WEIR_EFULL;
     }

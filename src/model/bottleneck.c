@@ -101,7 +101,7 @@ void weir__bottleneck_charge(double *charged, const weir__pressure *stages,
     for (size_t i = 0; i < (size_t)n * n; i++)
         w.waits[i] = (double)blocked_ns[i];
     for (unsigned j = 0; j < n; j++) {
-        w.inbound[j] = 0;
+        w.inbound[j] = (double)stages[j].outside_ns;
         for (unsigned i = 0; i < n; i++)
             w.inbound[j] += w.waits[(size_t)i * n + j];
     }

@@ -5,7 +5,7 @@
  * Time that i waited for room in j is j's, unless j itself was blocked by k: then it goes on to k.
  *
  * Conservation:  what is charged is what was blocked, and what the lost items would have cost:
- *                sum(charged) == sum(blocked_ns) + sum(lost work), but for rounding.
+ *                sum(charged) == sum(blocked_ns) + sum(outside_ns) + sum(lost work), but for rounding.
  *
  * Lost work:  a stage that loses items instead of blocking is charged as if it had blocked: each item
  *             that is lost would have kept a producer waiting for as long as an item takes that is
@@ -49,7 +49,8 @@ typedef struct weir__pressure {
     uint64_t held_ns[WEIR__CAUSES]; /* waiting for its own limits; [WORKERS] and [SOURCE] unused */
     uint64_t done;                  /* items */
     uint64_t lost;  /* items its queue dropped, refused or put on disk: it was full */
-    double workers; /* on average */
+    uint64_t outside_ns; /* who is no stage waited for room in its queue */
+    double workers;      /* on average */
     bool is_source;
 } weir__pressure;
 

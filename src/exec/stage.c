@@ -1,0 +1,426 @@
+/* stage.c - what a worker does: take items, have its stage's function called, take the next.
+ *
+ * A call passes the stage's limits first (rate, memory, breaker, concurrency, in this order, so that
+ * nobody holds a permit and waits for something else), and is made again where the stage retries.
+ * While a worker waits for a limit its interruption hook looks whether the pipeline is halted; all
+ * other waits are ended by closing a queue.
+ */
+#include "exec/pipeline_impl.h"
+
+#include "base/park.h"
+
+_Thread_local weir__worker *weir__self;
+
+/* ---- limits ----------------------------------------------------------------------------------- */
+
+static int ask_halted(void *pipeline)
+{
+    return weir__is_halted(pipeline);
+}
+
+/* What a call has taken of its stage's limits. */
+typedef struct pass {
+    weir__stage *stage;
+    weir__meter *meter;
+    size_t n;
+    bool reserved, asked, permitted;
+    weir_breaker_call breaker_call;
+    weir_permit permit;
+} pass;
+
+/* Tries one limit, or waits for it until the deadline. */
+typedef int limit_fn(pass *p, weir_time deadline);
+
+/* Sleeps so long, or until the pipeline is halted. */
+static void pause_for(weir_pipeline *pipeline, int64_t ns)
+{
+    weir_time until = weir_after(ns);
+    while (!weir__is_halted(pipeline) && weir_now() < until)
+        weir__futex_wait(&pipeline->halted, 0, until, false);
+}
+
+/* A batch that is more than the burst takes its tokens one by one. */
+static int take_rate(pass *p, weir_time deadline)
+{
+    weir_rate *rate = p->stage->opts.rate;
+    uint64_t n = p->n ? p->n : 1;
+    int rc = weir_rate_acquire(rate, n, deadline);
+    if (rc != WEIR_ETOOBIG || n == 1)
+        return rc;
+    if (deadline <= WEIR_POLL)
+        return WEIR_EFULL;
+    for (rc = WEIR_OK; rc == WEIR_OK && n > 0; n--)
+        rc = weir_rate_acquire(rate, 1, deadline);
+    return rc;
+}
+
+#define LOOK (50 * WEIR_MILLISECOND) /* a governor may recover, a breaker be reset by hand */
+
+/* Who has its input in a queue waits out what others shed for. */
+static int take_memory(pass *p, weir_time deadline)
+{
+    const weir_stage_opts *opts = &p->stage->opts;
+    int rc;
+    while ((rc = weir_governor_reserve(opts->governor, opts->governor_bytes, deadline)) ==
+           WEIR_ESHED) {
+        if (deadline <= WEIR_POLL)
+            return WEIR_EFULL;
+        if (weir__is_halted(p->stage->pipeline))
+            return WEIR_EINTR;
+        pause_for(p->stage->pipeline, LOOK);
+    }
+    return rc;
+}
+
+static int take_breaker(pass *p, weir_time deadline)
+{
+    weir_breaker *breaker = p->stage->opts.breaker;
+    int rc;
+    while ((rc = weir_breaker_admit(breaker, &p->breaker_call)) == WEIR_EOPEN) {
+        if (deadline <= WEIR_POLL)
+            return WEIR_EFULL;
+        if (weir__is_halted(p->stage->pipeline))
+            return WEIR_EINTR;
+        int64_t left = weir_breaker_retry_after(breaker);
+        pause_for(p->stage->pipeline, left < LOOK ? left : LOOK);
+    }
+    return rc;
+}
+
+static int take_permit(pass *p, weir_time deadline)
+{
+    return weir_limit_acquire(p->stage->opts.limit, 1, 0, deadline, &p->permit);
+}
+
+/* 0, or what the limit says: closed, shed, halted. */
+static int go_through(pass *p, limit_fn *take, weir_cause cause)
+{
+    weir_pipeline *pipeline = p->stage->pipeline;
+    int rc = take(p, WEIR_PROBE);
+    if (rc != WEIR_EFULL)
+        return rc;
+    weir_set_interrupt(ask_halted, pipeline);
+    weir__wait wait = weir__wait_begin(pipeline, p->meter, WEIR__HELD, cause);
+    rc = take(p, WEIR_FOREVER);
+    weir__wait_end(pipeline, p->meter, wait);
+    weir_set_interrupt(NULL, NULL);
+    return rc;
+}
+
+static void give_back(pass *p, int rc)
+{
+    const weir_stage_opts *opts = &p->stage->opts;
+    if (p->permitted)
+        weir_limit_release(opts->limit, &p->permit,
+                           rc >= 0 ? WEIR_LIMIT_SUCCESS : WEIR_LIMIT_IGNORE);
+    if (p->asked)
+        weir_breaker_report(opts->breaker, &p->breaker_call,
+                            rc >= 0 ? WEIR_CALL_SUCCESS : WEIR_CALL_FAILURE);
+    if (p->reserved)
+        weir_governor_release(opts->governor, opts->governor_bytes);
+}
+
+/* 0: has all it needs. */
+static int enter(pass *p)
+{
+    const weir_stage_opts *opts = &p->stage->opts;
+    int rc = WEIR_OK;
+    if (opts->rate)
+        rc = go_through(p, take_rate, WEIR_CAUSE_RATE);
+    if (rc == WEIR_OK && opts->governor) {
+        rc = go_through(p, take_memory, WEIR_CAUSE_MEMORY);
+        p->reserved = rc == WEIR_OK;
+    }
+    if (rc == WEIR_OK && opts->breaker) {
+        rc = go_through(p, take_breaker, WEIR_CAUSE_BREAKER);
+        p->asked = rc == WEIR_OK;
+    }
+    if (rc == WEIR_OK && opts->limit) {
+        rc = go_through(p, take_permit, WEIR_CAUSE_LIMITER);
+        p->permitted = rc == WEIR_OK;
+    }
+    return rc;
+}
+
+static bool has_limits(const weir_stage_opts *opts)
+{
+    return opts->rate || opts->governor || opts->breaker || opts->limit;
+}
+
+/* ---- one call --------------------------------------------------------------------------------- */
+
+static int call_once(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
+{
+    if (!has_limits(&stage->opts))
+        return stage->opts.fn(stage->opts.ctx, items, n, run);
+    pass p = {.stage = stage, .meter = run->output->meter, .n = n};
+    int rc = enter(&p);
+    if (rc == WEIR_OK)
+        rc = stage->opts.fn(stage->opts.ctx, items, n, run);
+    give_back(&p, rc);
+    return rc;
+}
+
+/* Waits before the next attempt; false: the pipeline is halted. */
+static bool pause_before(weir__stage *stage, weir__meter *meter, unsigned attempt)
+{
+    weir_pipeline *pipeline = stage->pipeline;
+    int64_t ns = weir_backoff_delay(&stage->opts.backoff, attempt, 0, weir_random());
+    weir__wait wait = weir__wait_begin(pipeline, meter, WEIR__HELD, WEIR_CAUSE_RETRY);
+    if (ns > 0)
+        pause_for(pipeline, ns);
+    weir__wait_end(pipeline, meter, wait);
+    return !weir__is_halted(pipeline);
+}
+
+/* The items have failed for good. */
+static void give_up(weir__stage *stage, weir__meter *meter, void *const *items, size_t n, int error)
+{
+    weir_pipeline *pipeline = stage->pipeline;
+    weir__add(&meter->tallies[stage->index].failed, n, meter->shared);
+    if (stage->opts.on_failure)
+        stage->opts.on_failure(stage->opts.ctx, items, n, error);
+    for (size_t i = 0; i < n; i++)
+        if (stage->opts.on_error == WEIR_ON_ERROR_DEAD_LETTER)
+            weir__dead_letter(stage, meter, items[i]);
+        else
+            pipeline->opts.on_drop(items[i], stage->index, WEIR_LOSS_FAILED, pipeline->opts.ctx);
+    if (stage->opts.on_error == WEIR_ON_ERROR_HALT)
+        weir__pipeline_fail(pipeline, error);
+}
+
+/* A limit was waited for when the pipeline was halted: the function was not called. */
+static bool was_halted(weir__stage *stage, int rc)
+{
+    return rc == WEIR_EINTR && has_limits(&stage->opts) && weir__is_halted(stage->pipeline);
+}
+
+int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_output *output)
+{
+    weir__tally *tally = &output->meter->tallies[stage->index];
+    weir_run run = {.pipeline = stage->pipeline, .stage = stage->index, .output = output};
+    int rc;
+    while ((rc = call_once(stage, items, n, &run)) < 0) {
+        if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts ||
+            !pause_before(stage, output->meter, run.attempt + 1))
+            break;
+        run.attempt++;
+        weir__add(&tally->retried, 1, output->meter->shared);
+    }
+    if (rc >= 0)
+        weir__add(&tally->processed, n, output->meter->shared);
+    else if (was_halted(stage, rc))
+        for (size_t i = 0; i < n; i++)
+            weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
+    else
+        give_up(stage, output->meter, items, n, rc);
+    return rc;
+}
+
+int weir_pipeline_fail(weir_pipeline *pipeline, weir_stage stage, void *item, int error)
+{
+    if (stage >= pipeline->n || !pipeline->started_at ||
+        pipeline->stages[stage]->opts.kind != WEIR_STAGE_EXTERNAL)
+        return WEIR_EINVAL;
+    give_up(pipeline->stages[stage], &pipeline->stages[stage]->caller, &item, 1, error);
+    return WEIR_OK;
+}
+
+/* ---- taking ----------------------------------------------------------------------------------- */
+
+#define LOOK_AGAIN (200 * WEIR_MILLISECOND) /* a worker that may not be wanted any more */
+
+static bool is_scaled(const weir__stage *stage)
+{
+    return stage->opts.workers_max > stage->opts.workers_min;
+}
+
+/* Whether this worker is one too many; then it no longer counts. */
+static bool is_retired(weir__stage *stage)
+{
+    if (!is_scaled(stage))
+        return false;
+    uint32_t running = atomic_load_explicit(&stage->running, memory_order_relaxed);
+    while (running > atomic_load_explicit(&stage->wanted, memory_order_relaxed))
+        if (atomic_compare_exchange_weak_explicit(&stage->running, &running, running - 1,
+                                                  memory_order_acq_rel, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again. */
+static int64_t take(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    size_t batch = stage->opts.batch;
+    int64_t rc;
+    if (batch == 1) {
+        rc = weir_queue_get_cost(stage->queue, worker->items, worker->costs, WEIR_PROBE);
+        if (rc == WEIR_OK)
+            return 1;
+    } else if (stage->opts.linger_ns == 0) {
+        rc = weir_queue_get_many(stage->queue, worker->items, worker->costs, batch, WEIR_PROBE, 0);
+        if (rc != WEIR_EEMPTY)
+            return rc;
+    } else {
+        rc = WEIR_EEMPTY;
+    }
+    if (rc != WEIR_EEMPTY)
+        return rc;
+    weir_time deadline = is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
+    weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
+    rc = weir_queue_get_many(stage->queue, worker->items, worker->costs, batch, deadline,
+                             stage->opts.linger_ns);
+    weir__wait_end(stage->pipeline, &worker->meter, wait);
+    return rc;
+}
+
+static void hold(weir__worker *worker, size_t n)
+{
+    /* relaxed: a number to look at */
+    atomic_store_explicit(&worker->in_hand, (uint32_t)n, memory_order_relaxed);
+}
+
+static void work_plainly(weir__worker *worker)
+{
+    weir_output output = {.meter = &worker->meter};
+    while (!is_retired(worker->stage)) {
+        int64_t n = take(worker);
+        if (n == WEIR_ETIMEDOUT)
+            continue;
+        if (n < 0) {
+            atomic_fetch_sub_explicit(&worker->stage->running, 1, memory_order_acq_rel);
+            return;
+        }
+        hold(worker, (size_t)n);
+        weir__stage_call(worker->stage, worker->items, (size_t)n, &output);
+        hold(worker, 0);
+    }
+}
+
+/* ---- in order --------------------------------------------------------------------------------- */
+
+static void enter_window(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    weir__order *order = stage->order;
+    if (weir_queue_put(order->window, NULL, 0, WEIR_PROBE) >= 0)
+        return;
+    /* relaxed: a hint.  Who emits is blocked: so are those who wait for him. */
+    unsigned blocked_on = atomic_load_explicit(&order->blocked_on, memory_order_relaxed);
+    weir__wait wait =
+        blocked_on ? weir__wait_begin(stage->pipeline, &worker->meter, WEIR__BLOCKED, blocked_on - 1)
+                   : weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_ORDER);
+    weir_queue_put(order->window, NULL, 0, WEIR_FOREVER);
+    weir__wait_end(stage->pipeline, &worker->meter, wait);
+}
+
+static void take_baton(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    void *token;
+    if (weir_queue_get(stage->order->baton, &token, WEIR_PROBE) == WEIR_OK)
+        return;
+    weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
+    weir_queue_get(stage->order->baton, &token, WEIR_FOREVER);
+    weir__wait_end(stage->pipeline, &worker->meter, wait);
+}
+
+static void work_in_order(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    weir__order *order = stage->order;
+    weir_output output = {.meter = &worker->meter, .outcome = &worker->outcome};
+    while (!is_retired(stage)) {
+        enter_window(worker);
+        take_baton(worker);
+        int64_t n = take(worker);
+        uint64_t seq = order->next_in;
+        order->next_in += n > 0;
+        weir_queue_put(order->baton, NULL, 0, WEIR_POLL); /* there is room: it was taken */
+        if (n < 0) {
+            void *token;
+            weir_queue_get(order->window, &token, WEIR_POLL);
+            if (n == WEIR_ETIMEDOUT)
+                continue;
+            atomic_fetch_sub_explicit(&stage->running, 1, memory_order_acq_rel);
+            return;
+        }
+        hold(worker, (size_t)n);
+        weir__stage_call(stage, worker->items, (size_t)n, &output);
+        hold(worker, 0);
+        weir__order_submit(stage, &worker->meter, seq, &worker->outcome);
+    }
+}
+
+/* ---- sources ---------------------------------------------------------------------------------- */
+
+static bool goes_on(weir__stage *stage)
+{
+    /* relaxed: whoever says so does not wait for this thread */
+    return !atomic_load_explicit(&stage->pipeline->stopping, memory_order_relaxed) &&
+           !weir__is_halted(stage->pipeline);
+}
+
+static void work_as_source(weir__worker *worker)
+{
+    weir_output output = {.meter = &worker->meter};
+    while (goes_on(worker->stage) &&
+           weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
+        continue;
+    atomic_fetch_sub_explicit(&worker->stage->running, 1, memory_order_acq_rel);
+}
+
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+void weir__stage_work(void *arg)
+{
+    weir__worker *worker = weir__self = arg;
+    weir__stage *stage = worker->stage;
+    weir__meter_come(&worker->meter);
+    if (stage->opts.source)
+        work_as_source(worker);
+    else if (stage->order)
+        work_in_order(worker);
+    else
+        work_plainly(worker);
+    weir__meter_leave(&worker->meter);
+    weir__self = NULL;
+    /* acquire: pairs with the acq_rel of those who left before: all they emitted comes before the end.
+     * A retired worker never is the last one: at least one is wanted. */
+    if (atomic_load_explicit(&stage->running, memory_order_acquire) == 0)
+        weir__stage_end(stage);
+    weir__thread_gone(stage->pipeline, worker);
+}
+
+void weir__stage_unseat(weir__worker *worker)
+{
+    weir__lock(&worker->stage->lock);
+    worker->taken = false;
+    weir__unlock(&worker->stage->lock);
+}
+
+static weir__worker *find_seat(weir__stage *stage)
+{
+    weir__worker *found = NULL;
+    weir__lock(&stage->lock);
+    for (unsigned i = 0; i < stage->n_seats && !found; i++)
+        if (!stage->seats[i].taken) {
+            found = &stage->seats[i];
+            found->taken = true;
+        }
+    weir__unlock(&stage->lock);
+    return found;
+}
+
+int weir__stage_spawn(weir__stage *stage)
+{
+    weir__worker *worker = find_seat(stage);
+    int rc = worker ? weir__start_thread(stage->pipeline, worker, weir__stage_work) : WEIR_EFULL;
+    if (rc == WEIR_OK)
+        return rc;
+    atomic_fetch_sub_explicit(&stage->running, 1, memory_order_acq_rel);
+    if (worker)
+        weir__stage_unseat(worker);
+    return rc;
+}

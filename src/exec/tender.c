@@ -1,0 +1,420 @@
+/* tender.c - the pipeline's own thread: who holds everything back, how many workers, how large queues.
+ *
+ * Ten times a second it looks at what all stages did since the last time, charges what was blocked
+ * (model/bottleneck.h), asks model/scale.h for the number of workers, and model/queue_size.h for the
+ * size of queues.  Who asks for a verdict charges up to that moment, under the pipeline's lock.
+ *
+ * The thread is outside the caller's lock (before_wait), but for the caller's functions.
+ */
+#include "exec/pipeline_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/park.h"
+
+#define PERIOD  (100 * WEIR_MILLISECOND)
+#define GIVE_UP WEIR_SECOND /* how long a source may finish its call after a stop */
+
+int weir__tender_init(weir_pipeline *pipeline)
+{
+    size_t n = pipeline->n;
+    pipeline->charged = weir__calloc(n * WEIR_CAUSES, sizeof(double));
+    pipeline->window_charged = weir__calloc(n * WEIR_CAUSES, sizeof(double));
+    pipeline->scratch = weir__calloc(n * n + n, sizeof(double));
+    pipeline->blocked_before = weir__calloc(n * n, sizeof(uint64_t));
+    pipeline->blocked = weir__calloc(n * n, sizeof(uint64_t));
+    pipeline->window = weir__calloc(n, sizeof(weir__pressure));
+    pipeline->tender.pipeline = pipeline;
+    snprintf(pipeline->tender.name, sizeof(pipeline->tender.name), "%.50s-tender", pipeline->name);
+    bool complete = pipeline->charged && pipeline->window_charged && pipeline->scratch &&
+                    pipeline->blocked_before && pipeline->blocked && pipeline->window;
+    return complete ? WEIR_OK : WEIR_ENOMEM;
+}
+
+void weir__tender_fini(weir_pipeline *pipeline)
+{
+    weir__free(pipeline->charged);
+    weir__free(pipeline->window_charged);
+    weir__free(pipeline->scratch);
+    weir__free(pipeline->blocked_before);
+    weir__free(pipeline->blocked);
+    weir__free(pipeline->window);
+    pipeline->charged = pipeline->window_charged = pipeline->scratch = NULL;
+    pipeline->blocked_before = pipeline->blocked = NULL;
+    pipeline->window = NULL;
+}
+
+/* ---- pressure --------------------------------------------------------------------------------- */
+
+static uint64_t since(uint64_t now, uint64_t before)
+{
+    return now > before ? now - before : 0;
+}
+
+/* What a stage did since the last look. */
+static weir__pressure window_of(weir__stage *stage, const weir__pressure *now)
+{
+    const weir__pressure *before = &stage->total;
+    weir__pressure window = *now;
+    window.busy_ns = since(now->busy_ns, before->busy_ns);
+    window.idle_ns = since(now->idle_ns, before->idle_ns);
+    for (int i = 0; i < WEIR_CAUSES; i++)
+        window.held_ns[i] = since(now->held_ns[i], before->held_ns[i]);
+    window.done = since(now->done, before->done);
+    window.lost = since(now->lost, before->lost);
+    window.outside_ns = since(now->outside_ns, before->outside_ns);
+    return window;
+}
+
+/* The charge of a host is also that of the inline stages that its workers run: by their time. */
+static void share_with_inline(weir_pipeline *pipeline)
+{
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        if (stage->opts.kind != WEIR_STAGE_INLINE)
+            continue;
+        const weir__pressure *host = &pipeline->window[stage->host];
+        double *of_host = &pipeline->window_charged[stage->host * WEIR_CAUSES + WEIR_CAUSE_WORKERS];
+        if (host->busy_ns == 0)
+            continue;
+        double share = (double)pipeline->window[i].busy_ns / (double)host->busy_ns;
+        double moved = *of_host * (share < 1 ? share : 1);
+        *of_host -= moved;
+        pipeline->window_charged[i * WEIR_CAUSES + WEIR_CAUSE_WORKERS] += moved;
+        /* what is left is shared with the next one by what is left of the time */
+        pipeline->window[stage->host].busy_ns -= (uint64_t)((double)host->busy_ns * (share < 1 ? share : 1));
+    }
+}
+
+/* Under the lock: charges what was blocked since the last time. */
+static void charge(weir_pipeline *pipeline, weir_time now)
+{
+    size_t n = pipeline->n;
+    uint64_t *blocked = pipeline->blocked, *before = pipeline->blocked_before;
+    memset(blocked, 0, n * n * sizeof(*blocked));
+    memset(pipeline->window_charged, 0, n * WEIR_CAUSES * sizeof(double));
+    for (unsigned i = 0; i < n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        weir__look look;
+        weir__stage_look(stage, now, &look);
+        weir__stage_blocked(stage, now, blocked);
+        pipeline->window[i] = window_of(stage, &look.sum);
+        stage->total = look.sum;
+        stage->worker_ns += (double)look.sum.workers * (double)(now - pipeline->charged_at);
+    }
+    for (size_t i = 0; i < n * n; i++) {
+        uint64_t total = blocked[i];
+        blocked[i] = since(total, before[i]);
+        before[i] = total > before[i] ? total : before[i];
+    }
+    weir__bottleneck_charge(pipeline->window_charged, pipeline->window, blocked, pipeline->edges,
+                            pipeline->n_edges, pipeline->order, pipeline->n, pipeline->scratch);
+    share_with_inline(pipeline);
+    for (size_t i = 0; i < n * WEIR_CAUSES; i++)
+        pipeline->charged[i] += pipeline->window_charged[i];
+    pipeline->charged_at = now;
+}
+
+static void charge_now(weir_pipeline *pipeline)
+{
+    weir_time now = weir_now();
+    if (now > pipeline->charged_at)
+        charge(pipeline, now);
+}
+
+void weir__look_at_charges(weir__stage *stage, weir_stage_snapshot *snapshot)
+{
+    weir_pipeline *pipeline = stage->pipeline;
+    size_t n = pipeline->n;
+    weir__lock(&pipeline->lock);
+    charge_now(pipeline);
+    memcpy(snapshot->charged_ns, pipeline->charged + stage->index * WEIR_CAUSES,
+           sizeof(snapshot->charged_ns));
+    for (size_t i = 0; i < n; i++) {
+        snapshot->blocked_ns += pipeline->blocked_before[stage->index * n + i];
+        snapshot->pressed_ns += pipeline->blocked_before[i * n + stage->index];
+    }
+    snapshot->pressed_ns += weir__read(&stage->outside_ns);
+    snapshot->workers_peak = stage->workers_peak;
+    weir__unlock(&pipeline->lock);
+    if (snapshot->workers_peak < snapshot->workers)
+        snapshot->workers_peak = snapshot->workers;
+}
+
+/* ---- the verdict ------------------------------------------------------------------------------ */
+
+typedef struct hearing {
+    double charged[WEIR_STAGES_MAX * WEIR_CAUSES];
+    weir__pressure total[WEIR_STAGES_MAX];
+    const char *names[WEIR_STAGES_MAX];
+    double rates[WEIR_STAGES_MAX];
+} hearing;
+
+static unsigned whole_of(weir__stage *stage)
+{
+    return stage->opts.is_part ? stage->opts.part_of : stage->index;
+}
+
+static void add_pressure(weir__pressure *sum, const weir__pressure *part)
+{
+    sum->busy_ns += part->busy_ns;
+    sum->idle_ns += part->idle_ns;
+    for (int i = 0; i < WEIR_CAUSES; i++)
+        sum->held_ns[i] += part->held_ns[i];
+    sum->done += part->done;
+    sum->lost += part->lost;
+    sum->workers += part->workers;
+    sum->is_source |= part->is_source;
+}
+
+/* Under the lock: the stages, parts with their whole. */
+static void hear(weir_pipeline *pipeline, hearing *h)
+{
+    double elapsed = (double)(pipeline->charged_at - pipeline->started_at);
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        unsigned whole = whole_of(stage);
+        weir__pressure total = stage->total;
+        total.workers = elapsed > 0 ? stage->worker_ns / elapsed : 1;
+        add_pressure(&h->total[whole], &total);
+        for (int c = 0; c < WEIR_CAUSES; c++)
+            h->charged[whole * WEIR_CAUSES + c] += pipeline->charged[i * WEIR_CAUSES + c];
+        h->names[i] = stage->name;
+        weir_rate_snapshot rate = WEIR_RATE_SNAPSHOT_INIT;
+        if (stage->opts.rate && weir_rate_get_snapshot(stage->opts.rate, &rate) == WEIR_OK)
+            h->rates[i] = (double)rate.rate * 1e9 / (double)rate.per_ns;
+    }
+}
+
+int weir_pipeline_get_verdict(weir_pipeline *pipeline, weir_verdict *ret_verdict)
+{
+    if (ret_verdict->size != sizeof(*ret_verdict) || !pipeline->started_at)
+        return WEIR_EINVAL;
+    hearing *h = weir__calloc(1, sizeof(*h));
+    if (!h)
+        return WEIR_ENOMEM;
+    weir__lock(&pipeline->lock);
+    charge_now(pipeline);
+    hear(pipeline, h);
+    uint64_t elapsed = (uint64_t)(pipeline->charged_at - pipeline->started_at);
+    weir__unlock(&pipeline->lock);
+    weir__verdict found = weir__bottleneck_find(h->charged, pipeline->n, h->total, elapsed);
+    *ret_verdict = (weir_verdict){
+        .size = sizeof(*ret_verdict),
+        .stage = found.stage < 0 ? WEIR_NO_STAGE : (weir_stage)found.stage,
+        .cause = (weir_cause)found.cause,
+        .share = found.share,
+    };
+    weir__bottleneck_say(ret_verdict->text, sizeof(ret_verdict->text), h->names, &found, h->total,
+                         h->rates);
+    weir__free(h);
+    return WEIR_OK;
+}
+
+/* ---- workers and queues ----------------------------------------------------------------------- */
+
+static void call_begin(weir_pipeline *pipeline)
+{
+    if (pipeline->opts.after_wait)
+        pipeline->opts.after_wait(pipeline->opts.ctx);
+}
+
+static void call_end(weir_pipeline *pipeline)
+{
+    if (pipeline->opts.before_wait)
+        pipeline->opts.before_wait(pipeline->opts.ctx);
+}
+
+static void set_workers(weir__stage *stage, unsigned wanted)
+{
+    uint32_t before = atomic_load_explicit(&stage->wanted, memory_order_relaxed);
+    atomic_store_explicit(&stage->wanted, wanted, memory_order_relaxed);
+    if (stage->opts.kind == WEIR_STAGE_EXTERNAL) {
+        if (wanted == before || !stage->opts.on_workers)
+            return;
+        call_begin(stage->pipeline);
+        stage->opts.on_workers(stage->opts.ctx, wanted);
+        call_end(stage->pipeline);
+        return;
+    }
+    /* Nobody leaves below `wanted`, and only this thread adds any. */
+    uint32_t running = atomic_load_explicit(&stage->running, memory_order_acquire);
+    int rc = WEIR_OK;
+    while (rc == WEIR_OK && running > 0 && running < wanted) {
+        if (!atomic_compare_exchange_weak_explicit(&stage->running, &running, running + 1,
+                                                   memory_order_acq_rel, memory_order_acquire))
+            continue; /* 0: it has ended */
+        call_begin(stage->pipeline);
+        rc = weir__stage_spawn(stage); /* tried again in the next period */
+        call_end(stage->pipeline);
+        running = atomic_load_explicit(&stage->running, memory_order_acquire);
+    }
+}
+
+/* Under the lock: sums over a row or column of what was blocked. */
+static uint64_t blocked_by(weir_pipeline *pipeline, weir_stage stage, bool upstream)
+{
+    size_t n = pipeline->n;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += pipeline->blocked_before[upstream ? i * n + stage : stage * n + i];
+    return sum;
+}
+
+static double producers_of(weir__stage *stage)
+{
+    weir_pipeline *pipeline = stage->pipeline;
+    double sum = 0;
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *before = pipeline->stages[i];
+        for (unsigned j = 0; j < before->n_behind; j++)
+            if (before->behind[j] == stage->index)
+                sum += weir__stage_workers(pipeline->stages[before->host]);
+    }
+    return sum;
+}
+
+static void scale(weir__stage *stage, weir_time now)
+{
+    weir_pipeline *pipeline = stage->pipeline;
+    weir__look look;
+    weir__stage_look(stage, now, &look);
+    weir__scale_sample sample = {
+        .now = now,
+        .arrived = look.accepted,
+        .done = look.sum.done + weir__stage_failed(stage),
+        .busy_ns = look.sum.busy_ns,
+        .idle_ns = look.sum.idle_ns,
+        .lost = look.sum.lost,
+        .depth = look.queue.depth,
+        .capacity = look.queue.capacity == WEIR_UNBOUNDED ? 0 : look.queue.capacity,
+        .workers = weir__stage_workers(stage),
+        .producers = producers_of(stage),
+    };
+    for (int i = 0; i < WEIR_CAUSES; i++)
+        sample.held_ns += look.sum.held_ns[i];
+    weir__lock(&pipeline->lock);
+    sample.blocked_ns = blocked_by(pipeline, stage->index, false);
+    sample.upstream_blocked_ns = blocked_by(pipeline, stage->index, true) + look.sum.outside_ns;
+    weir__unlock(&pipeline->lock);
+    set_workers(stage, weir__scale_step(&stage->scale, &sample));
+}
+
+static void resize(weir__stage *stage, weir_time now)
+{
+    weir__look look;
+    weir__stage_look(stage, now, &look);
+    weir__queue_size_sample sample = {
+        .now = now,
+        .arrived = look.accepted,
+        .done = look.sum.done,
+        .busy_ns = look.sum.busy_ns,
+        .workers = look.sum.workers,
+        .mean_cost = look.queue.accepted
+                         ? (double)look.queue.accepted_cost / (double)look.queue.accepted
+                         : 0,
+    };
+    size_t size = weir__queue_size_step(&stage->queue_size, &sample);
+    if (size != look.queue.capacity)
+        weir_queue_resize(stage->queue, size, look.queue.max_cost);
+}
+
+static bool is_scaled(const weir__stage *stage)
+{
+    return stage->opts.workers_max > stage->opts.workers_min;
+}
+
+static bool is_auto(const weir__stage *stage)
+{
+    return stage->queue && stage->opts.queue == WEIR_AUTO_QUEUE;
+}
+
+static void begin_tuning(weir_pipeline *pipeline, weir_time now)
+{
+    unsigned autos = 0;
+    for (unsigned i = 0; i < pipeline->n; i++)
+        autos += is_auto(pipeline->stages[i]);
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        if (is_scaled(stage))
+            weir__scale_init(&stage->scale,
+                             &(weir__scale_terms){stage->opts.workers_min, stage->opts.workers_max},
+                             now);
+        if (!is_auto(stage))
+            continue;
+        weir_queue_snapshot queue = WEIR_QUEUE_SNAPSHOT_INIT;
+        weir_queue_get_snapshot(stage->queue, &queue);
+        weir__queue_size_terms terms = {1, stage->opts.queue_max,
+                                        pipeline->opts.auto_bytes / autos};
+        weir__queue_size_init(&stage->queue_size, &terms, queue.capacity, now);
+    }
+}
+
+/* ---- sources that do not come back ------------------------------------------------------------ */
+
+/* Whether all workers of a stopped source are in a call that began before the stop. */
+static bool hangs(weir__stage *source, weir_time now, weir_time stopped_at)
+{
+    for (unsigned i = 0; i < source->n_seats; i++) {
+        weir__times times;
+        weir__meter_read(&source->seats[i].meter, now, &times);
+        if (times.doing == WEIR__ABSENT)
+            continue;
+        if (times.doing != WEIR__BUSY || now - (weir_time)times.in_progress_ns > stopped_at)
+            return false;
+    }
+    return true;
+}
+
+static void give_up_sources(weir_pipeline *pipeline, weir_time now)
+{
+    weir_time stopped_at = atomic_load(&pipeline->stopped_at);
+    if (stopped_at == 0 || now - stopped_at < GIVE_UP)
+        return;
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD &&
+            hangs(stage, now, stopped_at))
+            weir__stage_end(stage);
+    }
+}
+
+/* ---- the thread ------------------------------------------------------------------------------- */
+
+static void tend(weir_pipeline *pipeline)
+{
+    weir_time now = weir_now();
+    weir__lock(&pipeline->lock);
+    charge(pipeline, now);
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        unsigned workers = weir__stage_workers(stage);
+        stage->workers_peak = workers > stage->workers_peak ? workers : stage->workers_peak;
+    }
+    weir__unlock(&pipeline->lock);
+    for (unsigned i = 0; i < pipeline->n; i++) {
+        weir__stage *stage = pipeline->stages[i];
+        if (atomic_load_explicit(&stage->ended, memory_order_relaxed))
+            continue;
+        if (is_scaled(stage))
+            scale(stage, now);
+        if (is_auto(stage))
+            resize(stage, now);
+    }
+    give_up_sources(pipeline, now);
+}
+
+void weir__tend(void *arg)
+{
+    weir_pipeline *pipeline = ((weir__worker *)arg)->pipeline;
+    call_end(pipeline);
+    begin_tuning(pipeline, weir_now());
+    /* acquire: pairs with the release in weir__stage_end */
+    while (!atomic_load_explicit(&pipeline->done, memory_order_acquire)) {
+        weir__futex_sleep(&pipeline->done, 0, weir_after(PERIOD));
+        tend(pipeline);
+    }
+    call_begin(pipeline);
+    weir__thread_gone(pipeline, &pipeline->tender);
+}
