@@ -188,6 +188,7 @@ typedef struct weir_stage_opts {
     weir_route route;    /* of what it emits */
     uint64_t (*key)(void *item, void *ctx); /* of ROUTE_KEY; ctx is the stage's */
 
+    /* What a call within limits emits leaves after they were given back; they are kept in memory till then. */
     weir_rate *rate;         /* one token for each item before fn is called; the caller's, each */
     weir_limit *limit;       /* one permit for each call of fn */
     weir_breaker *breaker;   /* asked before each call of fn; open: waits until it lets one in */
@@ -300,7 +301,7 @@ WEIR_API int weir_pipeline_wait(weir_pipeline *pipeline, weir_time deadline);
 WEIR_API void weir_pipeline_stop(weir_pipeline *pipeline);
 
 /* Stops at once: drops what waits (DISCARDED); calls that run are let finish, and what they emit is
- * dropped.  Does not wait.  Sources that hang in a call do not hold up the end of the others. */
+ * dropped.  Does not wait.  Sources are given up as after weir_pipeline_stop. */
 WEIR_API void weir_pipeline_halt(weir_pipeline *pipeline);
 
 /* ---- looking ------------------------------------------------------------------------------- */

@@ -66,7 +66,7 @@ bool weir__order_keep(weir__outcome *outcome, void *item, uint64_t cost)
     return true;
 }
 
-static void emit_outcome(weir__stage *stage, weir__meter *meter, weir__outcome *outcome)
+void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outcome)
 {
     for (size_t i = 0; i < outcome->n; i++)
         weir__emit_now(stage, meter, &outcome->items[i].item, &outcome->items[i].cost, 1, NULL);
@@ -97,7 +97,7 @@ void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
     order->emitting = true;
     for (bool more = true; more;) {
         weir__unlock(&order->lock);
-        emit_outcome(stage, meter, outcome);
+        weir__emit_kept(stage, meter, outcome);
         void *token;
         weir_queue_get(order->window, &token, WEIR_POLL); /* there is one: this call's */
         weir__lock(&order->lock);

@@ -2,7 +2,7 @@
  *
  * Starting:  the workers of the last stages first, sources at the end; until `wait` can tell
  *            otherwise, all stages are alive.
- * Ending:    a stage ends once, by its last worker, its caller, or (a source that is given up) a halt.
+ * Ending:    a stage ends once, by its last worker, its caller, or (a source that hangs) the tender.
  *            That takes one input away from each stage behind it, and who takes the last one closes the
  *            queue there.  So the end goes through the graph behind the last item.
  * Threads:   `threads` counts all that may still touch the pipeline; destroy waits for them.
@@ -667,9 +667,6 @@ void weir_pipeline_halt(weir_pipeline *pipeline)
             weir_queue_discard(stage->queue);
         }
     }
-    for (unsigned i = 0; i < pipeline->n; i++)
-        if (pipeline->stages[i]->opts.source)
-            weir__stage_end(pipeline->stages[i]);
 }
 
 void weir__pipeline_fail(weir_pipeline *pipeline, int error)

@@ -106,7 +106,7 @@ typedef struct weir__held {
     uint64_t cost;
 } weir__held;
 
-/* What an item of an ordered stage came to. */
+/* What a call came to that is emitted later. */
 typedef struct weir__outcome {
     size_t n, capacity;
     weir__held *items;
@@ -127,7 +127,7 @@ typedef struct weir__order {
 
 struct weir_output {
     weir__meter *meter;
-    weir__outcome *outcome; /* ordered: emitted later; NULL: at once */
+    weir__outcome *outcome; /* where to keep what is emitted later; NULL: at once */
 };
 
 typedef struct weir__worker {
@@ -235,6 +235,7 @@ void weir__dead_letter(weir__stage *stage, weir__meter *meter, void *item);
 int weir__order_create(weir__order **ret_order, size_t size);
 void weir__order_destroy(weir__order *order);
 bool weir__order_keep(weir__outcome *outcome, void *item, uint64_t cost);
+void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);
 void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
                         weir__outcome *outcome);
 

@@ -149,16 +149,30 @@ static bool has_limits(const weir_stage_opts *opts)
 
 /* ---- one call --------------------------------------------------------------------------------- */
 
-static int call_once(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
+/* A call within limits.  What it emits leaves after they were given back: who held a permit and waited for
+ * room would wait for itself, where a stage behind needs one, too. */
+static int call_within_limits(weir__stage *stage, void *const *items, size_t n,
+                              const weir_run *run)
 {
-    if (!has_limits(&stage->opts))
-        return stage->opts.fn(stage->opts.ctx, items, n, run);
+    weir__outcome kept = {0};
+    weir_output output = {.meter = run->output->meter, .outcome = &kept};
+    weir_run later = *run;
+    if (!run->output->outcome)
+        later.output = &output;
     pass p = {.stage = stage, .meter = run->output->meter, .n = n};
     int rc = enter(&p);
     if (rc == WEIR_OK)
-        rc = stage->opts.fn(stage->opts.ctx, items, n, run);
+        rc = stage->opts.fn(stage->opts.ctx, items, n, &later);
     give_back(&p, rc);
+    weir__emit_kept(stage, run->output->meter, &kept);
+    weir__free(kept.items);
     return rc;
+}
+
+static int call_once(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
+{
+    return has_limits(&stage->opts) ? call_within_limits(stage, items, n, run)
+                                    : stage->opts.fn(stage->opts.ctx, items, n, run);
 }
 
 /* Waits before the next attempt; false: the pipeline is halted. */
