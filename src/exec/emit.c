@@ -94,22 +94,44 @@ static uint64_t cost_of(weir__stage *target, void *item, uint64_t cost)
     return pipeline->opts.measure(item, target->index, pipeline->opts.ctx);
 }
 
+#define SHORT  (10 * WEIR_MICROSECOND)
+#define SAMPLE 16 /* of short calls one in so many is timed, with the calls that it makes */
+
 /* Runs the function of an inline stage here.  Its own time is what passes without waits, and without
  * the functions that it emits to. */
-static void run_inline(weir__stage *target, weir__meter *meter, void *item)
+static void run_timed(weir__stage *target, weir__meter *meter, void *item, weir_output *output)
 {
-    weir__tally *tally = &meter->tallies[target->index];
-    weir__add(&tally->entered, 1, meter->shared);
-    weir_output output = {.meter = meter};
     uint64_t waited = meter->waited_ns, inner = meter->inner_ns;
     weir_time from = weir_now();
-    weir__stage_call(target, &item, 1, &output);
-    if (meter->shared)
-        return;
+    weir__stage_call(target, &item, 1, output);
     uint64_t own = (uint64_t)(weir_now() - from) - (meter->waited_ns - waited);
     uint64_t within = meter->inner_ns - inner;
-    weir__add(&tally->busy_ns, own > within ? own - within : 0, false);
+    weir__add(&meter->tallies[target->index].busy_ns,
+              own > within ? meter->sample * (own - within) : 0, false);
     meter->inner_ns = inner + own;
+}
+
+static void run_inline(weir__stage *target, weir__meter *meter, void *item)
+{
+    weir_output output = {.meter = meter};
+    weir__add(&meter->tallies[target->index].entered, 1, meter->shared);
+    bool outermost = meter->depth == 0;
+    if (meter->shared || (outermost && meter->calls++ % meter->sample != 0) ||
+        (!outermost && !meter->timing)) {
+        meter->depth += !meter->shared;
+        weir__stage_call(target, &item, 1, &output);
+        meter->depth -= !meter->shared;
+        return;
+    }
+    uint64_t inner = meter->inner_ns;
+    meter->timing = true;
+    meter->depth++;
+    run_timed(target, meter, item, &output);
+    meter->depth--;
+    if (!outermost)
+        return;
+    meter->timing = false;
+    meter->sample = meter->inner_ns - inner > SHORT ? 1 : SAMPLE;
 }
 
 /* false: it was dropped. */

@@ -97,6 +97,7 @@ static void meter_fini(weir__meter *meter)
 static int meter_init(weir__meter *meter, unsigned n_stages, bool shared)
 {
     meter->shared = shared;
+    meter->sample = 1;
     meter->tallies = weir__calloc(n_stages, sizeof(*meter->tallies));
     atomic_init(&meter->doing, WEIR__ABSENT);
     return meter->tallies ? WEIR_OK : WEIR_ENOMEM;

@@ -60,7 +60,11 @@ typedef struct weir__meter {
     weir__tally *tallies; /* one for each stage */
     bool shared;          /* several threads use it: for callers; has no times */
     uint64_t waited_ns;   /* all waits that have ended; the thread's own */
-    uint64_t inner_ns;    /* in functions of inline stages; the thread's own */
+    /* the thread's own, for inline stages: */
+    uint64_t inner_ns;      /* in their functions */
+    uint32_t calls, sample; /* one in `sample` is timed ... */
+    uint32_t depth;         /* inline functions that call each other now */
+    bool timing;            /* ... and this is one */
 } weir__meter;
 
 typedef struct weir__times {
