@@ -541,6 +541,8 @@ static int start_all(weir_pipeline *pipeline)
 static void forget(weir_pipeline *pipeline)
 {
     atomic_store(&pipeline->halted, 0);
+    atomic_store(&pipeline->stopping, 0);
+    atomic_store(&pipeline->stopped_at, 0);
     atomic_store(&pipeline->done, 0);
     pipeline->started = false;
     pipeline->started_at = 0;

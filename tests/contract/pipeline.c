@@ -118,7 +118,8 @@ static void end_well(weir_pipeline *pipeline)
 /* ---- functions of stages ---------------------------------------------------------------------- */
 
 typedef struct numbers {
-    uintptr_t next, end;
+    _Atomic uintptr_t next;
+    uintptr_t end;
 } numbers;
 
 /* Emits next, next + 1, ... end - 1. */
@@ -150,7 +151,7 @@ static int add_1000(void *ctx, void *const *items, size_t n, const weir_run *run
 
 typedef struct sink {
     pthread_mutex_t mutex;
-    size_t n;
+    _Atomic size_t n;
     uintptr_t sum, got[10000];
     _Atomic bool closed; /* waits while it is */
     _Atomic unsigned inside, peak;

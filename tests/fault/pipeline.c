@@ -1,0 +1,150 @@
+/* A pipeline that gets no memory, or no thread: an error or a counted loss, nothing left behind. */
+#include "faults.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+
+#include <weir/pipeline.h>
+
+/* ---- the n-th thread cannot be started ---------------------------------------------------------- */
+
+static int threads_allowed = -1; /* < 0: any number */
+
+/* Stands before libc's (and the sanitizers') for the whole program. */
+int pthread_create(pthread_t *ret_id, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+    typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    create_fn *real;
+    *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    if (threads_allowed == 0)
+        return EAGAIN;
+    if (threads_allowed > 0)
+        threads_allowed--;
+    return real(ret_id, attr, start, arg);
+}
+
+#define ITEMS 200
+
+static _Atomic unsigned made, arrived, dropped;
+
+static void count_drop(void *item, weir_stage stage, weir_loss reason, void *ctx)
+{
+    (void)item, (void)stage, (void)reason, (void)ctx;
+    dropped++;
+}
+
+static int produce(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n;
+    if (made == ITEMS)
+        return WEIR_END;
+    made++;
+    weir_emit(run, number(made), 0);
+    return WEIR_MORE;
+}
+
+static int pass(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx;
+    weir_emit_many(run, items, NULL, n);
+    return 0;
+}
+
+static int arrive(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)run;
+    arrived += (unsigned)n;
+    return 0;
+}
+
+/* Source, four ordered workers behind a limit, sink; < 0: could not be built or started. */
+static int build(weir_pipeline *pipeline, weir_limit *limit)
+{
+    weir_stage_opts opts[3] = {WEIR_STAGE_OPTS_INIT, WEIR_STAGE_OPTS_INIT, WEIR_STAGE_OPTS_INIT};
+    weir_stage stage;
+    opts[0].name = "source";
+    opts[0].fn = produce;
+    opts[0].source = true;
+    opts[1].name = "pass";
+    opts[1].fn = pass;
+    opts[1].workers = 4;
+    opts[1].ordered = true;
+    opts[1].limit = limit;
+    opts[2].name = "sink";
+    opts[2].fn = arrive;
+    opts[2].batch = 3;
+    for (unsigned i = 0; i < 3; i++) {
+        int rc = weir_pipeline_add(pipeline, &opts[i], &stage);
+        if (rc == WEIR_OK && i > 0)
+            rc = weir_pipeline_connect(pipeline, i - 1, i);
+        if (rc != WEIR_OK)
+            return rc;
+    }
+    return weir_pipeline_start(pipeline);
+}
+
+static void run_out_of_memory(int64_t n, bool *ret_failed)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    weir_limit_opts limit_opts = WEIR_LIMIT_OPTS_INIT;
+    limit_opts.limit = 2;
+    weir_limit *limit;
+    must(weir_limit_create(&limit, &limit_opts) == WEIR_OK);
+    weir_pipeline *pipeline = NULL;
+    made = arrived = dropped = 0;
+    fail_allocation(n, false);
+    int rc = weir_pipeline_create(&pipeline, &opts);
+    if (rc == WEIR_OK)
+        rc = build(pipeline, limit);
+    must(rc == WEIR_OK || rc == WEIR_ENOMEM);
+    if (rc == WEIR_OK) {
+        must(weir_pipeline_wait(pipeline, weir_after(PATIENCE)) == WEIR_OK);
+        must(made == ITEMS);
+    }
+    *ret_failed = stop_failing();
+    weir_pipeline_destroy(pipeline);
+    must(made == arrived + dropped);
+    weir_limit_destroy(limit);
+}
+
+static void each_allocation_may_fail(void **state)
+{
+    (void)state;
+    bool failed = true;
+    int64_t n = 1;
+    for (; failed && n < 2000; n++)
+        run_out_of_memory(n, &failed);
+    assert_true(n > 30);
+}
+
+static void each_thread_may_fail_to_start(void **state)
+{
+    (void)state;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    for (int allowed = 0; allowed <= 7; allowed++) {
+        weir_pipeline *pipeline;
+        made = arrived = dropped = 0;
+        assert_int_equal(weir_pipeline_create(&pipeline, &opts), WEIR_OK);
+        threads_allowed = allowed;
+        int rc = build(pipeline, NULL);
+        threads_allowed = -1;
+        assert_int_equal(rc, allowed < 7 ? WEIR_ESPAWN : WEIR_OK); /* the tender, 1 + 4 + 1 */
+        if (rc != WEIR_OK)
+            assert_int_equal(weir_pipeline_start(pipeline), WEIR_OK); /* again, from the beginning */
+        assert_int_equal(weir_pipeline_wait(pipeline, weir_after(PATIENCE)), WEIR_OK);
+        weir_pipeline_destroy(pipeline);
+        assert_int_equal(made, ITEMS);
+        assert_int_equal(arrived, ITEMS);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_allocation_may_fail),
+        cmocka_unit_test(each_thread_may_fail_to_start),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
