@@ -64,8 +64,8 @@ static int sink(void *ctx, void *const *items, size_t n, const weir_run *run)
     return 0;
 }
 
-static weir_stage add(weir_pipeline *pipeline, const char *kind, const char *name, weir_stage_fn *fn,
-                      bool is_source)
+static weir_stage add(weir_pipeline *pipeline, const char *kind, const char *name,
+                      weir_stage_fn *fn, bool is_source)
 {
     static weir_stage before;
     weir_stage_opts opts = WEIR_STAGE_OPTS_INIT;

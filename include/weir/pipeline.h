@@ -88,8 +88,9 @@ typedef struct weir_pipeline_opts {
     /* The cost of an item that comes to a stage with max_cost, where it is emitted with cost 0;
      * NULL: 0. */
     uint64_t (*measure)(void *item, weir_stage stage, void *ctx);
-    void *ctx;           /* of all these */
-    uint64_t auto_bytes; /* budget for queues that size themselves, in cost, all together; 0: none */
+    void *ctx; /* of all these */
+    uint64_t
+        auto_bytes; /* budget for queues that size themselves, in cost, all together; 0: none */
     /* For a language whose threads hold a lock while they run: called around every wait of a worker, an
      * emitter or the pipeline's own thread, which is outside but for on_workers and start_thread.  Both
      * or none. */
@@ -162,12 +163,13 @@ typedef struct weir_stage_opts {
                            with is_part false: none */
     bool is_part;
 
-    unsigned workers;     /* threads at the start; default 1 */
-    unsigned workers_min; /* with workers_max: as many as are needed, by the queue and how long items
+    unsigned workers; /* threads at the start; default 1 */
+    unsigned
+        workers_min; /* with workers_max: as many as are needed, by the queue and how long items
                              take; default 1 */
     unsigned workers_max; /* 0: always `workers` */
     bool ordered;         /* several workers, and what they emit is in the order of the items */
-    size_t window;        /* of an ordered stage: items taken and not emitted; default 4 x workers */
+    size_t window; /* of an ordered stage: items taken and not emitted; default 4 x workers */
 
     size_t queue;     /* items, > 0; default 16; WEIR_AUTO_QUEUE: as many as are needed */
     size_t queue_max; /* of AUTO_QUEUE; default 4096 */
@@ -177,15 +179,16 @@ typedef struct weir_stage_opts {
     uint32_t sample_keep_one_of;
     int64_t put_timeout_ns; /* with BLOCK: an emitted item that finds no room for so long is dropped
                                (TIMEOUT); 0: waits for ever */
-    weir_queue *borrowed;   /* a queue of the caller's, which must outlive the pipeline: it closes it, and
+    weir_queue
+        *borrowed; /* a queue of the caller's, which must outlive the pipeline: it closes it, and
                                the queue's on_drop gets what is dropped there.  Its own bounds count;
                                of these, queue (if it is AUTO), overflow (to be the same), and the
                                put timeout; max_cost only says whether `measure` is asked */
-    bool open;              /* weir_pipeline_put may feed it, until weir_pipeline_close_input */
+    bool open;     /* weir_pipeline_put may feed it, until weir_pipeline_close_input */
 
-    size_t batch;        /* items for one call of fn; default 1 */
-    int64_t linger_ns;   /* how long a batch waits to become full; 0: takes what is there */
-    weir_route route;    /* of what it emits */
+    size_t batch;      /* items for one call of fn; default 1 */
+    int64_t linger_ns; /* how long a batch waits to become full; 0: takes what is there */
+    weir_route route;  /* of what it emits */
     uint64_t (*key)(void *item, void *ctx); /* of ROUTE_KEY; ctx is the stage's */
 
     /* What a call within limits emits leaves after they were given back; they are kept in memory till then. */
@@ -316,9 +319,9 @@ typedef struct weir_stage_snapshot {
     uint64_t dropped[WEIR_LOSS_REASONS];
     uint64_t waits; /* emits to it that found no room and waited: backpressure events */
     uint64_t busy_ns, idle_ns;
-    uint64_t blocked_ns;           /* its workers, for room in other stages */
-    uint64_t held_ns[WEIR_CAUSES]; /* its workers, for its own limits */
-    uint64_t pressed_ns;           /* others waited for room in this stage */
+    uint64_t blocked_ns;            /* its workers, for room in other stages */
+    uint64_t held_ns[WEIR_CAUSES];  /* its workers, for its own limits */
+    uint64_t pressed_ns;            /* others waited for room in this stage */
     double charged_ns[WEIR_CAUSES]; /* pressure whose root it is */
     bool ended;
 } weir_stage_snapshot;
@@ -337,8 +340,9 @@ typedef struct weir_verdict {
     size_t size;      /* set by WEIR_VERDICT_INIT */
     weir_stage stage; /* WEIR_NO_STAGE: nobody */
     weir_cause cause;
-    double share;   /* of all pressure; of SOURCE: of the time that the stages waited for it */
-    char text[256]; /* "stage 'store' is the bottleneck: 94 % of blocked time; it is limited by ..." */
+    double share; /* of all pressure; of SOURCE: of the time that the stages waited for it */
+    char text
+        [256]; /* "stage 'store' is the bottleneck: 94 % of blocked time; it is limited by ..." */
 } weir_verdict;
 
 #define WEIR_VERDICT_INIT WEIR__SIZED(weir_verdict)

@@ -53,8 +53,7 @@ static int64_t put_waiting(weir__stage *stage, weir__stage *target, weir__meter 
 {
     weir__add(&target->waits, 1, true);
     note_block(stage, target->index + 1);
-    weir__wait wait =
-        weir__wait_begin(stage->pipeline, meter, WEIR__BLOCKED, target->index);
+    weir__wait wait = weir__wait_begin(stage->pipeline, meter, WEIR__BLOCKED, target->index);
     int64_t rc = weir_queue_put_many(target->queue, items, costs, n, put_deadline(target));
     weir__wait_end(stage->pipeline, meter, wait);
     note_block(stage, 0);
@@ -67,9 +66,9 @@ static size_t put(weir__stage *stage, weir__stage *target, weir__meter *meter, v
 {
     size_t lost = 0;
     for (size_t i = 0; i < n;) {
-        int64_t rc = n - i == 1
-                         ? weir_queue_put(target->queue, items[i], costs[i], WEIR_PROBE)
-                         : weir_queue_put_many(target->queue, items + i, costs + i, n - i, WEIR_PROBE);
+        int64_t rc = n - i == 1 ? weir_queue_put(target->queue, items[i], costs[i], WEIR_PROBE)
+                                : weir_queue_put_many(target->queue, items + i, costs + i, n - i,
+                                                      WEIR_PROBE);
         if (rc >= 0 && n - i == 1)
             return lost + (rc == WEIR_DROPPED);
         if (rc == WEIR_EFULL && target->opts.overflow == WEIR_OVERFLOW_BLOCK)

@@ -12,8 +12,7 @@ static weir__stage *host_of(weir__stage *stage)
 }
 
 /* Adds up one counter of the tallies for `stage` that its workers and its caller keep. */
-#define SUM(stage, field)                                                                          \
-    sum_of(host_of(stage), (stage)->index, offsetof(weir__tally, field))
+#define SUM(stage, field) sum_of(host_of(stage), (stage)->index, offsetof(weir__tally, field))
 
 static uint64_t counter_at(const weir__meter *meter, weir_stage of, size_t offset)
 {
@@ -83,8 +82,8 @@ void weir__stage_look(weir__stage *stage, weir_time now, weir__look *ret_look)
     if (stage->queue)
         weir_queue_get_snapshot(stage->queue, &ret_look->queue);
     ret_look->emitted = SUM(stage, emitted);
-    ret_look->accepted = turned_away(stage) + (stage->queue ? ret_look->queue.accepted
-                                                            : SUM(stage, entered));
+    ret_look->accepted =
+        turned_away(stage) + (stage->queue ? ret_look->queue.accepted : SUM(stage, entered));
     sum->done = stage->opts.source ? ret_look->emitted : SUM(stage, processed);
     sum->lost = count_lost(stage, &ret_look->queue);
     sum->is_source = stage->opts.source;

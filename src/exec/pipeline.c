@@ -168,8 +168,8 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "kind is none of weir_stage_kind";
     if (!o->fn && o->kind != WEIR_STAGE_EXTERNAL)
         return "fn is required";
-    if (is_inline && (o->source || o->ordered || o->borrowed || o->open || o->batch > 1 ||
-                      o->workers_max > 1))
+    if (is_inline &&
+        (o->source || o->ordered || o->borrowed || o->open || o->batch > 1 || o->workers_max > 1))
         return "an inline stage has no queue and no workers of its own";
     if (o->source && (o->borrowed || o->open || o->ordered || o->batch > 1))
         return "a source has no queue, no order and no batch";
@@ -336,8 +336,9 @@ static int check_stage(weir_pipeline *pipeline, weir__stage *stage)
     if (!opts->source && !opts->open && before == 0)
         return complain(pipeline, WEIR_EINVAL, "stage '%s': nothing feeds it", stage->name);
     if (stage->n_behind > 1 && opts->route == WEIR_ROUTE_BROADCAST && !pipeline->opts.share)
-        return complain(pipeline, WEIR_EINVAL, "stage '%s': items cannot be shared, so it cannot "
-                                               "broadcast to the %u stages behind it",
+        return complain(pipeline, WEIR_EINVAL,
+                        "stage '%s': items cannot be shared, so it cannot "
+                        "broadcast to the %u stages behind it",
                         stage->name, stage->n_behind);
     if (opts->kind == WEIR_STAGE_INLINE && before > 1)
         return complain(pipeline, WEIR_EINVAL,
@@ -443,8 +444,10 @@ static int make_stage(weir__stage *stage)
         rc = make_queue(stage);
     if (rc == WEIR_OK)
         rc = make_workers(stage);
-    return rc == WEIR_EINVAL ? complain(stage->pipeline, rc, "stage '%s': a bound of its queue is out "
-                                                             "of range", stage->name)
+    return rc == WEIR_EINVAL ? complain(stage->pipeline, rc,
+                                        "stage '%s': a bound of its queue is out "
+                                        "of range",
+                                        stage->name)
                              : rc;
 }
 

@@ -121,7 +121,7 @@ typedef struct weir__order {
     weir_queue *baton;  /* one token: who has it takes the next items */
     weir_queue *window; /* a token for each call that has begun and is not emitted */
     size_t size;
-    uint64_t next_in;           /* whoever has the baton */
+    uint64_t next_in;            /* whoever has the baton */
     _Atomic unsigned blocked_on; /* stage that who emits waits for, + 1; 0: none */
     weir__mutex lock;
     uint64_t next_out;
@@ -142,8 +142,8 @@ typedef struct weir__worker {
     uint64_t *costs;
     weir__outcome outcome;
     _Atomic uint32_t in_hand;
-    bool taken;       /* the seat; under the stage's lock */
-    bool joinable;    /* `thread` has to be joined; who starts threads' */
+    bool taken;    /* the seat; under the stage's lock */
+    bool joinable; /* `thread` has to be joined; who starts threads' */
     void (*main)(void *);
     pthread_t thread;
     char name[64];
@@ -156,16 +156,16 @@ typedef struct weir__stage {
     char *name;
     weir_queue *queue; /* NULL: source or inline */
     bool owns_queue;
-    weir_stage host; /* whose workers run it: itself, unless it is inline */
+    weir_stage host;    /* whose workers run it: itself, unless it is inline */
     weir_stage *behind; /* where its items go */
     unsigned n_behind;
     _Atomic uint64_t turn;      /* round robin */
     _Atomic unsigned inputs;    /* what still feeds it; acq_rel: the last one sees what all did */
     _Atomic bool input_is_open; /* for puts from outside */
     _Atomic bool ended;
-    _Atomic uint32_t wanted;    /* workers */
-    _Atomic uint32_t running;   /* workers; acq_rel: the last one ends the stage */
-    unsigned workers_peak;      /* under the pipeline's lock */
+    _Atomic uint32_t wanted;  /* workers */
+    _Atomic uint32_t running; /* workers; acq_rel: the last one ends the stage */
+    unsigned workers_peak;    /* under the pipeline's lock */
     weir__mutex lock;
     weir__worker *seats;
     unsigned n_seats;
@@ -198,14 +198,14 @@ struct weir_pipeline {
     unsigned n;
     bool started;
     char trouble[256];
-    unsigned *order;      /* of stages, as graph.h says */
-    weir__edge *edges;    /* all connections, dead letters too */
+    unsigned *order;   /* of stages, as graph.h says */
+    weir__edge *edges; /* all connections, dead letters too */
     size_t n_edges;
-    weir_time started_at; /* 0: not yet */
+    weir_time started_at;  /* 0: not yet */
     _Atomic uint32_t done; /* futex: 1 when all stages have ended; release: pairs with who waits */
     _Atomic uint32_t halted, stopping;
     _Atomic weir_time stopped_at;
-    _Atomic int error; /* of the call that halted it */
+    _Atomic int error;        /* of the call that halted it */
     _Atomic unsigned alive;   /* stages that have not ended */
     _Atomic uint32_t threads; /* futex: that run, the tender included */
     weir__worker tender;
@@ -213,7 +213,8 @@ struct weir_pipeline {
     weir__mutex lock;
     weir_time charged_at;
     double *charged, *window_charged, *scratch;
-    uint64_t *blocked, *blocked_before; /* [i * n + j]: i waited for room in j; in the window, in all */
+    uint64_t *blocked,
+        *blocked_before; /* [i * n + j]: i waited for room in j; in the window, in all */
     weir__pressure *window;
 };
 

@@ -151,8 +151,7 @@ static bool has_limits(const weir_stage_opts *opts)
 
 /* A call within limits.  What it emits leaves after they were given back: who held a permit and waited for
  * room would wait for itself, where a stage behind needs one, too. */
-static int call_within_limits(weir__stage *stage, void *const *items, size_t n,
-                              const weir_run *run)
+static int call_within_limits(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
 {
     weir__outcome kept = {0};
     weir_output output = {.meter = run->output->meter, .outcome = &kept};
@@ -323,8 +322,9 @@ static void enter_window(weir__worker *worker)
     /* relaxed: a hint.  Who emits is blocked: so are those who wait for him. */
     unsigned blocked_on = atomic_load_explicit(&order->blocked_on, memory_order_relaxed);
     weir__wait wait =
-        blocked_on ? weir__wait_begin(stage->pipeline, &worker->meter, WEIR__BLOCKED, blocked_on - 1)
-                   : weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_ORDER);
+        blocked_on
+            ? weir__wait_begin(stage->pipeline, &worker->meter, WEIR__BLOCKED, blocked_on - 1)
+            : weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_ORDER);
     weir_queue_put(order->window, NULL, 0, WEIR_FOREVER);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
 }
@@ -379,8 +379,7 @@ static bool goes_on(weir__stage *stage)
 static void work_as_source(weir__worker *worker)
 {
     weir_output output = {.meter = &worker->meter};
-    while (goes_on(worker->stage) &&
-           weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
+    while (goes_on(worker->stage) && weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
         continue;
     atomic_fetch_sub_explicit(&worker->stage->running, 1, memory_order_acq_rel);
 }

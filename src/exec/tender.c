@@ -83,7 +83,8 @@ static void share_with_inline(weir_pipeline *pipeline)
         *of_host -= moved;
         pipeline->window_charged[i * WEIR_CAUSES + WEIR_CAUSE_WORKERS] += moved;
         /* what is left is shared with the next one by what is left of the time */
-        pipeline->window[stage->host].busy_ns -= (uint64_t)((double)host->busy_ns * (share < 1 ? share : 1));
+        pipeline->window[stage->host].busy_ns -=
+            (uint64_t)((double)host->busy_ns * (share < 1 ? share : 1));
     }
 }
 

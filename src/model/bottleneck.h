@@ -48,7 +48,7 @@ typedef struct weir__pressure {
     uint64_t idle_ns;               /* waiting for input */
     uint64_t held_ns[WEIR__CAUSES]; /* waiting for its own limits; [WORKERS] and [SOURCE] unused */
     uint64_t done;                  /* items */
-    uint64_t lost;  /* items its queue dropped, refused or put on disk: it was full */
+    uint64_t lost;       /* items its queue dropped, refused or put on disk: it was full */
     uint64_t outside_ns; /* who is no stage waited for room in its queue */
     double workers;      /* on average */
     bool is_source;

@@ -132,7 +132,8 @@ static void each_thread_may_fail_to_start(void **state)
         threads_allowed = -1;
         assert_int_equal(rc, allowed < 7 ? WEIR_ESPAWN : WEIR_OK); /* the tender, 1 + 4 + 1 */
         if (rc != WEIR_OK)
-            assert_int_equal(weir_pipeline_start(pipeline), WEIR_OK); /* again, from the beginning */
+            assert_int_equal(weir_pipeline_start(pipeline),
+                             WEIR_OK); /* again, from the beginning */
         assert_int_equal(weir_pipeline_wait(pipeline, weir_after(PATIENCE)), WEIR_OK);
         weir_pipeline_destroy(pipeline);
         assert_int_equal(made, ITEMS);

@@ -173,13 +173,15 @@ static void draw_graph(graph *g)
         must(weir_pipeline_add(g->pipeline, &o, &stage) == WEIR_OK && stage == i);
         if (i > 0)
             for (unsigned tries = 1 + (unsigned)draw(3); tries > 0; tries--)
-                weir_pipeline_connect(g->pipeline, i, (unsigned)draw(i)); /* refused: it is inline and
+                weir_pipeline_connect(g->pipeline, i,
+                                      (unsigned)draw(i)); /* refused: it is inline and
                                                                               has one, or twice */
     }
     /* What nothing feeds is fed by the first source. */
     for (int rc; (rc = weir_pipeline_start(g->pipeline)) != WEIR_OK;) {
         unsigned lonely;
-        must(sscanf(weir_pipeline_trouble(g->pipeline), "stage 's%u': nothing feeds it", &lonely) == 1);
+        must(sscanf(weir_pipeline_trouble(g->pipeline), "stage 's%u': nothing feeds it", &lonely) ==
+             1);
         must(weir_pipeline_connect(g->pipeline, g->n - 1, lonely) == WEIR_OK);
     }
 }
@@ -193,7 +195,8 @@ static uint64_t check_stage(graph *g, weir_stage i)
         lost += s.dropped[r];
     must(s.ended && s.depth == 0 && s.in_hand == 0);
     if (i < g->n - g->sources && s.accepted != s.processed + s.failed + lost) {
-        fprintf(stderr, "%s: %lu != %lu + %lu + %lu\n", s.name, s.accepted, s.processed, s.failed, lost);
+        fprintf(stderr, "%s: %lu != %lu + %lu + %lu\n", s.name, s.accepted, s.processed, s.failed,
+                lost);
         must(!"what was accepted is accounted for");
     }
     must(s.queue == 0 || s.peak_depth <= s.queue || s.queue > 12);
