@@ -42,8 +42,9 @@ static double waits_ns(const window *w, unsigned j)
 static void count_lost(window *w, unsigned k, const weir__edge *edges, size_t m)
 {
     const weir__pressure *stage = &w->stages[k];
-    double done = stage->done ? (double)stage->done : 1;
-    double ns = (double)stage->lost * (own_ns(stage) + waits_ns(w, k)) / done, fed = 0;
+    double done = (double)(stage->done ? stage->done : 1);
+    double workers = stage->workers > 1 ? stage->workers : 1;
+    double ns = (double)stage->lost * (own_ns(stage) + waits_ns(w, k)) / done / workers, fed = 0;
     w->inbound[k] += ns;
     for (size_t e = 0; e < m; e++)
         fed += edges[e].to == k ? (double)w->stages[edges[e].from].done : 0;

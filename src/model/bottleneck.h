@@ -8,8 +8,8 @@
  *                sum(charged) == sum(blocked_ns) + sum(outside_ns) + sum(lost work), but for rounding.
  *
  * Lost work:  a stage that loses items instead of blocking is charged as if it had blocked: each item
- *             that is lost would have kept a producer waiting for as long as an item takes that is
- *             done.  That waiting goes on down the chain as well, so the fast stage that throws away
+ *             that is lost would have kept a producer waiting until a worker had done one more: the
+ *             time of an item that is done, over the workers.  That waiting goes on down the chain as well, so the fast stage that throws away
  *             what a slow one behind it would have thrown away is not to blame.
  *
  * How much goes on, where j was blocked by k for a part of the time only: all of that part.  Of the

@@ -4,19 +4,21 @@
  * (Little's law), and 5 % more keep the queue from growing.  A full queue hides it: who is blocked
  * brings nothing.  So arrivals are counted against the time in which the producers were not blocked.
  *
- * Steady:   the estimate averages over half a minute, so noise moves it little; and a number is kept
- *           while it is enough and not a sixth too large.
- * A step:   when the last second differs from the estimate by more than chance, as measured from how
- *           unevenly items arrive, the estimate begins again from there.
- * Growing:  at once, in proportion, at most to the double in 0.3 s; a little more while a backlog is
- *           worked off, and where the stage is saturated although the estimate says that it is not.
- * Not:      while its own workers are blocked downstream, or held by the stage's limits, for a tenth
- *           of their time: more of them would wait, too.  And not where growing was in vain: when a
- *           quarter more workers do not get a twentieth more done (one CPU, one lock), the number goes
- *           back, and stays for two minutes, twice as long each time.
- * Shrinking: after 2 s in which there were too many, and since the last growth, by at most a half
- *           every 0.5 s.  When a shrinking had to be taken back the wait is a minute, until the load
- *           itself changes.
+ * Steady:    the estimate averages over half a minute, so noise moves it little; and a number is kept
+ *            while it is enough, and not a tenth too large, or within what chance explains.
+ * A step:    when what came lately (in 1 to 6 s) differs from what came before by more than chance
+ *            does, as measured from how unevenly items come, the estimate begins again from there.
+ *            It takes a few dozen items to know: at 50/s about a second, at 5/s five.
+ * Growing:   at once, in proportion, at most to the double in 0.3 s; and by an eighth a second, to a
+ *            quarter more, where the stage is saturated although the estimate says that it is not.
+ * Not:       while its own workers are blocked downstream, or held by the stage's limits, for a tenth
+ *            of their time: more of them would wait, too.  And not where growing was in vain: when it
+ *            has clearly brought less than a fifth of what it should (one CPU, one lock), the number
+ *            goes back and does not grow for two minutes, twice as long each time.  That it is in vain
+ *            is known only by trying.
+ * Shrinking: 2 s after the last growth, where there are too many for 1.5 s, or clearly, at most to the
+ *            half every 0.3 s.  When a shrinking had to be taken back the wait is two minutes, until
+ *            the load takes a step; but for a load that takes them all the time.
  */
 #ifndef WEIR_MODEL_SCALE_H
 #define WEIR_MODEL_SCALE_H
@@ -47,38 +49,47 @@ typedef struct weir__scale_sample {
     double producers;             /* that put into its queue; 0: one */
 } weir__scale_sample;
 
-/* Sums that fade; what they are of, over what they are per. */
+/* Two sums of which the older parts fade: what there was, over what it was per. */
 typedef struct weir__fading {
     double sum, per;
 } weir__fading;
 
+#define WEIR__SCALE_SAMPLES 64u /* a power of 2 */
+
 typedef struct weir__scale {
     weir__scale_terms terms;
     weir__scale_sample last;
-    weir__fading arrivals,
-        lately;              /* items per second in which producers were not blocked: 30 s, 1 s */
-    double unevenness;       /* variance of what arrives over its mean; 1: by pure chance */
-    weir__fading service;    /* seconds of work per item */
+    unsigned wanted;
+    /* What is measured, fading over this time. */
+    weir__fading arrivals; /* items, per second in which producers were free; 30 s, since a step */
+    weir__fading unevenness; /* variance of what comes in a sample, over its mean; 30 s */
+    weir__fading service;    /* seconds of work, per item; 15 s, since a step */
+    weir__fading served;     /* the same; 2 s */
+    weir__fading finished;   /* items, per second; 1 s */
+    weir__fading idle;       /* seconds, per second of all workers; 1 s */
+    weir__fading useless;    /* the same: blocked or held */
+    weir__fading refused;    /* seconds that producers were blocked, per second; 1 s */
     double in_progress;      /* items, at the last sample */
-    weir__fading busy, held; /* shares of the workers' time, lately; held: or blocked */
-    weir__fading finished;   /* items per second, lately */
-    weir_time changed_at, grown_at, ample_since, short_since;
-    int64_t patience_ns; /* before it shrinks */
-    bool is_shrunk;      /* the last change was that */
-    struct {             /* whether growing helps */
-        unsigned workers;
-        double rate;
-        uint64_t done; /* when it grew last */
-        unsigned ceiling;
-        weir_time until;
-        int64_t hold_ns;
+    weir__fading samples[WEIR__SCALE_SAMPLES]; /* of arrivals, the last ones */
+    unsigned n_samples;                        /* ever */
+    weir_time changed_at, grown_at, shrunk_at;
+    weir_time ample_since;  /* too many; 0: not */
+    weir_time short_since;  /* saturated; 0: not */
+    weir_time patience_ns;  /* before it shrinks */
+    double forgotten;       /* how often a step has made it short again; 120 s */
+    struct {                /* of whether growing helps; workers 0: none is on */
+        unsigned workers;   /* before */
+        double rate, items; /* finished per second before, and known from so many */
+        uint64_t done;      /* when it grew last */
     } trial;
+    unsigned ceiling; /* growing beyond it was in vain, until then */
+    weir_time ceiling_until, hold_ns;
 } weir__scale;
 
 void weir__scale_init(weir__scale *scale, const weir__scale_terms *terms, weir_time now);
 
-/* Takes one sample, 0.1 s after the last one or so, and returns how many workers there should be.
- * The counters begin at 0 when the scale does. */
+/* Takes one sample, 0.1 s after the last one or so (less than 0.05 s is too soon, and changes nothing),
+ * and returns how many workers there should be.  The counters begin at 0 when the scale does. */
 unsigned weir__scale_step(weir__scale *scale, const weir__scale_sample *sample);
 
 /* Workers that are busy on average, were nobody blocked: what it goes by. */

@@ -2,7 +2,7 @@
  *
  * WEIR_GRAPHS=1000 runs so many; the seed of each is its number, or WEIR_SEED and what follows.
  */
-#include "../contract/support.h"
+#include "contract/support.h"
 
 #include <stdatomic.h>
 #include <string.h>
