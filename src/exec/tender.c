@@ -204,7 +204,7 @@ int weir_pipeline_get_verdict(weir_pipeline *pipeline, weir_verdict *ret_verdict
     *ret_verdict = (weir_verdict){
         .size = sizeof(*ret_verdict),
         .stage = found.stage < 0 ? WEIR_NO_STAGE : (weir_stage)found.stage,
-        .cause = (weir_cause)found.cause,
+        .cause = found.cause,
         .share = found.share,
     };
     weir__bottleneck_say(ret_verdict->text, sizeof(ret_verdict->text), h->names, &found, h->total,
