@@ -1725,7 +1725,7 @@ const char *weir_drop_reason_name(int reason)
     static const char *const names[WEIR_DROP_REASONS] = {
         [WEIR_DROP_NEWEST] = "newest",       [WEIR_DROP_OLDEST] = "oldest",
         [WEIR_DROP_SAMPLED] = "sampled",     [WEIR_DROP_EXPIRED] = "expired",
-        [WEIR_DROP_DISCARDED] = "discarded",
+        [WEIR_DROP_DISCARDED] = "discarded", [WEIR_DROP_LOST] = "lost",
     };
     return reason >= 0 && reason < WEIR_DROP_REASONS ? names[reason] : "unknown";
 }
