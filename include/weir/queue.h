@@ -65,7 +65,7 @@ WEIR_API void weir_drop_ignore(void *item, weir_drop_reason reason, void *ctx); 
  * put writes, and whose get, done or put brings items back. */
 typedef struct weir_codec {
     /* Adds the item's bytes to *into.  < 0: the put returns that, and nothing happened. */
-    int (*encode)(void *item, weir_bytes *into, void *ctx);
+    int (*encode)(void *item, weir_record *into, void *ctx);
     /* Makes the item from its bytes.  WEIR_ENOMEM: it is tried again; another < 0: it is lost. */
     int (*decode)(const void *data, size_t n, void **ret_item, void *ctx);
     /* Frees what a put gave, once its bytes are on disk; and what was decoded, where a durable queue

@@ -10,8 +10,8 @@
  *                 appended + recovered == acknowledged + lost + pending
  * Durable:    an append that returned WEIR_OK is on the disk (fdatasync; appends of several threads
  *             share one).  A restart finds every record that was not acknowledged.  Acknowledgements
- *             are written, but not waited for: a restart may deliver those of the last 10 ms, or of
- *             the last 64 calls, once more.  So it is "at least once".  Without it the files live as
+ *             are written, but not waited for: a restart may deliver the last 64
+ *             of them once more.  So it is "at least once".  Without it the files live as
  *             long as the object, and what an earlier process left is removed.
  * Damage:     a record, or a file, that cannot be read is skipped and counted, never an error, never
  *             read as if it were whole (CRC-32C), and never in the way of what comes after it.
@@ -58,7 +58,8 @@ typedef struct weir_spill_opts {
 
 /* Opens the log in a directory, which is this object's alone from now on: WEIR_EBUSY where another one,
  * of this process or another, has it.  Files are made with mode 0600; one that is a symbolic link is
- * not followed.  Damage is no error.  < 0: WEIR_EINVAL (an option out of range), WEIR_EBUSY,
+ * not followed.  Damage is no error.  < 0: WEIR_EINVAL (an option out of range; or the records of a
+ * durable log are there, and durable is not set), WEIR_EBUSY,
  * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM (the directory cannot be made or opened). */
 WEIR_API int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts);
 
@@ -66,8 +67,8 @@ WEIR_API int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *op
  * all its files.  The directory stays.  No other thread may be in a call on it, nor a queue use it. */
 WEIR_API void weir_spill_destroy(weir_spill *spill);
 
-/* Appends a record of n bytes.  *ret_seq (NULL: not wanted) is its number, from 1 up, also across
- * restarts.  Durable: returns when it is on the disk.  < 0, and the log is as before: WEIR_EFULL (it
+/* Appends a record of n bytes.  *ret_seq (NULL: not wanted) is its number: larger than those of
+ * all before it that are pending, also across restarts.  Durable: returns when it is on the disk.  < 0, and the log is as before: WEIR_EFULL (it
  * would not fit into max_bytes before others are acknowledged), WEIR_ETOOBIG (it never would),
  * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM. */
 WEIR_API int weir_spill_append(weir_spill *spill, const void *data, size_t n, uint64_t *ret_seq);
@@ -77,21 +78,21 @@ WEIR_API int weir_spill_append(weir_spill *spill, const void *data, size_t n, ui
 WEIR_API int weir_spill_append_kept(weir_spill *spill, const void *data, size_t n,
                                     uint64_t *ret_seq);
 
-/* Bytes that grow.  Begins as {0}; the library's functions grow it, weir_bytes_free frees it. */
-typedef struct weir_bytes {
+/* The bytes of a record.  Begins as {0}; grows by itself; ends with weir_record_free. */
+typedef struct weir_record {
     unsigned char *data;
     size_t size, capacity;
-} weir_bytes;
+} weir_record;
 
 /* Adds n bytes at the end.  WEIR_ENOMEM: nothing changed. */
-WEIR_API int weir_bytes_add(weir_bytes *bytes, const void *data, size_t n);
+WEIR_API int weir_record_add(weir_record *record, const void *data, size_t n);
 
 /* Frees the memory (not the struct), which is {0} then. */
-WEIR_API void weir_bytes_free(weir_bytes *bytes);
+WEIR_API void weir_record_free(weir_record *record);
 
 /* Reads the next record: into->data holds its into->size bytes.  < 0: WEIR_EEMPTY (all was read, or
  * is not on the disk yet), WEIR_ENOMEM and WEIR_ENOFD (and the next read tries it again). */
-WEIR_API int weir_spill_read(weir_spill *spill, weir_bytes *into, uint64_t *ret_seq);
+WEIR_API int weir_spill_read(weir_spill *spill, weir_record *into, uint64_t *ret_seq);
 
 /* Says that a record need not be kept: it was dealt with.  In any order; once acknowledged, or
  * unknown, makes no difference.  The file whose last one it was is removed. */
