@@ -95,8 +95,6 @@ typedef struct weir_queue_opts {
     weir_spill *spill; /* for SPILL, required: where to; for this queue alone; the caller's, and
                                destroyed after the queue */
     const weir_codec *codec; /* for SPILL, required; copied */
-    bool manual_ack; /* durable: items count as delivered for good with weir_queue_ack only; else
-                        with the get */
 } weir_queue_opts;
 
 #define WEIR_QUEUE_OPTS_INIT WEIR__SIZED(weir_queue_opts)
@@ -156,8 +154,9 @@ WEIR_API int weir_queue_get(weir_queue *queue, void **ret_item, weir_time deadli
 WEIR_API int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost,
                                  weir_time deadline);
 
-/* As weir_queue_get_cost, and tells the number to acknowledge the item by: > 0 with a durable spill
- * and manual_ack, else 0.  ret_cost and ret_seq may be NULL. */
+/* As weir_queue_get_cost, and tells the number to acknowledge the item by: > 0 with a durable spill, else
+ * 0.  Until then a restart delivers the item again; the other functions acknowledge what they get at
+ * once.  ret_cost may be NULL. */
 WEIR_API int weir_queue_get_seq(weir_queue *queue, void **ret_item, uint64_t *ret_cost,
                                 uint64_t *ret_seq, weir_time deadline);
 

@@ -203,6 +203,8 @@ static int recover_segment(weir_spill *spill, uint64_t first_seq, uint64_t next_
 {
     weir__reader *reader = &spill->reader;
     uint64_t size = 0;
+    if (first_seq >= spill->next_seq)
+        spill->next_seq = first_seq + 1; /* whatever it is, the name is taken */
     int rc = weir__reader_open(reader, spill, first_seq);
     if (rc == WEIR_ENOFD || rc == WEIR_ENOMEM)
         return rc;
@@ -266,12 +268,9 @@ int weir__spill_recover(weir_spill *spill)
         return rc;
     if (!spill->now.durable && found.n > 0)
         rc = WEIR_EINVAL; /* they are somebody's, who thinks that they are safe */
-    for (size_t i = 0; rc == WEIR_OK && i < found.n; i++) {
-        bool is_last = i + 1 == found.n;
-        rc = recover_segment(spill, found.seqs[i], is_last ? UINT64_MAX : found.seqs[i + 1]);
-        if (is_last && found.seqs[i] > spill->next_seq)
-            spill->next_seq = found.seqs[i];
-    }
+    for (size_t i = 0; rc == WEIR_OK && i < found.n; i++)
+        rc =
+            recover_segment(spill, found.seqs[i], i + 1 < found.n ? found.seqs[i + 1] : UINT64_MAX);
     weir__free(found.seqs);
     return rc == WEIR_OK && spill->now.durable ? remove_stray_acks(spill) : rc;
 }
