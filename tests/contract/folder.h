@@ -52,7 +52,8 @@ static inline void remove_path(const char *path, void *ctx)
 static inline int begin_folder(void **state)
 {
     (void)state;
-    const char *place = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; /* no disk to wait for */
+    const char *place =
+        access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; /* no disk to wait for */
     snprintf(folder, sizeof folder, "%s/weir-test-XXXXXX", place);
     return mkdtemp(folder) ? 0 : -1;
 }
@@ -63,6 +64,8 @@ static inline int end_folder(void **state)
     each_file("", remove_path, NULL);
     return rmdir(folder);
 }
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin_folder, end_folder)
 
 /* The last one. */
 static inline void note_path(const char *path, void *ctx)

@@ -690,8 +690,6 @@ static void recovered_items_obey_the_law_while_they_come_back(void **state)
     end();
 }
 
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin_folder, end_folder)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -654,8 +654,6 @@ static void hostile_files_cost_only_what_they_damage(void **state)
     }
 }
 
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, begin_folder, end_folder)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
