@@ -1413,7 +1413,7 @@ static int put_to_disk(weir_queue *queue, weir__entry entry, call *c)
         rc = count_written(queue, entry, kept, c);
     else if ((rc = judge(queue, rc)) == WEIR_EFULL)
         note_full(s, freed_then);
-    if (rc < 0 && kept) {
+    if (rc < 0 && boxed) {
         weir__unbox(boxed, &seq);
         if (seq > 0) { /* written, and then no memory */
             leave(queue, c);
