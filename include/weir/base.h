@@ -74,7 +74,9 @@ WEIR_API weir_time weir_after(int64_t ns);
     X(ESYSTEM, -14, "a system call failed")                                                        \
     X(EDEADLK, -15, "waiting here would wait for itself")                                          \
     X(ESHED, -16, "shed because of overload")                                                      \
-    X(EOPEN, -17, "the circuit breaker is open")
+    X(EOPEN, -17, "the circuit breaker is open")                                                   \
+    X(ENOSPC, -18, "no space left on the disk")                                                    \
+    X(EBUSY, -19, "in use already, by this process or another one")
 
 typedef enum weir_error {
     WEIR_OK = 0,

@@ -1,7 +1,7 @@
 /* queue.h - bounded FIFO shared by threads; the contract, quoted by weir_queue(3).
  *
  * Invariant, in items and in cost, at the instant of every snapshot:
- *     accepted == delivered + dropped (by reason) + depth
+ *     accepted == delivered + dropped (by reason) + depth + spilled
  * Bound:      depth <= capacity and cost <= max_cost, always (after a resize to less: from the
  *             moment the surplus was taken).  With bound_in_flight the bound covers depth plus
  *             what was taken and not yet reported done.
@@ -18,6 +18,7 @@
 #define WEIR_QUEUE_H
 
 #include <weir/base.h>
+#include <weir/spill.h>
 #include <weir/watermark.h>
 
 #ifdef __cplusplus
@@ -37,6 +38,8 @@ typedef enum weir_overflow {
     WEIR_OVERFLOW_DROP_OLDEST, /* drop from the head until the item fits */
     WEIR_OVERFLOW_SAMPLE,      /* above the high mark keep 1 of sample_keep_one_of, drop the others;
                                   when the queue is full, drop the newest */
+    WEIR_OVERFLOW_SPILL,       /* write it to disk, and bring it back when its turn comes; as BLOCK
+                                  where the disk is full; see weir_queue_opts.spill */
 } weir_overflow;
 
 /* Why on_drop was called.  Also indexes weir_queue_snapshot.dropped. */
@@ -46,6 +49,8 @@ typedef enum weir_drop_reason {
     WEIR_DROP_SAMPLED,    /* above the high mark and not the one to keep */
     WEIR_DROP_EXPIRED,    /* older than max_age when its turn came */
     WEIR_DROP_DISCARDED,  /* weir_queue_discard or weir_queue_destroy */
+    WEIR_DROP_LOST,       /* spilled, and damaged on disk or refused by decode: no item is left to
+                             hand out, so on_drop is not called */
     WEIR_DROP_REASONS     /* how many there are */
 } weir_drop_reason;
 
@@ -55,6 +60,19 @@ WEIR_API const char *weir_drop_reason_name(int reason);
 typedef void weir_drop_fn(void *item, weir_drop_reason reason, void *ctx);
 WEIR_API void weir_drop_free(void *item, weir_drop_reason reason, void *ctx);   /* free(item) */
 WEIR_API void weir_drop_ignore(void *item, weir_drop_reason reason, void *ctx); /* nothing */
+
+/* How an item becomes bytes, and bytes an item again.  Called with no lock held, on the thread whose
+ * put writes, and whose get, done or put brings items back. */
+typedef struct weir_codec {
+    /* Adds the item's bytes to *into.  < 0: the put returns that, and nothing happened. */
+    int (*encode)(void *item, weir_record *into, void *ctx);
+    /* Makes the item from its bytes.  WEIR_ENOMEM: it is tried again; another < 0: it is lost. */
+    int (*decode)(const void *data, size_t n, void **ret_item, void *ctx);
+    /* Frees what a put gave, once its bytes are on disk; and what was decoded, where a durable queue
+     * is destroyed before anybody got it (it stays on disk).  NULL: nothing to free. */
+    void (*release)(void *item, void *ctx);
+    void *ctx;
+} weir_codec;
 
 typedef struct weir_queue_opts {
     size_t size;            /* sizeof(weir_queue_opts); set by WEIR_QUEUE_OPTS_INIT */
@@ -74,9 +92,27 @@ typedef struct weir_queue_opts {
     void *drop_ctx;
     weir_watermark_fn *on_watermark; /* of the depth, or the cost; NULL: none */
     void *watermark_ctx;
+    weir_spill *spill; /* for SPILL, required: where to; for this queue alone; the caller's, and
+                               destroyed after the queue */
+    const weir_codec *codec; /* for SPILL, required; copied */
 } weir_queue_opts;
 
 #define WEIR_QUEUE_OPTS_INIT WEIR__SIZED(weir_queue_opts)
+
+/* ---- spilling to disk ----------------------------------------------------------------------
+ *
+ * With SPILL, capacity and max_cost bound what is in memory, the spill's max_bytes what is on disk.
+ * Once an item is on disk all later ones go there, so order is kept.  When what is in memory has
+ * fallen to half of its bounds, whoever takes items brings more back, in batches.  Nobody waits for
+ * an item while one is on disk; and getters see WEIR_ECLOSED when the disk is empty, too.  A put for
+ * which there is no room on disk waits as with BLOCK, until what is on disk has become less.
+ * The age of an item goes on on disk, by the wall clock.  Marks and item_fd are of what is in memory.
+ * (A get with WEIR_POLL may see WEIR_EEMPTY while another thread is just bringing items back.)
+ *
+ * With a durable spill every put writes to the log before it returns, also those whose items stay in
+ * memory (which are not read back).  A new queue over what an earlier process left delivers that first:
+ * it counts as accepted, its cost when it is read.  weir_queue_destroy leaves on disk what is inside;
+ * on_drop is not called for it. */
 
 /* WEIR_EINVAL for an option out of range, WEIR_ENOMEM. */
 WEIR_API int weir_queue_create(weir_queue **ret_queue, const weir_queue_opts *opts);
@@ -92,7 +128,8 @@ WEIR_API void weir_queue_destroy(weir_queue *queue);
 
 /* Puts one item (NULL is an item like any other).  cost is what it adds to the sum; 0 is fine.
  * < 0: WEIR_EFULL (FAIL, or BLOCK with WEIR_POLL), WEIR_ETIMEDOUT, WEIR_ECLOSED, WEIR_ETOOBIG
- * (cost > max_cost), WEIR_EINTR, WEIR_ENOMEM: the item is still the caller's. */
+ * (cost > max_cost, or too long for the disk's bound), WEIR_EINTR, WEIR_ENOMEM; with SPILL what encode
+ * returned, and durable WEIR_ENOFD, WEIR_ESYSTEM (the disk failed): the item is still the caller's. */
 WEIR_API int weir_queue_put(weir_queue *queue, void *item, uint64_t cost, weir_time deadline);
 
 /* Puts n items in order, each as weir_queue_put would; costs may be NULL (all 0).  Returns how
@@ -109,12 +146,23 @@ WEIR_API int64_t weir_queue_put_many(weir_queue *queue, void *const *items, cons
 WEIR_API int weir_queue_overflow(weir_queue *queue, void *item, uint64_t cost);
 
 /* Gets the item at the head.  < 0: WEIR_EEMPTY (WEIR_POLL), WEIR_ETIMEDOUT, WEIR_ECLOSED (closed
- * and empty), WEIR_EINTR; *ret_item is untouched then. */
+ * and empty), WEIR_EINTR; with SPILL, WEIR_ENOMEM (for what is to come back from disk; nothing is
+ * lost); *ret_item is untouched then. */
 WEIR_API int weir_queue_get(weir_queue *queue, void **ret_item, weir_time deadline);
 
 /* As weir_queue_get, and tells the item's cost (ret_cost may be NULL). */
 WEIR_API int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost,
                                  weir_time deadline);
+
+/* As weir_queue_get_cost, and tells the number to acknowledge the item by: > 0 with a durable spill, else
+ * 0.  Until then a restart delivers the item again; the other functions acknowledge what they get at
+ * once.  ret_cost may be NULL. */
+WEIR_API int weir_queue_get_seq(weir_queue *queue, void **ret_item, uint64_t *ret_cost,
+                                uint64_t *ret_seq, weir_time deadline);
+
+/* Says that an item was dealt with, which a restart need not deliver again.  In any order, from any
+ * thread.  Nothing for 0, or without a durable spill. */
+WEIR_API void weir_queue_ack(weir_queue *queue, uint64_t seq);
 
 /* Gets up to max items: waits for the first until the deadline, then for more until max are there
  * or linger_ns have passed since the first (0: takes what is there).  Returns how many (> 0), or
@@ -177,7 +225,8 @@ WEIR_API void weir_queue_close(weir_queue *queue);
  * WEIR_ETIMEDOUT (also for WEIR_POLL), WEIR_EINTR. */
 WEIR_API int weir_queue_drain(weir_queue *queue, weir_time deadline);
 
-/* Drops everything inside, reason DISCARDED; returns how many.  The queue stays open. */
+/* Drops everything inside, reason DISCARDED; returns how many.  The queue stays open.  (What is on disk
+ * is read for on_drop.) */
 WEIR_API size_t weir_queue_discard(weir_queue *queue);
 
 /* Changes the bounds while in use.  Items above a smaller bound stay until taken; waiting putters
@@ -188,9 +237,10 @@ typedef struct weir_queue_snapshot {
     size_t size; /* sizeof(weir_queue_snapshot); set by WEIR_QUEUE_SNAPSHOT_INIT */
     size_t capacity;
     uint64_t max_cost;
-    size_t depth; /* items inside */
+    size_t depth; /* items inside, in memory */
     uint64_t cost;
-    size_t in_flight; /* taken, not yet done; 0 without bound_in_flight */
+    uint64_t spilled, spilled_cost; /* items inside, on disk only; 0 without SPILL */
+    size_t in_flight;               /* taken, not yet done; 0 without bound_in_flight */
     uint64_t in_flight_cost;
     uint64_t accepted, accepted_cost;   /* puts that returned >= 0 */
     uint64_t delivered, delivered_cost; /* handed to getters */
@@ -199,6 +249,8 @@ typedef struct weir_queue_snapshot {
     uint64_t put_blocked_ns, get_blocked_ns; /* waited, summed over waits that have ended */
     size_t putters_waiting, getters_waiting;
     size_t peak_depth;
+    uint64_t spills, unspilled; /* items that went to disk, and that came back from there */
+    uint64_t recovered;         /* items that an earlier process left; counted as accepted */
     bool closed, above_high;
 } weir_queue_snapshot;
 
@@ -207,7 +259,7 @@ typedef struct weir_queue_snapshot {
 /* One instant, all fields consistent. */
 WEIR_API int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot);
 
-/* Items inside now; a hint by the time it returns. */
+/* Items inside now, in memory and on disk; a hint by the time it returns. */
 WEIR_API size_t weir_queue_depth(weir_queue *queue);
 
 /* A descriptor that polls readable (POLLIN) exactly while a get would not wait: items inside, or

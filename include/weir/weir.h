@@ -13,6 +13,7 @@
 #include <weir/retry.h>
 #include <weir/shared.h>
 #include <weir/shared_queue.h>
+#include <weir/spill.h>
 #include <weir/thread_pool.h>
 #include <weir/throttle.h>
 #include <weir/watermark.h>

@@ -21,6 +21,8 @@ static PyObject *exception_for(module_state *state, weir_error error)
     case WEIR_ENOMEM: return PyExc_MemoryError;
     case WEIR_ENOFD:
     case WEIR_ENOSHM:
+    case WEIR_ENOSPC:
+    case WEIR_EBUSY:
     case WEIR_ESYSTEM: return PyExc_OSError;
     case WEIR_OK:
     case WEIR_EINTR: /* only where no hook was set: nobody raised anything */
@@ -34,7 +36,13 @@ static PyObject *exception_for(module_state *state, weir_error error)
 
 static int errno_for(weir_error error)
 {
-    return error == WEIR_ENOFD ? EMFILE : error == WEIR_ENOSHM ? ENOSPC : EIO;
+    switch (error) {
+    case WEIR_ENOFD: return EMFILE;
+    case WEIR_ENOSHM:
+    case WEIR_ENOSPC: return ENOSPC;
+    case WEIR_EBUSY: return EBUSY;
+    default: return EIO;
+    }
 }
 
 PyObject *ext_raise_text(module_state *state, int error, const char *text)

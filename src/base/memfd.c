@@ -7,9 +7,10 @@
 #include <linux/falloc.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/files.h"
 
 int weir__memfd_create(int *ret_fd, const char *name)
 {
@@ -22,17 +23,9 @@ int weir__memfd_create(int *ret_fd, const char *name)
     return 0;
 }
 
-/* Growing past RLIMIT_FSIZE would raise SIGXFSZ; ask first. */
-static bool file_may_have(uint64_t size)
-{
-    struct rlimit limit;
-    return size <= INT64_MAX && (getrlimit(RLIMIT_FSIZE, &limit) < 0 ||
-                                 limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur);
-}
-
 int weir__memfd_reserve(int fd, uint64_t offset, uint64_t size)
 {
-    if (!file_may_have(offset + size))
+    if (!weir__file_may_have(offset + size))
         return WEIR_ENOSHM;
     int rc;
     do
@@ -43,7 +36,7 @@ int weir__memfd_reserve(int fd, uint64_t offset, uint64_t size)
 
 int weir__memfd_write(int fd, uint64_t offset, const void *data, size_t size)
 {
-    if (!file_may_have(offset + size))
+    if (!weir__file_may_have(offset + size))
         return WEIR_ENOSHM;
     const char *at = data;
     while (size > 0) {

@@ -26,6 +26,7 @@
  *             come for OVERDUE is passed over, and has its turn when it comes: who waits behind a guest
  *             looks for that.
  * Counting:   each side counts what went through it; the numbers of a snapshot follow from that.
+ * Spilling:   see below, "the disk".
  * Memory:     a putter is admitted without memory when the queue is empty (see fifo.h).  If memory
  *             is what it lacks, then something is inside, and who takes that out hints at it again:
  *             a putter cannot be stranded.
@@ -40,6 +41,7 @@
 #include "base/bell.h"
 #include "base/mutex.h"
 #include "base/spin.h"
+#include "flow/queue_disk.h"
 #include "flow/waitq.h"
 #include "model/overflow.h"
 
@@ -78,8 +80,33 @@ typedef struct turns {
     size_t count;
 } turns;
 
+#define REFILL_MAX WEIR__FIFO_BLOCK /* items that are brought back together */
+
+/* Of a queue that spills; changed under both mutexes, if nothing else is said. */
+typedef struct spilling {
+    weir__disk disk;
+    uint64_t in, in_cost; /* what went to disk */
+    /* What is no longer there: came back, or was lost.  It can be ahead of `in` for a moment: what is
+     * written can be read before its writer has come back to count it. */
+    uint64_t out, out_cost;
+    uint64_t spills, unspilled;
+    size_t writing;         /* puts that are about to be on disk */
+    weir__load reserved;    /* room for puts that are logged first, and then stay in memory */
+    atomic_bool is_full;    /* a put found no room on disk, ... */
+    _Atomic uint64_t freed; /* ... and nothing was acknowledged or read since: Dekker's way */
+
+    bool refilling;   /* somebody brings items back; what follows is his */
+    bool is_starved;  /* the last who did found no memory */
+    weir__load room;  /* for how much */
+    bool alone;       /* nothing is held: one is brought back whatever it costs */
+    uint64_t in_then; /* `in` when he began */
+    size_t n_batch, batch_at;
+    weir__entry batch[REFILL_MAX]; /* read; in memory when he has the mutexes */
+    bool batch_is_recovered[REFILL_MAX];
+} spilling;
+
 /* What holds whenever both mutexes are free:
- *  - accepted == delivered + dropped + depth, in items and in cost       (by counting)
+ *  - accepted == delivered + dropped + depth + spilled, in items and in cost     (by counting)
  *  - the fifo holds pushed - popped items; released <= popped, == without bound_in_flight
  *  - getters wait only while all that is inside is kept for guests, or the first of them is hinted
  *    at, or is a guest that waits for more items than are there
@@ -87,6 +114,8 @@ typedef struct turns {
  *    is hinted at
  *  - nobody waits to put or get once closed
  *  - drainers wait only while something is inside or in flight
+ *  - while something is on disk: what is in memory is more than half of the bound, or the next one does
+ *    not fit, or somebody brings it back; and no put goes past it
  *  - told == marks.above, or a thread is telling
  */
 struct weir_queue {
@@ -102,6 +131,7 @@ struct weir_queue {
     void *drop_ctx;
     weir_watermark_fn *on_watermark;
     void *watermark_ctx;
+    spilling *spilling; /* NULL: it does not */
 
     /* changed under both mutexes, so read under either */
     weir__load bound;
@@ -194,9 +224,32 @@ static weir__load in_flight(weir_queue *queue)
     };
 }
 
+/* What is on disk and nowhere else. */
+static weir__load on_disk(const weir_queue *queue)
+{
+    const spilling *s = queue->spilling;
+    if (!s)
+        return (weir__load){0, 0};
+    int64_t items = (int64_t)(s->in - s->out), cost = (int64_t)(s->in_cost - s->out_cost);
+    return (weir__load){items > 0 ? (size_t)items : 0, cost > 0 ? (uint64_t)cost : 0};
+}
+
+/* Whether items are on disk, or on their way to it or back. */
+static bool is_spilling(const weir_queue *queue)
+{
+    const spilling *s = queue->spilling;
+    return s && (s->writing > 0 || s->refilling || s->n_batch > s->batch_at ||
+                 (int64_t)(s->in - s->out) > 0);
+}
+
+static bool logs_first(const weir_queue *queue)
+{
+    return queue->spilling && queue->spilling->disk.is_durable;
+}
+
 static bool is_idle(weir_queue *queue)
 {
-    return own(&queue->put.pushed) == own(released(queue));
+    return own(&queue->put.pushed) == own(released(queue)) && !is_spilling(queue);
 }
 
 /* What nobody can have who is not called. */
@@ -205,6 +258,10 @@ static weir__load held_or_kept(weir_queue *queue)
     weir__load load = held(queue);
     load.items += queue->kept_room.items;
     load.cost += queue->kept_room.cost;
+    if (queue->spilling) {
+        load.items += queue->spilling->reserved.items;
+        load.cost += queue->spilling->reserved.cost;
+    }
     return load;
 }
 
@@ -234,8 +291,9 @@ typedef struct drop {
 typedef struct call {
     weir_time time; /* read when first needed; 0: not yet */
     weir__wakeups wakeups;
-    bool tell, above;    /* this thread tells the watermark */
-    weir__fifo_cut bulk; /* whole blocks of dropped items, ... */
+    weir__parker *asleep; /* the first putter in line, who is to try the disk again */
+    bool tell, above;     /* this thread tells the watermark */
+    weir__fifo_cut bulk;  /* whole blocks of dropped items, ... */
     weir_drop_reason bulk_reason;
     size_t bulk_at; /* ... which come before drops[bulk_at] */
     size_t drop_count;
@@ -309,12 +367,15 @@ static inline bool check(weir_queue *queue)
     assert(n > 0 || inside(queue).cost == 0);
     assert(flying.items > 0 || flying.cost == 0);
     assert(queue->bound_in_flight || flying.items == 0);
-    assert(!queue->getters.head || (!queue->closed && (available(queue) == 0 ||
-                                                       wants_more((waiter *)queue->getters.head))));
+    assert(!queue->getters.head ||
+           ((!queue->closed || is_spilling(queue)) &&
+            (available(queue) == 0 || wants_more((waiter *)queue->getters.head))));
     assert(queue->kept_room.items == queue->called_putters.count);
     assert(queue->kept_items >= queue->called_getters.count);
-    assert(!queue->putters.head || (queue->overflow.when_full == WEIR__WAIT && !queue->closed &&
-                                    (!is_idle(queue) || queue->called_putters.head)));
+    assert(!queue->putters.head || !queue->closed);
+    assert(!queue->putters.head || queue->spilling ||
+           (queue->overflow.when_full == WEIR__WAIT &&
+            (!is_idle(queue) || queue->called_putters.head)));
     assert(queue->insiders_waiting <= queue->putters.count);
     assert(!queue->drainers.head || !is_idle(queue));
     assert(!queue->on_watermark || queue->told == queue->marks.above || queue->telling);
@@ -329,6 +390,10 @@ static bool owes_drops(const call *c)
 static void pass_over(weir_queue *queue, call *c);
 static void serve_getters(weir_queue *queue, call *c);
 static void admit(weir_queue *queue, call *c);
+static void invite(weir_queue *queue, call *c);
+static void serve_all(weir_queue *queue, weir__waitq *line, int result, call *c);
+static bool begin_refill(weir_queue *queue);
+static int refill(weir_queue *queue);
 static void report_drops(weir_queue *queue, call *c);
 static void tell_watermark(weir_queue *queue, call *c);
 static void serve(weir_queue *queue, weir__waitq *line, weir__waiter *base, int result, call *c);
@@ -355,6 +420,7 @@ static void enter(weir_queue *queue, call *c)
 {
     c->time = time_if_needed(queue);
     c->wakeups = (weir__wakeups){0};
+    c->asleep = NULL;
     c->tell = false;
     c->drop_count = 0;
     c->bulk.head.block = NULL;
@@ -393,10 +459,11 @@ static bool may_be_hinted_at(const weir_queue *queue, const waiter *w)
 /* Who may go the short way, and when it has to hint. */
 static void set_short_ways(weir_queue *queue)
 {
-    bool plain = queue->item.fd < 0 && queue->room.fd < 0 && !weir__marks_any(&queue->marks);
+    bool plain = queue->item.fd < 0 && queue->room.fd < 0 && !weir__marks_any(&queue->marks) &&
+                 !is_spilling(queue);
     const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
     queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
-                          (!g || may_be_hinted_at(queue, g));
+                          !logs_first(queue) && (!g || may_be_hinted_at(queue, g));
     queue->get.is_short =
         plain && !g && !queue->called_getters.head && !queue->drainers.head && !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
@@ -419,6 +486,8 @@ static void settle(weir_queue *queue, call *c)
 {
     serve_getters(queue, c);
     admit(queue, c);
+    if (queue->closed && queue->getters.head && available(queue) == 0 && !is_spilling(queue))
+        serve_all(queue, &queue->getters, WEIR_ECLOSED, c); /* the disk is empty, too */
     weir__marks_update(&queue->marks, inside(queue));
     if (queue->on_watermark && queue->told != queue->marks.above && !queue->telling) {
         queue->telling = c->tell = true;
@@ -433,16 +502,27 @@ static void settle(weir_queue *queue, call *c)
     assert(check(queue));
 }
 
-static void leave(weir_queue *queue, call *c)
+/* Whether this thread has to bring items back from disk now. */
+static bool leave_once(weir_queue *queue, call *c)
 {
     settle(queue, c);
+    bool refills = queue->spilling && begin_refill(queue);
     unlock_both(queue);
     if (c->wakeups.head)
         weir__wake_all(&c->wakeups);
+    if (c->asleep)
+        weir__futex_wake(&c->asleep->state, 1, false);
     if (owes_drops(c))
         report_drops(queue, c);
     if (c->tell)
         tell_watermark(queue, c);
+    return refills;
+}
+
+/* Returns how many items it brought back from disk, or why it could not. */
+static int leave(weir_queue *queue, call *c)
+{
+    return leave_once(queue, c) ? refill(queue) : 0;
 }
 
 /* ---- dropping ------------------------------------------------------------------------------- */
@@ -498,8 +578,27 @@ static void drop_heads(weir_queue *queue, size_t n, weir_drop_reason reason, cal
         drop_head(queue, reason, c);
 }
 
-static void report(const weir_queue *queue, weir__entry entry, weir_drop_reason reason)
+/* What is acknowledged may have made room on disk. */
+static void acknowledge(weir_queue *queue, uint64_t seq)
 {
+    spilling *s = queue->spilling;
+    weir_spill_ack(s->disk.spill, seq);
+    atomic_fetch_add(&s->freed, 1); /* before the look: see note_full */
+    if (!atomic_load(&s->is_full))
+        return;
+    call c;
+    enter(queue, &c);
+    atomic_store(&s->is_full, false);
+    leave(queue, &c);
+}
+
+static void report(weir_queue *queue, weir__entry entry, weir_drop_reason reason)
+{
+    uint64_t seq = 0;
+    if (logs_first(queue))
+        entry.item = weir__unbox(entry.item, &seq);
+    if (seq > 0)
+        acknowledge(queue, seq);
     if (queue->on_entry_drop)
         queue->on_entry_drop(&entry, reason, queue->drop_ctx);
     else
@@ -737,7 +836,8 @@ static void call_guest(weir_queue *queue, guest *g, call *c)
 /* Whether there are as many as the guest wants, or as many as there will be before it takes some. */
 static bool is_worth_calling(weir_queue *queue, const guest *g)
 {
-    return available(queue) >= g->wanted || queue->closed || queue->putters.head || !fits(queue, 0);
+    return available(queue) >= g->wanted || queue->closed || queue->putters.head ||
+           !fits(queue, 0) || is_spilling(queue);
 }
 
 /* Hands what is inside to those in line.  (None of it is too old: where items age, nothing gets
@@ -774,10 +874,9 @@ static bool find_block(weir_queue *queue)
     return weir__fifo_reserve(&queue->put.tail);
 }
 
-/* Takes an item that fits: to the first waiting getter, or inside. */
-static int accept_item(weir_queue *queue, weir__entry entry, call *c)
+/* Takes an item: to the first waiting getter, or inside. */
+static int take_in(weir_queue *queue, weir__entry entry, call *c)
 {
-    assert(fits(queue, entry.cost));
     if (!find_block(queue))
         return WEIR_ENOMEM;
     weir__fifo_push(&queue->put.tail, entry);
@@ -786,6 +885,13 @@ static int accept_item(weir_queue *queue, weir__entry entry, call *c)
     if (depth(queue) > queue->put.peak_depth)
         queue->put.peak_depth = depth(queue);
     return WEIR_KEPT;
+}
+
+/* The same of one that fits. */
+static int accept_item(weir_queue *queue, weir__entry entry, call *c)
+{
+    assert(fits(queue, entry.cost));
+    return take_in(queue, entry, c);
 }
 
 static weir__entry next_entry(const putter *p, weir_time now)
@@ -813,6 +919,10 @@ static int admit_thread(weir_queue *queue, putter *p, call *c)
  * head, never past one that does not fit. */
 static void admit(weir_queue *queue, call *c)
 {
+    if (queue->spilling) {
+        invite(queue, c);
+        return;
+    }
     for (waiter *w; (w = (waiter *)queue->putters.head);) {
         if (is_guest(w) && fits(queue, first_cost(w))) {
             call_guest(queue, (guest *)w, c);
@@ -846,6 +956,7 @@ static void refuse_too_big(weir_queue *queue, call *c)
 /* Beside WEIR_KEPT, WEIR_DROPPED and WEIR_OK: */
 #define MUST_WAIT 2 /* it does not fit; nothing is there */
 #define LONG_WAY  3 /* this is for who has both mutexes */
+#define TO_DISK   4 /* it has to be written */
 
 /* Under the put mutex: whether it fits, if necessary after a look at the other side. */
 static inline bool fits_in(weir_queue *queue, uint64_t cost)
@@ -1041,9 +1152,12 @@ static int offer(weir_queue *queue, weir__entry entry, call *c)
     if (entry.cost > queue->bound.cost)
         return refuse(queue, WEIR_ETOOBIG);
     bool room = !queue->putters.head && fits(queue, entry.cost); /* never past a waiter */
+    if (logs_first(queue) || is_spilling(queue))
+        return TO_DISK;
     switch (weir__overflow_decide(&queue->overflow, queue->marks.above, room)) {
     case WEIR__KEEP: return accept_item(queue, entry, c);
     case WEIR__WAIT: return MUST_WAIT;
+    case WEIR__SPILL: return TO_DISK;
     case WEIR__REFUSE: return refuse(queue, WEIR_EFULL);
     case WEIR__DROP: return accept_and_drop(queue, entry, WEIR_DROP_NEWEST, c);
     case WEIR__EVICT: return accept_evicting(queue, entry, c);
@@ -1086,6 +1200,332 @@ static int offer_rest(weir_queue *queue, putter *p, call *c)
     return rc;
 }
 
+/* ---- the disk -------------------------------------------------------------------------------
+ *
+ * One line of items: the older ones in memory, the younger ones on disk.  As long as there is anything
+ * on disk, or on its way, every put goes there, so nothing overtakes; reading and writing are done
+ * without the mutexes, in between two sections.
+ *
+ * Putting:    a putter writes on its own thread, and counts as `writing` meanwhile.  If there is no room
+ *             on disk it comes into line, where nobody serves it: it is invited to try again, as the
+ *             first in line, and stays there until that has worked.
+ * Refilling:  one at a time.  Every leave looks whether what is in memory has fallen to half; who finds
+ *             it so does it, then and there.  So nobody waits for an item on disk: before he sleeps he
+ *             has left, and so has whoever wrote the item.
+ * Durable:    every item is written first, and then stays in memory (`reserved`) if nothing is on disk.
+ */
+
+/* The part of a refill that is done without the mutexes: reads as much as there is room for. */
+static int read_batch(spilling *s)
+{
+    int rc = WEIR_OK;
+    while (s->n_batch < REFILL_MAX && s->n_batch < s->room.items) {
+        rc = weir__disk_next(&s->disk);
+        if (rc < 0)
+            break;
+        if (s->disk.next_cost > s->room.cost && !(s->alone && s->n_batch == 0))
+            break;
+        bool is_recovered = s->disk.next_is_recovered;
+        uint64_t cost = s->disk.next_cost;
+        rc = weir__disk_take(&s->disk, &s->batch[s->n_batch]);
+        if (rc == WEIR_ENOMEM)
+            break;
+        if (rc == WEIR_OK) {
+            s->batch_is_recovered[s->n_batch++] = is_recovered;
+            s->room.cost -= cost < s->room.cost ? cost : s->room.cost;
+        } else {
+            s->disk.records_lost--; /* to be counted with the others */
+        }
+    }
+    return rc;
+}
+
+/* Takes in what was read; < 0: no memory, and the rest stays where it is. */
+static int take_batch_in(weir_queue *queue, call *c)
+{
+    spilling *s = queue->spilling;
+    for (; s->batch_at < s->n_batch; s->batch_at++) {
+        weir__entry entry = s->batch[s->batch_at];
+        if (take_in(queue, entry, c) < 0)
+            return WEIR_ENOMEM;
+        if (s->batch_is_recovered[s->batch_at])
+            s->in_cost += entry.cost;
+        s->out++;
+        s->out_cost += entry.cost;
+        s->unspilled++;
+    }
+    s->batch_at = s->n_batch = 0;
+    return WEIR_OK;
+}
+
+static void count_lost(weir_queue *queue, uint64_t n)
+{
+    spilling *s = queue->spilling;
+    s->out += n;
+    count_drops(queue, n, 0, WEIR_DROP_LOST);
+    if (s->in == s->out && s->writing == 0 &&
+        s->n_batch == 0) { /* now it is known what they cost */
+        count_drops(queue, 0, s->in_cost - s->out_cost, WEIR_DROP_LOST);
+        s->out_cost = s->in_cost;
+    }
+}
+
+static bool has_room_for_next(weir_queue *queue)
+{
+    spilling *s = queue->spilling;
+    weir__load full = held_or_kept(queue);
+    return full.items == 0 ||
+           weir__fits(queue->bound, full, s->disk.has_next ? s->disk.next_cost : 0);
+}
+
+static bool is_low(const weir_queue *queue)
+{
+    weir__load there = inside(queue);
+    return there.items <= queue->bound.items / 2 && there.cost <= queue->bound.cost / 2;
+}
+
+/* Whether this thread has to, from now on. */
+static bool begin_refill(weir_queue *queue)
+{
+    spilling *s = queue->spilling;
+    bool is_there = on_disk(queue).items > 0 || s->n_batch > 0;
+    if (!is_there || s->refilling || !is_low(queue) || !has_room_for_next(queue))
+        return false;
+    weir__load full = held_or_kept(queue);
+    s->refilling = true;
+    s->alone = full.items == 0;
+    s->room.items = full.items < queue->bound.items ? queue->bound.items - full.items : 0;
+    s->room.cost = full.cost < queue->bound.cost ? queue->bound.cost - full.cost : 0;
+    s->in_then = s->in;
+    return true;
+}
+
+/* Goes on until memory is more than half full, or can take no more.  How many; < 0: no memory, and
+ * those who wait are told. */
+static int refill(weir_queue *queue)
+{
+    spilling *s = queue->spilling;
+    int brought = 0, rc;
+    bool again;
+    do {
+        rc = s->n_batch > 0 ? WEIR_OK : read_batch(s);
+        uint64_t lost = weir__disk_lost(&s->disk);
+        call c;
+        enter(queue, &c);
+        uint64_t before = s->unspilled;
+        bool was_all = rc == WEIR_EEMPTY;
+        if (take_batch_in(queue, &c) < 0)
+            rc = WEIR_ENOMEM;
+        brought += (int)(s->unspilled - before);
+        int64_t missing = was_all && s->n_batch == 0 ? (int64_t)(s->in_then - s->out) : 0;
+        count_lost(queue, missing > (int64_t)lost ? (uint64_t)missing : lost);
+        atomic_fetch_add(&s->freed, 1);
+        atomic_store(&s->is_full, false);
+        s->refilling = false;
+        bool is_starved = rc == WEIR_ENOMEM || rc == WEIR_ENOFD;
+        if (is_starved && available(queue) == 0)
+            serve_all(queue, &queue->getters, rc, &c);
+        again = leave_once(queue, &c);
+        if (again && is_starved) {
+            lock_both(queue);
+            s->refilling = again = false;
+            unlock_both(queue);
+        }
+    } while (again);
+    return brought > 0 || (rc != WEIR_ENOMEM && rc != WEIR_ENOFD) ? brought : rc;
+}
+
+/* No room on disk, as of when so much was freed.  Who frees some counts first and looks then, so one of
+ * the two sees the other. */
+static void note_full(spilling *s, uint64_t freed_then)
+{
+    atomic_store(&s->is_full, true);
+    if (atomic_load(&s->freed) != freed_then)
+        atomic_store(&s->is_full, false);
+}
+
+/* Whether the put of an item of that cost can do without the disk. */
+static bool stays_in_memory(weir_queue *queue, uint64_t cost)
+{
+    return !is_spilling(queue) && fits(queue, cost);
+}
+
+/* Whether it is worth trying, for the first in line. */
+static bool may_try(weir_queue *queue, uint64_t cost)
+{
+    return !atomic_load(&queue->spilling->is_full) ||
+           (!logs_first(queue) && stays_in_memory(queue, cost));
+}
+
+/* What a failed write means: WEIR_EFULL: to wait. */
+static int judge(const weir_queue *queue, int rc)
+{
+    if (rc == WEIR_EFULL || rc == WEIR_ENOSPC)
+        return WEIR_EFULL;
+    bool is_disk = rc == WEIR_ESYSTEM || rc == WEIR_ENOFD;
+    return is_disk && !logs_first(queue) ? WEIR_EFULL : rc; /* memory and time will do, too */
+}
+
+/* Begins or ends that a put is writing. */
+static void count_writer(spilling *s, bool kept, uint64_t cost, int by)
+{
+    if (kept) {
+        s->reserved.items += (size_t)by;
+        s->reserved.cost += by > 0 ? cost : -cost;
+    } else {
+        s->writing += (size_t)by;
+    }
+}
+
+/* The item is written.  It is too late to find the queue closed. */
+static int count_written(weir_queue *queue, weir__entry entry, bool kept, call *c)
+{
+    spilling *s = queue->spilling;
+    if (kept)
+        return take_in(queue, entry, c);
+    s->in++;
+    s->in_cost += entry.cost;
+    s->spills++;
+    return WEIR_KEPT;
+}
+
+/* Entered, and entered when it returns; without the mutexes between.  WEIR_KEPT; WEIR_EFULL: there is no
+ * room on disk; or another error. */
+static int put_to_disk(weir_queue *queue, weir__entry entry, call *c)
+{
+    spilling *s = queue->spilling;
+    bool kept = stays_in_memory(queue, entry.cost);
+    if (kept && !s->disk.is_durable)
+        return accept_item(queue, entry, c);
+    uint64_t freed_then = atomic_load(&s->freed), seq = 0;
+    count_writer(s, kept, entry.cost, 1);
+    leave(queue, c);
+    void *boxed = kept ? weir__box(entry.item) : NULL;
+    int rc = kept && !boxed ? WEIR_ENOMEM : weir__disk_write(&s->disk, &entry, kept, &seq);
+    if (rc >= 0 && !kept)
+        weir__disk_release(&s->disk, entry.item);
+    if (rc >= 0 && kept) {
+        weir__box_seal(boxed, seq);
+        entry.item = boxed;
+    }
+    enter(queue, c);
+    count_writer(s, kept, entry.cost, -1);
+    if (rc >= 0)
+        rc = count_written(queue, entry, kept, c);
+    else if ((rc = judge(queue, rc)) == WEIR_EFULL)
+        note_full(s, freed_then);
+    if (rc < 0 && boxed) {
+        weir__unbox(boxed, &seq);
+        if (seq > 0) { /* written, and then no memory */
+            leave(queue, c);
+            acknowledge(queue, seq);
+            enter(queue, c);
+        }
+    }
+    return rc;
+}
+
+/* Lets the first in line try the disk. */
+static void invite(weir_queue *queue, call *c)
+{
+    waiter *w;
+    while ((w = (waiter *)queue->putters.head) && !queue->called_putters.head) {
+        if (first_cost(w) > queue->bound.cost) {
+            serve(queue, &queue->putters, &w->base, WEIR_ETOOBIG, c);
+            continue;
+        }
+        if (!may_try(queue, first_cost(w)))
+            return;
+        if (!is_guest(w)) {
+            if (weir__nudge(&w->base.parker))
+                c->asleep = &w->base.parker;
+            return;
+        }
+        call_guest(queue, (guest *)w, c);
+    }
+}
+
+/* Whether others come first. */
+static bool is_behind(const weir_queue *queue)
+{
+    return queue->putters.head || queue->called_putters.head;
+}
+
+/* Entered, as the first in line; entered when it returns.  Puts one item; true: it is not in line any
+ * more, for *ret_rc. */
+static bool try_in_line(weir_queue *queue, putter *p, call *c, int *ret_rc)
+{
+    weir__waiter *base = &p->waiter.base;
+    int rc = put_to_disk(queue, next_entry(p, c->time), c);
+    if (rc >= 0)
+        p->taken++;
+    if (rc == WEIR_EFULL && base->waiting)
+        return false;
+    *ret_rc = rc;
+    if (base->waiting) {
+        end_wait(queue, &queue->putters, &p->waiter, rc, c);
+        weir__waitq_give_up(&queue->putters, base);
+        return true;
+    }
+    /* Let go meanwhile, because the queue was closed, say. */
+    if (rc == WEIR_EFULL)
+        *ret_rc = base->result;
+    leave(queue, c);
+    weir__waiter_join(base);
+    enter(queue, c);
+    return true;
+}
+
+/* Entered: waits for room on disk, or in memory when nothing is on disk; left when it returns. */
+static int wait_for_disk(weir_queue *queue, putter *p, weir_time deadline, call *c)
+{
+    waiter *w = &p->waiter;
+    if (w->since == 0)
+        w->since = time_of(c);
+    weir__waitq_push(&queue->putters, &w->base);
+    for (;;) {
+        int rc = leave_and_park(queue, &queue->putters, w, deadline, c);
+        if (rc == WEIR_OK)
+            return w->base.result;
+        enter(queue, c);
+        if (rc == WEIR__HINTED && w->base.waiting)
+            weir__parker_rearm(&w->base.parker);
+        bool is_first = queue->putters.head == &w->base && !queue->called_putters.head;
+        if (w->base.waiting && rc >= 0) {
+            if (!is_first || !may_try(queue, next_cost(p)) || !try_in_line(queue, p, c, &rc))
+                continue;
+        } else if (w->base.waiting) {
+            end_wait(queue, &queue->putters, w, rc, c);
+            weir__waitq_give_up(&queue->putters, &w->base);
+        } else {
+            leave(queue, c);
+            weir__waiter_join(&w->base);
+            return w->base.result;
+        }
+        leave(queue, c);
+        p->waiter = (waiter){0}; /* the next item's wait is one of its own */
+        return rc;
+    }
+}
+
+/* Entered: puts the next item of p, to memory if it need not go to disk; left when it returns. */
+static int put_spilling(weir_queue *queue, putter *p, weir_time deadline, call *c)
+{
+    int rc = WEIR_EFULL;
+    if (!is_behind(queue) && may_try(queue, next_cost(p)))
+        rc = put_to_disk(queue, next_entry(p, c->time), c);
+    if (rc == WEIR_EFULL && queue->closed)
+        rc = WEIR_ECLOSED;
+    if (rc == WEIR_EFULL && deadline > WEIR_POLL)
+        return wait_for_disk(queue, p, deadline, c);
+    if (rc >= 0)
+        p->taken++;
+    if (rc == WEIR_EFULL || rc == WEIR_ETOOBIG)
+        refuse(queue, rc);
+    leave(queue, c);
+    return rc;
+}
+
 /* Puts what it can of p, and waits for room; WEIR_KEPT or WEIR_DROPPED: and that may not be all. */
 static int put_long(weir_queue *queue, putter *p, weir_time deadline, size_t insiders)
 {
@@ -1094,6 +1534,8 @@ static int put_long(weir_queue *queue, putter *p, weir_time deadline, size_t ins
     int rc = offer_rest(queue, p, &c);
     if (rc == MUST_WAIT)
         return wait_for_room(queue, p, deadline, insiders, &c);
+    if (rc == TO_DISK)
+        return put_spilling(queue, p, deadline, &c);
     leave(queue, &c);
     return rc;
 }
@@ -1222,10 +1664,12 @@ static int get_long(weir_queue *queue, getter *g, weir_time deadline)
             leave(queue, &c); /* report before waiting or giving up */
             continue;
         }
-        if (queue->closed || deadline <= WEIR_POLL) {
-            int rc = queue->closed ? WEIR_ECLOSED : WEIR_EEMPTY;
-            leave(queue, &c);
-            return rc;
+        bool is_over = queue->closed && !is_spilling(queue);
+        if (is_over || deadline <= WEIR_POLL) {
+            int brought = leave(queue, &c);
+            if (brought > 0)
+                continue;
+            return brought < 0 ? brought : is_over ? WEIR_ECLOSED : WEIR_EEMPTY;
         }
         g->waited = true;
         return wait_in_line(queue, &queue->getters, &g->waiter, deadline, &c);
@@ -1257,7 +1701,17 @@ SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, w
     return rc != MUST_WAIT ? rc : deadline > WEIR_POLL ? LONG_WAY : WEIR_EEMPTY;
 }
 
-int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
+/* What a get has got is the caller's: n items, out of their boxes if they are in some. */
+static void hand_over(weir_queue *queue, void **items, size_t n)
+{
+    for (size_t i = 0; logs_first(queue) && i < n; i++) {
+        uint64_t seq;
+        items[i] = weir__unbox(items[i], &seq);
+        acknowledge(queue, seq);
+    }
+}
+
+static int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
 {
     weir__entry entry;
     size_t finished = 0;
@@ -1274,6 +1728,32 @@ int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, 
             *ret_cost = entry.cost;
     }
     return rc;
+}
+
+int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
+{
+    int rc = get_one(queue, ret_item, ret_cost, deadline);
+    if (rc == WEIR_OK && logs_first(queue))
+        hand_over(queue, ret_item, 1);
+    return rc;
+}
+
+int weir_queue_get_seq(weir_queue *queue, void **ret_item, uint64_t *ret_cost, uint64_t *ret_seq,
+                       weir_time deadline)
+{
+    int rc = get_one(queue, ret_item, ret_cost, deadline);
+    if (rc == WEIR_OK) {
+        *ret_seq = 0;
+        if (logs_first(queue))
+            *ret_item = weir__unbox(*ret_item, ret_seq);
+    }
+    return rc;
+}
+
+void weir_queue_ack(weir_queue *queue, uint64_t seq)
+{
+    if (seq > 0 && logs_first(queue))
+        acknowledge(queue, seq);
 }
 
 int weir_queue_get(weir_queue *queue, void **ret_item, weir_time deadline)
@@ -1313,6 +1793,7 @@ int64_t weir_queue_get_many(weir_queue *queue, void **ret_items, uint64_t *ret_c
         g.waiter.since = 0;                         /* a wait of its own */
         get_many(queue, &g, weir_after(linger_ns)); /* how the lingering ended does not matter */
     }
+    hand_over(queue, ret_items, g.got);
     return (int64_t)g.got;
 }
 
@@ -1355,7 +1836,7 @@ static bool is_in_line(const guest *g)
 static int come(weir_queue *queue, guest *g, call *c)
 {
     bool is_worth_it = g->wanted && available(queue) > 0; /* then it is called at once */
-    if (queue->closed && !is_worth_it)
+    if (queue->closed && !is_worth_it && !(g->wanted && is_spilling(queue)))
         return WEIR_ECLOSED;
     g->waiter.since = time_of(c);
     weir__waitq_push_async(line_of(queue, g), &g->waiter.base, notify);
@@ -1372,7 +1853,7 @@ static void come_again(weir_queue *queue, guest *g, call *c)
 int weir_queue_wait_room(weir_queue *queue, uint64_t cost, weir_pending *pending)
 {
     guest *g = guest_of(pending);
-    if (!pending->ready || queue->overflow.when_full != WEIR__WAIT)
+    if (!pending->ready || !(queue->overflow.when_full == WEIR__WAIT || queue->spilling))
         return WEIR_EINVAL;
     call c;
     enter(queue, &c);
@@ -1394,8 +1875,16 @@ static int put_in_turn(weir_queue *queue, guest *g, void *item, call *c)
         return WEIR_ECLOSED;
     if (g->cost > queue->bound.cost)
         return refuse(queue, WEIR_ETOOBIG);
-    if (fits(queue, g->cost))
-        return accept_item(queue, (weir__entry){item, g->cost, {c->time}}, c);
+    weir__entry entry = {item, g->cost, {c->time}};
+    if (queue->spilling) {
+        int rc = put_to_disk(queue, entry, c);
+        if (rc != WEIR_EFULL)
+            return rc;
+        if (queue->closed)
+            return WEIR_ECLOSED;
+    } else if (fits(queue, g->cost)) {
+        return accept_item(queue, entry, c);
+    }
     come_again(queue, g, c);
     return WEIR_EFULL;
 }
@@ -1466,7 +1955,7 @@ int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret
             begin_turn(queue, g, &c);
             leave(queue, &c);
             enter(queue, &c);
-        } else if (queue->closed) {
+        } else if (queue->closed && !is_spilling(queue)) {
             rc = WEIR_ECLOSED;
         } else { /* what was kept has been dropped */
             come_again(queue, g, &c);
@@ -1474,6 +1963,7 @@ int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret
         }
     }
     leave(queue, &c);
+    hand_over(queue, ret_items, into.got);
     return rc;
 }
 
@@ -1502,7 +1992,8 @@ void weir_queue_close(weir_queue *queue)
     queue->closed = true;
     serve_all(queue, &queue->putters, WEIR_ECLOSED, &c);
     serve_getters(queue, &c); /* a guest that waits for more than there will be */
-    serve_all(queue, &queue->getters, WEIR_ECLOSED, &c);
+    if (!is_spilling(queue))
+        serve_all(queue, &queue->getters, WEIR_ECLOSED, &c);
     leave(queue, &c);
 }
 
@@ -1519,14 +2010,22 @@ int weir_queue_drain(weir_queue *queue, weir_time deadline)
     return rc;
 }
 
+/* What is inside goes, and what comes back from disk, too, until as much is gone as there was. */
 size_t weir_queue_discard(weir_queue *queue)
 {
-    call c;
-    enter(queue, &c);
-    size_t n = depth(queue);
-    drop_heads(queue, n, WEIR_DROP_DISCARDED, &c);
-    leave(queue, &c);
-    return n;
+    size_t gone = 0, all = 0;
+    int brought;
+    do {
+        call c;
+        enter(queue, &c);
+        size_t n = depth(queue);
+        if (all == 0)
+            all = n + on_disk(queue).items;
+        drop_heads(queue, n, WEIR_DROP_DISCARDED, &c);
+        gone += n;
+        brought = leave(queue, &c);
+    } while (brought > 0 && gone < all);
+    return gone;
 }
 
 /* ---- bounds --------------------------------------------------------------------------------- */
@@ -1562,7 +2061,7 @@ int weir_queue_resize(weir_queue *queue, size_t capacity, uint64_t max_cost)
 /* Of items that never were inside; and of those that came out of there. */
 static uint64_t dropped_outside(const uint64_t by_reason[])
 {
-    return by_reason[WEIR_DROP_NEWEST] + by_reason[WEIR_DROP_SAMPLED];
+    return by_reason[WEIR_DROP_NEWEST] + by_reason[WEIR_DROP_SAMPLED] + by_reason[WEIR_DROP_LOST];
 }
 
 static uint64_t dropped_from_inside(const uint64_t by_reason[])
@@ -1577,7 +2076,8 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         return WEIR_EINVAL; /* there is one version so far */
     call c;
     enter(queue, &c);
-    weir__load there = inside(queue), flying = in_flight(queue);
+    weir__load there = inside(queue), flying = in_flight(queue), spilled = on_disk(queue);
+    const spilling *s = queue->spilling;
     const uint64_t *dropped = queue->dropped, *dropped_cost = queue->dropped_cost;
     weir_queue_snapshot now = {
         .size = sizeof(now),
@@ -1585,10 +2085,12 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         .max_cost = queue->max_cost,
         .depth = there.items,
         .cost = there.cost,
+        .spilled = spilled.items,
+        .spilled_cost = spilled.cost,
         .in_flight = flying.items,
         .in_flight_cost = flying.cost,
-        .accepted = own(&queue->put.pushed) + dropped_outside(dropped),
-        .accepted_cost = queue->put.pushed_cost + dropped_outside(dropped_cost),
+        .accepted = own(&queue->put.pushed) + dropped_outside(dropped) + spilled.items,
+        .accepted_cost = queue->put.pushed_cost + dropped_outside(dropped_cost) + spilled.cost,
         .delivered = own(&queue->get.popped) - dropped_from_inside(dropped),
         .delivered_cost = own(&queue->get.popped_cost) - dropped_from_inside(dropped_cost),
         .refused = queue->refused,
@@ -1597,6 +2099,9 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         .putters_waiting = queue->putters.count + queue->called_putters.count + queue->late_putters,
         .getters_waiting = queue->getters.count + queue->called_getters.count + queue->late_getters,
         .peak_depth = queue->put.peak_depth,
+        .spills = s ? s->spills : 0,
+        .unspilled = s ? s->unspilled : 0,
+        .recovered = s ? s->disk.recovered : 0,
         .closed = queue->closed,
         .above_high = queue->marks.above,
     };
@@ -1610,14 +2115,14 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
 size_t weir_queue_depth(weir_queue *queue)
 {
     weir__lock(&queue->get.mutex);
-    bool alone = !queue->getters.head && !queue->putters.head;
+    bool alone = !queue->getters.head && !queue->putters.head && !queue->spilling;
     size_t n = seen(&queue->put.pushed) - own(&queue->get.popped);
     weir__unlock(&queue->get.mutex);
     if (alone)
         return n;
     call c; /* not before the lines are served */
     enter(queue, &c);
-    n = depth(queue);
+    n = depth(queue) + on_disk(queue).items;
     leave(queue, &c);
     return n;
 }
@@ -1651,12 +2156,14 @@ static bool read_options(weir_queue *queue, const weir_queue_opts *opts)
     static const weir__fate when_full[] = {
         [WEIR_OVERFLOW_BLOCK] = WEIR__WAIT,       [WEIR_OVERFLOW_FAIL] = WEIR__REFUSE,
         [WEIR_OVERFLOW_DROP_NEWEST] = WEIR__DROP, [WEIR_OVERFLOW_DROP_OLDEST] = WEIR__EVICT,
-        [WEIR_OVERFLOW_SAMPLE] = WEIR__DROP,
+        [WEIR_OVERFLOW_SAMPLE] = WEIR__DROP,      [WEIR_OVERFLOW_SPILL] = WEIR__SPILL,
     };
+    bool spills = opts->overflow == WEIR_OVERFLOW_SPILL;
     bool samples = opts->overflow == WEIR_OVERFLOW_SAMPLE;
     uint32_t keep_one_of = opts->sample_keep_one_of ? opts->sample_keep_one_of : SAMPLE_DEFAULT;
     if (opts->capacity == 0 || opts->max_age_ns < 0 || !opts->on_drop ||
-        (unsigned)opts->overflow > WEIR_OVERFLOW_SAMPLE || keep_one_of < 2)
+        (unsigned)opts->overflow > WEIR_OVERFLOW_SPILL || keep_one_of < 2 ||
+        spills != (opts->spill && opts->codec))
         return false;
 
     set_bound(queue, opts->capacity, opts->max_cost);
@@ -1675,6 +2182,30 @@ static bool read_options(weir_queue *queue, const weir_queue_opts *opts)
     return weir__marks_set(&queue->marks, high, low, queue->bound, wanted);
 }
 
+/* WEIR_OK also where it does not spill. */
+static int begin_spilling(weir_queue *queue, const weir_queue_opts *opts)
+{
+    if (opts->overflow != WEIR_OVERFLOW_SPILL)
+        return WEIR_OK;
+    spilling *s = weir__calloc(1, sizeof *s);
+    if (!s)
+        return WEIR_ENOMEM;
+    queue->spilling = s;
+    if (!weir__disk_init(&s->disk, opts->spill, opts->codec))
+        return WEIR_EINVAL;
+    s->in = s->disk.recovered;
+    return WEIR_OK;
+}
+
+static void end_spilling(weir_queue *queue)
+{
+    spilling *s = queue->spilling;
+    if (!s)
+        return;
+    weir__disk_fini(&s->disk);
+    weir__free(s);
+}
+
 int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
                        weir__entry_drop_fn *on_entry_drop)
 {
@@ -1685,6 +2216,9 @@ int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
         return WEIR_ENOMEM;
     int rc = WEIR_EINVAL;
     if (!read_options(queue, opts))
+        goto fail;
+    rc = begin_spilling(queue, opts);
+    if (rc < 0)
         goto fail;
     rc = WEIR_ENOMEM;
     if (!weir__fifo_init(&queue->put.tail, &queue->get.head))
@@ -1698,6 +2232,7 @@ int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
     return WEIR_OK;
 
 fail:
+    end_spilling(queue);
     weir__free(queue);
     return rc;
 }
@@ -1707,12 +2242,27 @@ int weir_queue_create(weir_queue **ret_queue, const weir_queue_opts *opts)
     return weir__queue_create(ret_queue, opts, NULL);
 }
 
+/* Frees what is in memory, and is on disk, too. */
+static void release_all(weir_queue *queue)
+{
+    spilling *s = queue->spilling;
+    uint64_t seq;
+    while (depth(queue) > 0)
+        weir__disk_release(&s->disk, weir__unbox(take_out(&queue->get).item, &seq));
+    for (; s->batch_at < s->n_batch; s->batch_at++)
+        weir__disk_release(&s->disk, weir__unbox(s->batch[s->batch_at].item, &seq));
+}
+
 void weir_queue_destroy(weir_queue *queue)
 {
     if (!queue)
         return;
     weir_queue_close(queue); /* a drop or watermark callback cannot put anything back */
-    weir_queue_discard(queue);
+    if (logs_first(queue))
+        release_all(queue);
+    else
+        weir_queue_discard(queue);
+    end_spilling(queue);
     weir__level_close(&queue->item);
     weir__level_close(&queue->room);
     weir__fifo_fini(&queue->put.tail, &queue->get.head);
@@ -1726,7 +2276,7 @@ const char *weir_drop_reason_name(int reason)
     static const char *const names[WEIR_DROP_REASONS] = {
         [WEIR_DROP_NEWEST] = "newest",       [WEIR_DROP_OLDEST] = "oldest",
         [WEIR_DROP_SAMPLED] = "sampled",     [WEIR_DROP_EXPIRED] = "expired",
-        [WEIR_DROP_DISCARDED] = "discarded",
+        [WEIR_DROP_DISCARDED] = "discarded", [WEIR_DROP_LOST] = "lost",
     };
     return reason >= 0 && reason < WEIR_DROP_REASONS ? names[reason] : "unknown";
 }

@@ -280,6 +280,7 @@ static int offer(weir_shared_queue *queue, weir__change *change, const weir_mess
         return WEIR_ETOOBIG;
     }
     switch (decide(s, has_room(s, &change->now, w, message->size))) {
+    case WEIR__SPILL: /* refused when the queue is made */
     case WEIR__WAIT: return MUST_WAIT;
     case WEIR__REFUSE: refuse(s, w); return WEIR_EFULL;
     case WEIR__DROP: weir__change_drop_new(change, message->size, WEIR_DROP_NEWEST); break;

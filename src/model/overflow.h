@@ -74,11 +74,12 @@ typedef enum weir__fate {
     WEIR__REFUSE,     /* it stays the caller's */
     WEIR__DROP,       /* the new one */
     WEIR__EVICT,      /* the oldest, to make room */
+    WEIR__SPILL,      /* to disk */
     WEIR__SAMPLE_OUT, /* above the high mark and not the one to keep */
 } weir__fate;
 
 typedef struct weir__overflow {
-    weir__fate when_full; /* WAIT, REFUSE, DROP or EVICT */
+    weir__fate when_full; /* WAIT, REFUSE, DROP, EVICT or SPILL */
     uint32_t keep_one_of; /* above the high mark; 1: keep all */
     uint32_t sampled_out; /* since the last one kept above the high mark, < keep_one_of */
 } weir__overflow;

@@ -61,8 +61,9 @@ static inline uint64_t total(const uint64_t by_reason[WEIR_DROP_REASONS])
 /* The law, at one instant. */
 static inline bool obeys_the_law(const weir_queue_snapshot *now)
 {
-    return now->accepted == now->delivered + total(now->dropped) + now->depth &&
-           now->accepted_cost == now->delivered_cost + total(now->dropped_cost) + now->cost;
+    return now->accepted == now->delivered + total(now->dropped) + now->depth + now->spilled &&
+           now->accepted_cost ==
+               now->delivered_cost + total(now->dropped_cost) + now->cost + now->spilled_cost;
 }
 
 static inline bool is_readable(int fd)

@@ -3,7 +3,7 @@
  * each.  At the end each accepted item has come out exactly once.
  *
  * WEIR_STRESS_SECONDS (default 2) scales how long all cases together take. */
-#include "contract/support.h"
+#include "contract/folder.h"
 
 #include <errno.h>
 #include <semaphore.h>
@@ -27,11 +27,14 @@ typedef struct plan {
     bool bare;      /* no marks, no descriptor: what takes the short ways, and seldom looked at */
     bool signals;   /* waits are interrupted, and sometimes given up */
     bool guests;    /* a third of the threads wait as event loops do */
+    uint64_t disk;  /* bytes of it, where it spills */
+    bool durable;   /* which a restart would find */
 } plan;
 
 static struct {
     plan plan;
     weir_queue *queue;
+    weir_spill *spill;
     _Atomic bool stop;     /* producers */
     _Atomic bool finished; /* checker and disturber */
     _Atomic uint64_t accepted, dropped, delivered, told, telling;
@@ -179,7 +182,8 @@ static int64_t guest_leaves(guest *g, bool was_told)
 static int64_t put_as_guest(void *item, uint32_t n)
 {
     int64_t rc = CALL(weir_queue_put(run.queue, item, cost_of(item), WEIR_POLL));
-    if (rc != WEIR_EFULL || run.plan.overflow != WEIR_OVERFLOW_BLOCK || patience(n) == WEIR_POLL)
+    if (rc != WEIR_EFULL || !(run.plan.overflow == WEIR_OVERFLOW_BLOCK || run.plan.disk) ||
+        patience(n) == WEIR_POLL)
         return rc;
     guest g;
     guest_init(&g);
@@ -375,6 +379,23 @@ static double seconds(void)
     return value > 0 ? value : 2;
 }
 
+static int encode(void *item, weir_record *into, void *ctx)
+{
+    (void)ctx;
+    must(in_call);
+    return weir_record_add(into, &item, sizeof item);
+}
+
+static int decode(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    must(n == sizeof *ret_item);
+    memcpy(ret_item, data, n);
+    return WEIR_OK;
+}
+
+static const weir_codec codec = {encode, decode, NULL, NULL};
+
 static void start_run(plan p)
 {
     memset(&run, 0, sizeof(run));
@@ -386,6 +407,10 @@ static void start_run(plan p)
     opts.overflow = p.overflow;
     opts.bound_in_flight = p.bound_in_flight;
     opts.on_drop = on_drop;
+    if (p.disk) {
+        opts.spill = run.spill = open_spill(p.disk, 0, p.durable);
+        opts.codec = &codec;
+    }
     opts.on_watermark = p.bare ? NULL : on_watermark;
     assert_int_equal(weir_queue_create(&run.queue, &opts), WEIR_OK);
     if (!p.bare)
@@ -396,7 +421,10 @@ static void check_the_end(void)
 {
     weir_queue_snapshot now = snapshot_of(run.queue);
     assert_true(obeys_the_law(&now));
-    assert_int_equal(now.depth + now.in_flight, 0);
+    assert_int_equal(now.depth + now.in_flight + now.spilled, 0);
+    assert_int_equal(now.dropped[WEIR_DROP_LOST], 0);
+    if (run.spill)
+        assert_int_equal(log_of(run.spill).pending, 0);
     assert_int_equal(now.putters_waiting + now.getters_waiting, 0);
     assert_int_equal(now.accepted, run.accepted);
     assert_int_equal(now.delivered, run.delivered);
@@ -448,11 +476,12 @@ static void execute(const char *name, plan p, double share)
                   (unsigned long long)run.dropped, (unsigned long long)snapshots,
                   (unsigned long long)run.told);
     weir_queue_destroy(run.queue);
+    weir_spill_destroy(run.spill);
 }
 
 /* Each policy: eight ways to be used, with and without all that needs both sides of the queue; they
  * share the time. */
-static void stress(weir_overflow policy)
+static void stress(weir_overflow policy, uint64_t disk, bool durable)
 {
     const plan all = {policy,
                       .capacity = 32,
@@ -484,6 +513,8 @@ static void stress(weir_overflow policy)
             plan p = cases[i].plan;
             p.bare = bare;
             p.signals = bare && i != 0;
+            p.disk = disk;
+            p.durable = durable;
             snprintf(name, sizeof(name), "%s%s", cases[i].name, bare ? ", bare" : "");
             execute(name, p, 0.015);
         }
@@ -492,31 +523,49 @@ static void stress(weir_overflow policy)
 static void block_keeps_the_law_at_every_snapshot(void **state)
 {
     (void)state;
-    stress(WEIR_OVERFLOW_BLOCK);
+    stress(WEIR_OVERFLOW_BLOCK, 0, false);
 }
 
 static void fail_keeps_the_law_at_every_snapshot(void **state)
 {
     (void)state;
-    stress(WEIR_OVERFLOW_FAIL);
+    stress(WEIR_OVERFLOW_FAIL, 0, false);
 }
 
 static void drop_newest_keeps_the_law_at_every_snapshot(void **state)
 {
     (void)state;
-    stress(WEIR_OVERFLOW_DROP_NEWEST);
+    stress(WEIR_OVERFLOW_DROP_NEWEST, 0, false);
 }
 
 static void drop_oldest_keeps_the_law_at_every_snapshot(void **state)
 {
     (void)state;
-    stress(WEIR_OVERFLOW_DROP_OLDEST);
+    stress(WEIR_OVERFLOW_DROP_OLDEST, 0, false);
+}
+
+static void spill_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_SPILL, 8 << 20, false);
+}
+
+static void spill_to_a_small_disk_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_SPILL, 4096, false);
+}
+
+static void a_durable_spill_keeps_the_law_at_every_snapshot(void **state)
+{
+    (void)state;
+    stress(WEIR_OVERFLOW_SPILL, 16384, true);
 }
 
 static void sample_keeps_the_law_at_every_snapshot(void **state)
 {
     (void)state;
-    stress(WEIR_OVERFLOW_SAMPLE);
+    stress(WEIR_OVERFLOW_SAMPLE, 0, false);
 }
 
 /* ---- fairness ----------------------------------------------------------------------------------- */
@@ -671,6 +720,9 @@ int main(void)
         cmocka_unit_test(drop_newest_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(drop_oldest_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(sample_keeps_the_law_at_every_snapshot),
+        IN_FOLDER(spill_keeps_the_law_at_every_snapshot),
+        IN_FOLDER(spill_to_a_small_disk_keeps_the_law_at_every_snapshot),
+        IN_FOLDER(a_durable_spill_keeps_the_law_at_every_snapshot),
         cmocka_unit_test(waiting_putters_take_turns),
         cmocka_unit_test(a_waiting_putter_is_never_forgotten),
         cmocka_unit_test(a_waiting_getter_is_never_forgotten),

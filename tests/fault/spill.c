@@ -1,0 +1,560 @@
+/* A log, and a queue over it, without memory, on a full or failing disk, and killed: an error or a
+ * wait, nothing lost, still usable. */
+#include "contract/folder.h"
+#include "faults.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "base/files.h"
+
+static unsigned events[4];
+
+static void count_event(weir_spill_event event, void *ctx)
+{
+    (void)ctx;
+    events[event]++;
+}
+
+static weir_spill *open_told(uint64_t max_bytes, bool durable)
+{
+    weir_spill *spill = NULL;
+    weir_spill_opts opts = spill_opts(max_bytes, 0, durable);
+    opts.on_event = count_event;
+    memset(events, 0, sizeof events);
+    must(weir_spill_create(&spill, &opts) == WEIR_OK);
+    return spill;
+}
+
+static int append(weir_spill *spill, uint64_t n)
+{
+    return weir_spill_append(spill, &n, sizeof n, NULL);
+}
+
+static int64_t read_one(weir_spill *spill)
+{
+    weir_record record = {0};
+    uint64_t seq, n = 0;
+    int rc = weir_spill_read(spill, &record, &seq);
+    if (rc == WEIR_OK) {
+        must(record.size == sizeof n);
+        memcpy(&n, record.data, sizeof n);
+        weir_spill_ack(spill, seq);
+    }
+    weir_record_free(&record);
+    return rc < 0 ? rc : (int64_t)n;
+}
+
+static void expect(weir_spill *spill, uint64_t from, uint64_t to)
+{
+    for (uint64_t n = from; n <= to; n++)
+        assert_int_equal(read_one(spill), n);
+    log_of(spill);
+}
+
+/* ---- the disk ------------------------------------------------------------------------------- */
+
+static int disk_says;
+static size_t disk_takes; /* bytes of a write that fails */
+
+static int write_fails(size_t *n)
+{
+    *n = disk_takes;
+    return disk_says;
+}
+
+static int sync_fails(void)
+{
+    return disk_says;
+}
+
+static void disk_fails_with(int number, size_t takes)
+{
+    disk_says = number;
+    disk_takes = takes;
+    weir__write_fails = number ? write_fails : NULL;
+    weir__sync_fails = NULL;
+}
+
+static void a_failed_append_leaves_the_log_as_it_was(void **state)
+{
+    (void)state;
+    static const struct {
+        int number, rc;
+    } failures[] = {{ENOSPC, WEIR_ENOSPC},
+                    {EDQUOT, WEIR_ENOSPC},
+                    {EFBIG, WEIR_ENOSPC},
+                    {EIO, WEIR_ESYSTEM},
+                    {ENOMEM, WEIR_ENOMEM}};
+    for (size_t i = 0; i < sizeof failures / sizeof *failures; i++)
+        for (size_t takes = 0; takes < 24; takes += 5)
+            for (int durable = 0; durable < 2; durable++) {
+                weir_spill *spill = open_told(1 << 20, durable);
+                assert_int_equal(append(spill, 1), WEIR_OK);
+                disk_fails_with(failures[i].number, takes);
+                weir_spill_snapshot before = log_of(spill);
+                for (int n = 0; n < 3; n++)
+                    assert_int_equal(append(spill, 99), failures[i].rc);
+                assert_int_equal(log_of(spill).bytes, before.bytes);
+                assert_int_equal(log_of(spill).appended, 1);
+                assert_int_equal(log_of(spill).disk_full, failures[i].rc == WEIR_ENOSPC);
+                disk_fails_with(0, 0);
+                assert_int_equal(append(spill, 2), WEIR_OK);
+                expect(spill, 1, 2);
+                assert_int_equal(read_one(spill), WEIR_EEMPTY);
+                assert_int_equal(log_of(spill).segments_damaged, 0);
+                weir_spill_destroy(spill);
+            }
+}
+
+static void a_full_disk_is_said_once(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, false);
+    for (int n = 0; n < 5; n++) {
+        disk_fails_with(ENOSPC, 0);
+        for (int i = 0; i < 10; i++)
+            assert_int_equal(append(spill, 1), WEIR_ENOSPC);
+        disk_fails_with(0, 0);
+        for (int i = 0; i < 10; i++)
+            assert_int_equal(append(spill, 1), WEIR_OK);
+    }
+    assert_int_equal(events[WEIR_SPILL_DISK_FULL], 5);
+    assert_int_equal(events[WEIR_SPILL_DISK_ROOM], 5);
+    assert_int_equal(log_of(spill).refused, 50);
+    weir_spill_destroy(spill);
+}
+
+static void a_failed_sync_takes_its_records_back(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, true);
+    assert_int_equal(append(spill, 1), WEIR_OK);
+    disk_says = EIO;
+    weir__sync_fails = sync_fails;
+    assert_int_equal(append(spill, 99), WEIR_ESYSTEM);
+    uint64_t n = 98;
+    assert_int_equal(weir_spill_append_kept(spill, &n, sizeof n, NULL), WEIR_ESYSTEM);
+    weir__sync_fails = NULL;
+    assert_int_equal(events[WEIR_SPILL_DISK_ERROR], 1);
+    assert_int_equal(append(spill, 2), WEIR_OK);
+    assert_int_equal(log_of(spill).pending, 2);
+    expect(spill, 1, 2);
+    assert_int_equal(read_one(spill), WEIR_EEMPTY);
+    weir_spill_destroy(spill);
+}
+
+static void a_disk_that_is_full_is_waited_for(void **state)
+{
+    (void)state;
+    weir_spill *spill = NULL;
+    char place[128];
+    snprintf(place, sizeof place, "%s/small", folder);
+    if (mkdir(place, 0700) < 0 || mount("none", place, "tmpfs", 0, "size=64k") < 0) {
+        rmdir(place);
+        skip(); /* not root */
+    }
+    weir_spill_opts opts = spill_opts(1 << 20, 8192, false);
+    opts.dir = place;
+    assert_int_equal(weir_spill_create(&spill, &opts), WEIR_OK);
+    uint64_t in = 0, out = 0;
+    for (int round = 0; round < 10; round++) {
+        int rc;
+        while ((rc = append(spill, in + 1)) == WEIR_OK)
+            in++;
+        assert_int_equal(rc, WEIR_ENOSPC);
+        assert_true(log_of(spill).disk_full);
+        expect(spill, out + 1, out + 700);
+        out += 700;
+        assert_int_equal(append(spill, in + 1), WEIR_OK);
+        in++;
+    }
+    expect(spill, out + 1, in);
+    weir_spill_destroy(spill);
+    strcat(place, "/lock");
+    remove_path(place, NULL);
+    *strrchr(place, '/') = 0;
+    assert_int_equal(umount(place), 0);
+}
+
+static void a_limit_on_file_sizes_is_a_full_disk_and_no_signal(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, false);
+    struct rlimit before, small = {4096, RLIM_INFINITY};
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    int rc;
+    uint64_t in = 0;
+    while ((rc = append(spill, in + 1)) == WEIR_OK)
+        in++;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(rc, WEIR_ENOSPC);
+    expect(spill, 1, in);
+    weir_spill_destroy(spill);
+}
+
+static _Atomic unsigned syncs;
+
+static int slow_sync(void)
+{
+    syncs++;
+    nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    return 0;
+}
+
+static void *append_many(void *arg)
+{
+    for (uint64_t n = 0; n < 100; n++)
+        must(append(arg, n) == WEIR_OK);
+    return NULL;
+}
+
+static void appends_of_several_threads_share_a_sync(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, true);
+    pthread_t threads[8];
+    syncs = 0;
+    weir__sync_fails = slow_sync;
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, append_many, spill), 0);
+    for (int i = 0; i < 8; i++)
+        pthread_join(threads[i], NULL);
+    weir__sync_fails = NULL;
+    assert_int_equal(log_of(spill).appended, 800);
+    assert_int_equal(log_of(spill).syncs, syncs);
+    assert_true(syncs >= 100 && syncs < 700);
+    weir_spill_destroy(spill);
+    spill = open_told(1 << 20, true);
+    assert_int_equal(log_of(spill).recovered, 800);
+    weir_spill_destroy(spill);
+}
+
+static _Atomic unsigned until_failure;
+
+static int fails_now_and_then(void)
+{
+    return ++until_failure % 7 == 0 ? EIO : 0;
+}
+
+static _Atomic uint64_t n_appended;
+
+static void *append_or_fail(void *arg)
+{
+    for (uint64_t n = 1; n <= 200; n++) {
+        int rc = append(arg, n);
+        must(rc == WEIR_OK || rc == WEIR_ESYSTEM);
+        n_appended += rc == WEIR_OK;
+    }
+    return NULL;
+}
+
+static void syncs_that_fail_now_and_then_lose_nothing(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, true);
+    pthread_t threads[4];
+    n_appended = 0;
+    weir__sync_fails = fails_now_and_then;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, append_or_fail, spill), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    weir__sync_fails = NULL;
+    assert_int_equal(log_of(spill).pending, n_appended);
+    uint64_t n = 0;
+    while (read_one(spill) >= 0)
+        n++;
+    assert_int_equal(n, n_appended);
+    assert_int_equal(log_of(spill).pending, 0);
+    weir_spill_destroy(spill);
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+static void create_without_memory_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, true);
+    for (uint64_t n = 1; n <= 100; n++)
+        assert_int_equal(append(spill, n), WEIR_OK);
+    expect(spill, 1, 10);
+    weir_spill_destroy(spill);
+    int n = 1;
+    for (;; n++) {
+        weir_spill_opts opts = spill_opts(1 << 20, 0, true);
+        spill = NULL;
+        fail_allocation(n, false);
+        int rc = weir_spill_create(&spill, &opts);
+        if (!stop_failing()) {
+            assert_int_equal(rc, WEIR_OK);
+            break;
+        }
+        assert_int_equal(rc, WEIR_ENOMEM);
+        assert_null(spill);
+    }
+    assert_true(n > 3);
+    expect(spill, 11, 100);
+    weir_spill_destroy(spill);
+}
+
+static void every_call_without_memory_loses_nothing(void **state)
+{
+    (void)state;
+    for (int durable = 0; durable < 2; durable++)
+        for (int64_t n = 1; n <= 30; n++) {
+            weir_spill *spill = open_told(1 << 20, durable);
+            uint64_t in = 0, out = 0;
+            fail_allocation(n, false);
+            for (int i = 0; i < 200; i++) {
+                int rc = append(spill, in + 1);
+                assert_true(rc == WEIR_OK || rc == WEIR_ENOMEM);
+                in += rc == WEIR_OK;
+                int64_t got = i % 2 ? read_one(spill) : WEIR_ENOMEM;
+                assert_true(got == (int64_t)out + 1 || got == WEIR_ENOMEM);
+                out += got >= 0;
+            }
+            stop_failing();
+            expect(spill, out + 1, in);
+            assert_int_equal(read_one(spill), WEIR_EEMPTY);
+            weir_spill_destroy(spill);
+        }
+}
+
+/* ---- a queue over it ------------------------------------------------------------------------ */
+
+static int encode(void *item, weir_record *into, void *ctx)
+{
+    (void)ctx;
+    return weir_record_add(into, &item, sizeof item);
+}
+
+static int decode(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    must(n == sizeof *ret_item);
+    memcpy(ret_item, data, n);
+    return WEIR_OK;
+}
+
+static const weir_codec codec = {encode, decode, NULL, NULL};
+
+static weir_queue *queue_over(weir_spill *spill, size_t capacity)
+{
+    weir_queue *queue = NULL;
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = capacity;
+    opts.overflow = WEIR_OVERFLOW_SPILL;
+    opts.on_drop = weir_drop_ignore;
+    opts.spill = spill;
+    opts.codec = &codec;
+    must(weir_queue_create(&queue, &opts) == WEIR_OK);
+    return queue;
+}
+
+static void a_queue_without_memory_loses_nothing(void **state)
+{
+    (void)state;
+    for (int durable = 0; durable < 2; durable++)
+        for (int64_t n = 1; n <= 150; n++) {
+            weir_spill *spill = open_told(1 << 20, durable);
+            weir_queue *queue = queue_over(spill, 5);
+            uintptr_t in = 0, out = 0;
+            fail_allocation(n, n % 3 == 0);
+            for (int i = 0; i < 60; i++) {
+                void *item;
+                int rc = weir_queue_put(queue, number(in + 1), 1, WEIR_POLL);
+                assert_true(rc == WEIR_KEPT || rc == WEIR_ENOMEM);
+                in += rc == WEIR_KEPT;
+                rc = i % 3 ? WEIR_EEMPTY : weir_queue_get(queue, &item, WEIR_POLL);
+                assert_true(rc == WEIR_OK || rc == WEIR_EEMPTY || rc == WEIR_ENOMEM);
+                if (rc == WEIR_OK)
+                    assert_ptr_equal(item, number(++out));
+                weir_queue_snapshot now = snapshot_of(queue);
+                assert_true(obeys_the_law(&now));
+            }
+            stop_failing();
+            weir_queue_close(queue);
+            while (out < in) {
+                void *item;
+                assert_int_equal(weir_queue_get(queue, &item, WEIR_FOREVER), WEIR_OK);
+                assert_ptr_equal(item, number(++out));
+            }
+            assert_int_equal(snapshot_of(queue).dropped[WEIR_DROP_LOST], 0);
+            weir_queue_destroy(queue);
+            weir_spill_destroy(spill);
+        }
+}
+
+static void a_queue_on_a_full_disk_blocks_and_goes_on(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, false);
+    weir_queue *queue = queue_over(spill, 5);
+    for (uintptr_t n = 1; n <= 8; n++)
+        assert_int_equal(weir_queue_put(queue, number(n), 1, WEIR_POLL), WEIR_KEPT);
+    disk_fails_with(ENOSPC, 7);
+    assert_int_equal(weir_queue_put(queue, number(9), 1, WEIR_POLL), WEIR_EFULL);
+    other waits = {.queue = queue, .item = number(9), .cost = 1, .deadline = WEIR_FOREVER};
+    start_waiting_put(&waits);
+    for (uintptr_t n = 1; n <= 8; n++) { /* then nothing is on disk, and memory has room */
+        void *item;
+        assert_int_equal(weir_queue_get(queue, &item, WEIR_POLL), WEIR_OK);
+        assert_ptr_equal(item, number(n));
+    }
+    assert_int_equal(finish(&waits), WEIR_KEPT);
+    disk_fails_with(0, 0);
+    assert_int_equal(events[WEIR_SPILL_DISK_FULL], 1);
+    weir_queue_snapshot now = snapshot_of(queue);
+    assert_true(obeys_the_law(&now));
+    assert_int_equal(now.depth, 1);
+    weir_queue_destroy(queue);
+    weir_spill_destroy(spill);
+}
+
+static void a_durable_queue_tells_that_the_disk_failed(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_told(1 << 20, true);
+    weir_queue *queue = queue_over(spill, 5);
+    disk_fails_with(EIO, 0);
+    assert_int_equal(weir_queue_put(queue, number(1), 1, WEIR_FOREVER), WEIR_ESYSTEM);
+    disk_fails_with(0, 0);
+    assert_int_equal(weir_queue_put(queue, number(1), 1, WEIR_FOREVER), WEIR_KEPT);
+    assert_int_equal(snapshot_of(queue).accepted, 1);
+    weir_queue_destroy(queue);
+    weir_spill_destroy(spill);
+}
+
+/* ---- kill -9 -------------------------------------------------------------------------------- */
+
+#define PRODUCERS 2u
+#define ITEMS     (1u << 20) /* per producer, at most */
+
+/* What the processes of all lives have in common, whoever is killed. */
+typedef struct ledger {
+    _Atomic uint32_t put[PRODUCERS];  /* so many of each producer's puts have returned */
+    _Atomic uint32_t next[PRODUCERS]; /* the number of its next one */
+    _Atomic uint8_t delivered[PRODUCERS][ITEMS];
+    _Atomic uint32_t again; /* deliveries of what was delivered before */
+} ledger;
+
+static ledger *book;
+
+static weir_queue *lives_queue;
+
+static void *produce(void *arg)
+{
+    uintptr_t me = (uintptr_t)arg;
+    for (;;) {
+        uint32_t n = book->next[me];
+        must(n < ITEMS);
+        int rc = weir_queue_put(lives_queue, number(me << 32 | n), 1, WEIR_FOREVER);
+        must(rc == WEIR_KEPT);
+        book->next[me] = n + 1;
+        book->put[me] = n + 1;
+    }
+    return NULL;
+}
+
+static void deliver(uintptr_t item)
+{
+    _Atomic uint8_t *mark = &book->delivered[item >> 32][(uint32_t)item];
+    book->again += *mark;
+    *mark = 1;
+}
+
+static void *consume(void *arg)
+{
+    for (uint32_t n = 0;; n++) {
+        void *item;
+        uint64_t seq;
+        int rc = weir_queue_get_seq(lives_queue, &item, NULL, &seq, WEIR_FOREVER);
+        if (rc == WEIR_ECLOSED)
+            return arg;
+        must(rc == WEIR_OK);
+        deliver((uintptr_t)item);
+        weir_queue_ack(lives_queue, seq);
+    }
+}
+
+static void live(void)
+{
+    pthread_t threads[PRODUCERS];
+    weir_spill *spill = open_spill(64 << 20, 16384, true);
+    lives_queue = queue_over(spill, 16);
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        pthread_create(&threads[i], NULL, produce, number(i));
+    consume(NULL);
+}
+
+/* A producer may have been killed between its put's last instruction and its book-keeping: then it puts
+ * the same number again. */
+static void every_put_that_returned_is_delivered_after_any_kill(void **state)
+{
+    (void)state;
+    const char *asked = getenv("WEIR_KILLS");
+    int kills = asked ? atoi(asked) : 200;
+    book = mmap(NULL, sizeof *book, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(book != MAP_FAILED);
+    uint64_t chance = 12345;
+    for (int i = 0; i < kills; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            live();
+            _exit(0);
+        }
+        chance = chance * 6364136223846793005u + 1442695040888963407u;
+        long wait_us = (long)(chance >> 33) % 20000;
+        nanosleep(&(struct timespec){.tv_nsec = wait_us * 1000}, NULL);
+        assert_int_equal(kill(child, SIGKILL), 0);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL); /* no `must` has failed */
+    }
+    weir_spill *spill = open_spill(64 << 20, 16384, true);
+    weir_spill_snapshot now = log_of(spill);
+    assert_int_equal(now.segments_damaged, 0);
+    lives_queue = queue_over(spill, 16);
+    weir_queue_close(lives_queue);
+    consume(NULL);
+    weir_queue_snapshot end = snapshot_of(lives_queue);
+    assert_true(obeys_the_law(&end));
+    assert_int_equal(end.dropped[WEIR_DROP_LOST], 0);
+    weir_queue_destroy(lives_queue);
+    weir_spill_destroy(spill);
+    uint64_t all = 0;
+    for (unsigned p = 0; p < PRODUCERS; p++)
+        for (uint32_t n = 0; n < book->put[p]; n++, all++)
+            assert_int_equal(book->delivered[p][n], 1);
+    assert_true(all > 0);
+    print_message("    %d kills, %llu puts, %u delivered again\n", kills, (unsigned long long)all,
+                  (unsigned)book->again);
+    munmap(book, sizeof *book);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(a_failed_append_leaves_the_log_as_it_was),
+        IN_FOLDER(a_full_disk_is_said_once),
+        IN_FOLDER(a_failed_sync_takes_its_records_back),
+        IN_FOLDER(a_disk_that_is_full_is_waited_for),
+        IN_FOLDER(a_limit_on_file_sizes_is_a_full_disk_and_no_signal),
+        IN_FOLDER(appends_of_several_threads_share_a_sync),
+        IN_FOLDER(syncs_that_fail_now_and_then_lose_nothing),
+        IN_FOLDER(create_without_memory_leaves_nothing_behind),
+        IN_FOLDER(every_call_without_memory_loses_nothing),
+        IN_FOLDER(a_queue_without_memory_loses_nothing),
+        IN_FOLDER(a_queue_on_a_full_disk_blocks_and_goes_on),
+        IN_FOLDER(a_durable_queue_tells_that_the_disk_failed),
+        IN_FOLDER(every_put_that_returned_is_delivered_after_any_kill),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
