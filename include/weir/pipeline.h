@@ -7,7 +7,7 @@
  * Bound:      a stage holds no more than its queue's bounds, and one batch in the hands of each worker
  *             (an ordered stage: of each place of its window).
  * Law:        of every stage, at the end and whenever nobody is in the middle of a call:
- *                 accepted == processed + failed + dropped (by reason) + in hand + inside
+ *                 accepted == processed + failed + dropped (by reason) + in hand + depth
  *             and of every stage with stages behind it
  *                 emitted == what these accepted from it
  * Ownership:  weir_pipeline_emit takes the item, always.  A function that returns >= 0 has taken its
@@ -50,8 +50,9 @@ typedef enum weir_loss {
     WEIR_LOSS_SAMPLED = WEIR_DROP_SAMPLED,
     WEIR_LOSS_EXPIRED = WEIR_DROP_EXPIRED,
     WEIR_LOSS_DISCARDED = WEIR_DROP_DISCARDED, /* the pipeline was halted */
+    WEIR_LOSS_DAMAGED = WEIR_DROP_LOST,        /* on disk; on_drop is not called */
     WEIR_LOSS_TIMEOUT = WEIR_DROP_REASONS,     /* no room within the stage's put timeout */
-    WEIR_LOSS_REFUSED, /* no room, overflow is FAIL; or larger than the bound on cost */
+    WEIR_LOSS_REFUSED, /* no room, overflow is FAIL; or it can never be taken: too large, say */
     WEIR_LOSS_NO_MEMORY,
     WEIR_LOSS_REASONS, /* how many there are */
     /* Told to on_drop only; not counted as lost. */
@@ -179,11 +180,18 @@ typedef struct weir_stage_opts {
     uint32_t sample_keep_one_of;
     int64_t put_timeout_ns; /* with BLOCK: an emitted item that finds no room for so long is dropped
                                (TIMEOUT); 0: waits for ever */
+    weir_spill *spill;      /* of overflow SPILL, as in weir_queue_opts */
+    const weir_codec *codec;
+    bool
+        acknowledge; /* its queue is durable: an item is acknowledged when its call has returned, and
+                         what it emitted was taken by the stages behind, or on_error has decided.
+                         So after a crash it comes again unless that has happened; halted, what is
+                         inside stays on disk */
     weir_queue
         *borrowed; /* a queue of the caller's, which must outlive the pipeline: it closes it, and
-                               the queue's on_drop gets what is dropped there.  Its own bounds count;
-                               of these, queue (if it is AUTO), overflow (to be the same), and the
-                               put timeout; max_cost only says whether `measure` is asked */
+                             the queue's on_drop gets what is dropped there.  Its own bounds count; of
+                             these, queue (if it is AUTO), overflow (to be the same), acknowledge and
+                             the put timeout; max_cost only says whether `measure` is asked */
     bool open;     /* weir_pipeline_put may feed it, until weir_pipeline_close_input */
 
     size_t batch;      /* items for one call of fn; default 1 */
@@ -313,8 +321,10 @@ typedef struct weir_stage_snapshot {
     size_t size; /* set by WEIR_STAGE_SNAPSHOT_INIT */
     const char *name;
     unsigned workers, workers_peak;
-    size_t queue; /* the bound now; 0: it has no queue */
-    size_t depth, peak_depth, in_hand;
+    size_t queue;                      /* the bound now; 0: it has no queue */
+    size_t depth, peak_depth, in_hand; /* depth: in memory and on disk; peak: in memory */
+    uint64_t spilled;                  /* of depth: on disk */
+    uint64_t recovered;                /* of accepted: what an earlier process left */
     uint64_t accepted, processed, failed, retried, emitted;
     uint64_t dropped[WEIR_LOSS_REASONS];
     uint64_t waits; /* emits to it that found no room and waited: backpressure events */

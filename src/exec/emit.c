@@ -29,10 +29,9 @@ static weir_loss loss_of(int rc)
 {
     switch (rc) {
     case WEIR_ETIMEDOUT: return WEIR_LOSS_TIMEOUT;
-    case WEIR_EFULL:
-    case WEIR_ETOOBIG: return WEIR_LOSS_REFUSED;
+    case WEIR_ECLOSED: return WEIR_LOSS_DISCARDED;
     case WEIR_ENOMEM: return WEIR_LOSS_NO_MEMORY;
-    default: return WEIR_LOSS_DISCARDED;
+    default: return WEIR_LOSS_REFUSED;
     }
 }
 
@@ -60,18 +59,27 @@ static int64_t put_waiting(weir__stage *stage, weir__stage *target, weir__meter 
     return rc;
 }
 
+/* A put that writes to disk, and waits for it, is a wait. */
+static int64_t try_put(weir__stage *stage, weir__stage *target, weir__meter *meter,
+                       void *const *items, const uint64_t *costs, size_t n)
+{
+    if (target->opts.acknowledge)
+        return put_waiting(stage, target, meter, items, costs, n);
+    return weir_queue_put_many(target->queue, items, costs, n, WEIR_PROBE);
+}
+
 /* Puts n items into the queue of the target; returns how many were turned away. */
 static size_t put(weir__stage *stage, weir__stage *target, weir__meter *meter, void *const *items,
                   const uint64_t *costs, size_t n)
 {
     size_t lost = 0;
     for (size_t i = 0; i < n;) {
-        int64_t rc = n - i == 1 ? weir_queue_put(target->queue, items[i], costs[i], WEIR_PROBE)
-                                : weir_queue_put_many(target->queue, items + i, costs + i, n - i,
-                                                      WEIR_PROBE);
-        if (rc >= 0 && n - i == 1)
+        bool is_last = n - i == 1 && !target->opts.acknowledge;
+        int64_t rc = is_last ? weir_queue_put(target->queue, items[i], costs[i], WEIR_PROBE)
+                             : try_put(stage, target, meter, items + i, costs + i, n - i);
+        if (rc >= 0 && is_last)
             return lost + (rc == WEIR_DROPPED);
-        if (rc == WEIR_EFULL && target->opts.overflow == WEIR_OVERFLOW_BLOCK)
+        if (rc == WEIR_EFULL && weir__waits(target))
             rc = put_waiting(stage, target, meter, items + i, costs + i, n - i);
         if (rc > 0) {
             i += (size_t)rc;

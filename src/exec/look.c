@@ -46,7 +46,7 @@ static uint64_t count_lost(const weir__stage *stage, const weir_queue_snapshot *
     static const weir_drop_reason of_queue[] = {WEIR_DROP_NEWEST, WEIR_DROP_OLDEST,
                                                 WEIR_DROP_SAMPLED, WEIR_DROP_EXPIRED};
     uint64_t lost = weir__read(&stage->turned_away[WEIR_LOSS_TIMEOUT]) +
-                    weir__read(&stage->turned_away[WEIR_LOSS_REFUSED]);
+                    weir__read(&stage->turned_away[WEIR_LOSS_REFUSED]) + queue->spills;
     for (size_t i = 0; i < sizeof(of_queue) / sizeof(*of_queue); i++)
         lost += queue->dropped[of_queue[i]];
     return lost;
@@ -124,7 +124,9 @@ static void look_at_queue(weir__stage *stage, const weir_queue_snapshot *queue,
     for (int i = 0; i < WEIR_DROP_REASONS; i++)
         now->dropped[i] = queue->dropped[i];
     now->queue = queue->capacity;
-    now->depth = queue->depth;
+    now->depth = queue->depth + queue->spilled;
+    now->spilled = queue->spilled;
+    now->recovered = queue->recovered;
     now->peak_depth = queue->peak_depth;
     uint64_t settled = now->processed + now->failed;
     for (int i = 0; i < WEIR_LOSS_REASONS; i++)

@@ -13,7 +13,16 @@
 
 #include "base/alloc.h"
 
-int weir__order_create(weir__order **ret_order, size_t size)
+static bool make_slots(weir__order *order, size_t size, size_t batch)
+{
+    order->slots = weir__calloc(size, sizeof(*order->slots));
+    for (size_t i = 0; order->slots && i < size && batch > 0; i++)
+        if (!(order->slots[i].seqs = weir__calloc(batch, sizeof(uint64_t))))
+            return false;
+    return order->slots;
+}
+
+int weir__order_create(weir__order **ret_order, size_t size, size_t batch)
 {
     weir__order *order = weir__calloc(1, sizeof(*order));
     if (!order)
@@ -29,11 +38,11 @@ int weir__order_create(weir__order **ret_order, size_t size)
     opts.capacity = size;
     if (rc == WEIR_OK)
         rc = weir_queue_create(&order->window, &opts);
-    if (rc == WEIR_OK)
-        order->slots = weir__calloc(size, sizeof(*order->slots));
-    if (!order->slots) {
+    if (rc == WEIR_OK && !make_slots(order, size, batch))
+        rc = WEIR_ENOMEM;
+    if (rc < 0) {
         weir__order_destroy(order);
-        return rc < 0 ? rc : WEIR_ENOMEM;
+        return rc;
     }
     *ret_order = order;
     return WEIR_OK;
@@ -43,8 +52,10 @@ void weir__order_destroy(weir__order *order)
 {
     if (!order)
         return;
-    for (size_t i = 0; order->slots && i < order->size; i++)
+    for (size_t i = 0; order->slots && i < order->size; i++) {
         weir__free(order->slots[i].items); /* empty: every call has been emitted */
+        weir__free(order->slots[i].seqs);
+    }
     weir_queue_destroy(order->baton);
     weir_queue_destroy(order->window);
     weir__free(order->slots);
@@ -73,6 +84,14 @@ void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outc
     outcome->n = 0;
 }
 
+/* What the call took was dealt with.  Not where the pipeline is halted: then what was emitted may be lost. */
+void weir__acknowledge(weir__stage *stage, weir__outcome *outcome)
+{
+    for (size_t i = 0; i < outcome->n_seqs && !weir__is_halted(stage->pipeline); i++)
+        weir_queue_ack(stage->queue, outcome->seqs[i]);
+    outcome->n_seqs = 0;
+}
+
 /* The slots and the worker change arrays: no copy, and none is lost. */
 static void swap(weir__outcome *a, weir__outcome *b)
 {
@@ -89,7 +108,7 @@ void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
     if (seq != order->next_out || order->emitting) {
         swap(&order->slots[seq % order->size], outcome);
         order->slots[seq % order->size].ready = true;
-        outcome->n = 0;
+        outcome->n = outcome->n_seqs = 0;
         outcome->ready = false;
         weir__unlock(&order->lock);
         return;
@@ -98,6 +117,7 @@ void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
     for (bool more = true; more;) {
         weir__unlock(&order->lock);
         weir__emit_kept(stage, meter, outcome);
+        weir__acknowledge(stage, outcome);
         void *token;
         weir_queue_get(order->window, &token, WEIR_POLL); /* there is one: this call's */
         weir__lock(&order->lock);

@@ -115,6 +115,7 @@ static void unmake_stage(weir__stage *stage)
         weir__free(worker->items);
         weir__free(worker->costs);
         weir__free(worker->outcome.items);
+        weir__free(worker->outcome.seqs);
     }
     weir__free(stage->seats);
     stage->seats = NULL;
@@ -178,6 +179,10 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "workers must be within workers_min and workers_max, and at most 4096";
     if (o->source && o->workers_min < o->workers_max)
         return "the workers of a source are a fixed number";
+    if ((o->overflow == WEIR_OVERFLOW_SPILL) != (o->spill != NULL) && !o->borrowed)
+        return "spill goes with overflow SPILL, and SPILL with a spill";
+    if (o->acknowledge && (o->overflow != WEIR_OVERFLOW_SPILL || o->kind == WEIR_STAGE_INLINE))
+        return "only what a durable queue brings can be acknowledged";
     if (o->batch > BATCH_MAX || o->linger_ns < 0 || o->put_timeout_ns < 0)
         return "batch must be in [1, 65536], linger and put timeout >= 0";
     if (o->ordered && o->window < o->workers_max)
@@ -399,6 +404,8 @@ static int make_queue(weir__stage *stage)
     opts.sample_keep_one_of = o->sample_keep_one_of;
     opts.on_drop = drop_from_queue;
     opts.drop_ctx = stage;
+    opts.spill = o->spill;
+    opts.codec = o->codec;
     int rc = weir_queue_create(&stage->queue, &opts);
     stage->owns_queue = rc == WEIR_OK;
     return rc;
@@ -412,8 +419,12 @@ static int make_worker(weir__stage *stage, weir__worker *worker, unsigned number
     worker->items = weir__calloc(batch, sizeof(*worker->items));
     worker->costs = weir__calloc(batch, sizeof(*worker->costs));
     snprintf(worker->name, sizeof(worker->name), "%.40s-%u", stage->name, number);
+    if (stage->opts.acknowledge)
+        worker->outcome.seqs = weir__calloc(batch, sizeof(*worker->outcome.seqs));
     int rc = meter_init(&worker->meter, stage->pipeline->n, false);
-    return worker->items && worker->costs ? rc : WEIR_ENOMEM;
+    bool complete =
+        worker->items && worker->costs && (worker->outcome.seqs || !stage->opts.acknowledge);
+    return complete ? rc : WEIR_ENOMEM;
 }
 
 static int make_workers(weir__stage *stage)
@@ -427,7 +438,8 @@ static int make_workers(weir__stage *stage)
     for (unsigned i = 0; rc == WEIR_OK && i < stage->n_seats; i++)
         rc = make_worker(stage, &stage->seats[i], i);
     if (rc == WEIR_OK && stage->opts.ordered && stage->opts.workers_max > 1)
-        rc = weir__order_create(&stage->order, stage->opts.window);
+        rc = weir__order_create(&stage->order, stage->opts.window,
+                                stage->opts.acknowledge ? stage->opts.batch : 0);
     return rc;
 }
 
@@ -670,7 +682,8 @@ void weir_pipeline_halt(weir_pipeline *pipeline)
         weir__stage *stage = pipeline->stages[i];
         if (stage->queue) {
             weir_queue_close(stage->queue);
-            weir_queue_discard(stage->queue);
+            if (!stage->opts.acknowledge)
+                weir_queue_discard(stage->queue);
         }
     }
 }
@@ -753,7 +766,7 @@ int weir_pipeline_put(weir_pipeline *pipeline, weir_stage stage, void *item, uin
     if (cost == 0 && s->opts.max_cost && pipeline->opts.measure)
         cost = pipeline->opts.measure(item, stage, pipeline->opts.ctx);
     int rc = weir_queue_put(s->queue, item, cost, deadline <= WEIR_POLL ? deadline : WEIR_PROBE);
-    if (rc != WEIR_EFULL || deadline <= WEIR_POLL || s->opts.overflow != WEIR_OVERFLOW_BLOCK)
+    if (rc != WEIR_EFULL || deadline <= WEIR_POLL || !weir__waits(s))
         return rc;
     if (feeds_me(pipeline, stage))
         return WEIR_EDEADLK;

@@ -114,6 +114,8 @@ typedef struct weir__held {
 typedef struct weir__outcome {
     size_t n, capacity;
     weir__held *items;
+    uint64_t *seqs; /* to acknowledge then; a batch of them, or NULL */
+    size_t n_seqs;
     bool ready;
 } weir__outcome;
 
@@ -140,7 +142,7 @@ typedef struct weir__worker {
     struct weir__stage *stage;
     void **items;
     uint64_t *costs;
-    weir__outcome outcome;
+    weir__outcome outcome; /* of the call; only `seqs` counts where there is no order */
     _Atomic uint32_t in_hand;
     bool taken;    /* the seat; under the stage's lock */
     bool joinable; /* `thread` has to be joined; who starts threads' */
@@ -236,8 +238,9 @@ void weir__emit_lost(weir__stage *stage, weir__meter *meter, void *item, weir_lo
 void weir__let_go(weir__stage *stage, void *item, weir_loss reason);
 void weir__dead_letter(weir__stage *stage, weir__meter *meter, void *item);
 
-/* order.c */
-int weir__order_create(weir__order **ret_order, size_t size);
+/* order.c; batch > 0: with room to acknowledge so many items for each call */
+int weir__order_create(weir__order **ret_order, size_t size, size_t batch);
+void weir__acknowledge(weir__stage *stage, weir__outcome *outcome);
 void weir__order_destroy(weir__order *order);
 bool weir__order_keep(weir__outcome *outcome, void *item, uint64_t cost);
 void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);
@@ -262,6 +265,13 @@ void weir__stage_look(weir__stage *stage, weir_time now, weir__look *ret_look);
 void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked);
 unsigned weir__stage_workers(const weir__stage *stage);
 uint64_t weir__stage_failed(weir__stage *stage);
+
+/* Whether who finds no room in the stage waits. */
+static inline bool weir__waits(const weir__stage *stage)
+{
+    return stage->opts.overflow == WEIR_OVERFLOW_BLOCK ||
+           stage->opts.overflow == WEIR_OVERFLOW_SPILL;
+}
 
 static inline bool weir__is_halted(const weir_pipeline *pipeline)
 {

@@ -261,31 +261,63 @@ static bool is_retired(weir__stage *stage)
     return false;
 }
 
+/* One item of a durable queue, or WEIR_ECLOSED: halted, what is inside stays there. */
+static int get_seq(weir__worker *worker, size_t i, weir_time deadline)
+{
+    weir__stage *stage = worker->stage;
+    uint64_t *seq = &worker->outcome.seqs[i];
+    if (weir__is_halted(stage->pipeline))
+        return WEIR_ECLOSED;
+    int rc = weir_queue_get_seq(stage->queue, &worker->items[i], &worker->costs[i], seq, deadline);
+    if (rc == WEIR_OK && weir__is_halted(stage->pipeline)) {
+        weir__let_go(stage, worker->items[i], WEIR_LOSS_DISCARDED); /* here; not on disk */
+        return WEIR_ECLOSED;
+    }
+    worker->outcome.n_seqs = rc == WEIR_OK ? i + 1 : i;
+    return rc;
+}
+
+/* As weir_queue_get_many, and notes what is to be acknowledged. */
+static int64_t get_many_seqs(weir__worker *worker, weir_time deadline, int64_t linger_ns)
+{
+    size_t batch = worker->stage->opts.batch, n = 0;
+    int rc = get_seq(worker, n, deadline);
+    if (rc != WEIR_OK)
+        return rc;
+    weir_time until = linger_ns > 0 ? weir_after(linger_ns) : WEIR_PROBE;
+    while (++n < batch && get_seq(worker, n, until) == WEIR_OK)
+        continue;
+    return (int64_t)n;
+}
+
+static int64_t get_some(weir__worker *worker, weir_time deadline, int64_t linger_ns)
+{
+    const weir_stage_opts *opts = &worker->stage->opts;
+    weir_queue *queue = worker->stage->queue;
+    if (opts->acknowledge)
+        return get_many_seqs(worker, deadline, linger_ns);
+    if (opts->batch == 1) {
+        int rc = weir_queue_get_cost(queue, worker->items, worker->costs, deadline);
+        return rc == WEIR_OK ? 1 : rc;
+    }
+    return weir_queue_get_many(queue, worker->items, worker->costs, opts->batch, deadline,
+                               linger_ns);
+}
+
 /* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again. */
 static int64_t take(weir__worker *worker)
 {
     weir__stage *stage = worker->stage;
-    size_t batch = stage->opts.batch;
-    int64_t rc;
-    if (batch == 1) {
-        rc = weir_queue_get_cost(stage->queue, worker->items, worker->costs, WEIR_PROBE);
-        if (rc == WEIR_OK)
-            return 1;
-    } else if (stage->opts.linger_ns == 0) {
-        rc = weir_queue_get_many(stage->queue, worker->items, worker->costs, batch, WEIR_PROBE, 0);
-        if (rc != WEIR_EEMPTY)
-            return rc;
-    } else {
-        rc = WEIR_EEMPTY;
-    }
+    int64_t linger_ns = stage->opts.linger_ns, rc = WEIR_EEMPTY;
+    if (linger_ns == 0 || stage->opts.batch == 1)
+        rc = get_some(worker, WEIR_PROBE, 0);
     if (rc != WEIR_EEMPTY)
         return rc;
     weir_time deadline = is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
-    rc = weir_queue_get_many(stage->queue, worker->items, worker->costs, batch, deadline,
-                             stage->opts.linger_ns);
+    rc = get_some(worker, deadline, linger_ns);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
-    return rc;
+    return rc == WEIR_ENOMEM ? WEIR_ETIMEDOUT : rc; /* for what lies on disk: it is tried again */
 }
 
 static void hold(weir__worker *worker, size_t n)
@@ -308,6 +340,7 @@ static void work_plainly(weir__worker *worker)
         hold(worker, (size_t)n);
         weir__stage_call(worker->stage, worker->items, (size_t)n, &output);
         hold(worker, 0);
+        weir__acknowledge(worker->stage, &worker->outcome);
     }
 }
 

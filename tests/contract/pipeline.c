@@ -628,7 +628,7 @@ static void a_halt_drops_what_is_inside(void **state)
     weir_stage s = append(p, add(p, source), stage_opts("work", add_1000, NULL));
     append(p, s, stage_opts("sink", collect, &out));
     start(p);
-    soon(look(p, s).waits > 0);
+    soon(out.inside == 1 && look(p, s).waits > 0);
     weir_pipeline_halt(p);
     must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
     check_laws(p);
