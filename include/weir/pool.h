@@ -177,6 +177,11 @@ typedef struct weir_completion {
  * WEIR_ECLOSED. */
 WEIR_API int weir_pool_start_workers(weir_pool *pool, unsigned n);
 
+/* From now on there are at most n workers, 1 to the pool's number.  Those that are too many get no more
+ * tasks, finish what they have, and leave (recycled); where more are allowed again, they are started when
+ * there is work.  The bound stays backlog + the pool's workers.  From any thread.  WEIR_EINVAL. */
+WEIR_API int weir_pool_set_workers(weir_pool *pool, unsigned n);
+
 /* Runs the pool: starts and replaces workers, deals tasks, and returns up to max completions.
  * One thread at a time; nothing moves unless one is here most of the time.  Returns how many
  * (> 0), or WEIR_ETIMEDOUT, WEIR_EEMPTY (WEIR_POLL), WEIR_EINTR, WEIR_ECLOSED: closed, all tasks
@@ -221,8 +226,9 @@ WEIR_API void weir_pool_kill(weir_pool *pool);
 /* ---- looking ---------------------------------------------------------------------------- */
 
 typedef struct weir_pool_snapshot {
-    size_t size; /* set by WEIR_POOL_SNAPSHOT_INIT */
-    unsigned workers, workers_alive;
+    size_t size;                       /* set by WEIR_POOL_SNAPSHOT_INIT */
+    unsigned workers, workers_allowed; /* the pool's; see weir_pool_set_workers */
+    unsigned workers_alive;
     size_t backlog;          /* the bound now */
     const char *backlog_why; /* of WEIR_AUTO: what made it so large, in words; else NULL */
     size_t waiting;          /* accepted, not started */

@@ -647,6 +647,20 @@ static int64_t complete_simple(Pool *self, weir_completion *completions, int64_t
     return left;
 }
 
+/* set_workers(n): at most so many from now on, 1 to max_workers. */
+static PyObject *pool_set_workers(PyObject *object, PyObject *n)
+{
+    weir_pool *pool = pool_of(object);
+    long number = PyLong_AsLong(n);
+    if (!pool || (number == -1 && PyErr_Occurred()))
+        return NULL;
+    if (number < 1 || number > UINT32_MAX || weir_pool_set_workers(pool, (unsigned)number) < 0) {
+        PyErr_Format(PyExc_ValueError, "workers must be in [1, max_workers], not %ld", number);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* start_workers(n): now, in this thread, before anybody collects. */
 static PyObject *pool_start_workers(PyObject *object, PyObject *n)
 {
@@ -792,6 +806,7 @@ static PyMethodDef pool_methods[] = {
     {"cancel", pool_cancel, METH_VARARGS, NULL},
     {"is_running", pool_is_running, METH_O, NULL},
     {"start_workers", pool_start_workers, METH_O, NULL},
+    {"set_workers", pool_set_workers, METH_O, NULL},
     {"collect", pool_collect, METH_NOARGS, NULL},
     {"settle", pool_settle, METH_NOARGS, NULL},
     {"close", pool_close, METH_NOARGS, NULL},

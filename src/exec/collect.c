@@ -527,7 +527,7 @@ int weir_pool_start_workers(weir_pool *pool, unsigned n)
 {
     weir__lock(&pool->mutex);
     int rc = 0;
-    while (rc == 0 && pool->live < n && pool->live < pool->n_desks) {
+    while (rc == 0 && pool->live < n && pool->live < pool->allowed) {
         pid_t pid = 0;
         rc = pool->closed ? WEIR_ECLOSED : start_one(pool, &pid);
     }
@@ -733,11 +733,12 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     else
         pool->workers_died++;
     pool->starting -= !desk->ready;
+    pool->dismissed -= desk->dismissed;
     if (!desk->began && !left && !pool->killed)
         note_start_failure(pool, &exit, desk->seat);
     granted = desk->granted;
     desk->granted.offset = 0;
-    desk->ready = desk->began = desk->stalled = desk->answered = false;
+    desk->ready = desk->began = desk->stalled = desk->dismissed = desk->answered = false;
     desk->freed = desk->scanned = desk->dealt = desk->release_to = desk->total = 0;
     desk->held = 0;
     weir__unlock(&pool->mutex);
@@ -838,6 +839,7 @@ static void look(weir_pool *pool, struct round *round)
     if (!weir__tasks_first(&pool->tasks) && weir__pool_redeal(pool, &round->wake_at))
         weir__pool_deal(pool, &round->after);
     let_go(pool, &round->after);
+    weir__pool_dismiss(pool, &round->after); /* one that was being started meanwhile */
     if (pool->sizes_itself)
         size_backlog(pool, &round->after);
     weir__unlock(&pool->mutex);

@@ -84,7 +84,7 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     weir__tasks_init(&pool->tasks);
     pool->opts = *opts;
     pool->owner = getpid();
-    pool->n_desks = workers;
+    pool->n_desks = pool->allowed = workers;
     for (unsigned i = 0; i < workers; i++)
         pool->desks[i].seat = &pool->channel.seats[i];
     pool->sizes_itself = opts->backlog == WEIR_AUTO;
@@ -385,7 +385,45 @@ void weir_pool_settle(weir_pool *pool, size_t n)
 
 bool weir__pool_wants_worker(const weir_pool *pool)
 {
-    return pool->live < pool->n_desks && pool->live < pool->tasks.live;
+    unsigned staying = pool->live - pool->dismissed;
+    return pool->live < pool->n_desks && staying < pool->allowed && staying < pool->tasks.live;
+}
+
+/* Who has the least to do goes first. */
+static weir__desk *pick_to_dismiss(weir_pool *pool)
+{
+    weir__desk *best = NULL;
+    for (unsigned i = 0; i < pool->n_desks; i++) {
+        weir__desk *desk = &pool->desks[i];
+        if (desk->live && !desk->dismissed && (!best || desk->held <= best->held))
+            best = desk;
+    }
+    return best;
+}
+
+void weir__pool_dismiss(weir_pool *pool, weir__after *after)
+{
+    while (pool->live - pool->dismissed > pool->allowed) {
+        weir__desk *desk = pick_to_dismiss(pool);
+        desk->dismissed = true;
+        pool->dismissed++;
+        /* release: pairs with the acquire of told_to_leave in worker.c */
+        atomic_store_explicit(&desk->seat->leave, 1, memory_order_release);
+        weir__pool_ring(after, desk->seat);
+    }
+}
+
+int weir_pool_set_workers(weir_pool *pool, unsigned n)
+{
+    if (n == 0 || n > pool->n_desks)
+        return WEIR_EINVAL;
+    weir__after after = {.kick = true};
+    weir__lock(&pool->mutex);
+    pool->allowed = n;
+    weir__pool_dismiss(pool, &after);
+    weir__unlock(&pool->mutex);
+    weir__pool_do_after(pool, &after);
+    return 0;
 }
 
 /* Makes the task (items > 0: a batch) and gives it to a worker, or puts it in line. */
@@ -479,8 +517,9 @@ int weir_pool_submit(weir_pool *pool, const weir_bytes *parts, size_t n_parts, v
 bool weir__pool_has_room(const weir_pool *pool, const weir__desk *desk, unsigned depth)
 {
     uint64_t tasks_max = pool->opts.tasks_per_worker;
-    return desk->ready && !desk->ended && !desk->stalled && desk->held < depth &&
-           desk->dealt - desk->freed < WEIR__SLOTS && (!tasks_max || desk->total < tasks_max) &&
+    return desk->ready && !desk->ended && !desk->stalled && !desk->dismissed &&
+           desk->held < depth && desk->dealt - desk->freed < WEIR__SLOTS &&
+           (!tasks_max || desk->total < tasks_max) &&
            atomic_load_explicit(&desk->seat->state, memory_order_relaxed) == SEAT_READY; /* a hint:
                 what is dealt to one that leaves comes back when it is buried */
 }
@@ -640,6 +679,7 @@ int weir_pool_get_snapshot(weir_pool *pool, weir_pool_snapshot *ret)
     *ret = (weir_pool_snapshot){
         .size = sizeof *ret,
         .workers = pool->n_desks,
+        .workers_allowed = pool->allowed,
         .workers_alive = pool->live,
         .backlog = pool->sizes_itself ? pool->size.now : pool->opts.backlog,
         .backlog_why = pool->sizes_itself ? weir__backlog_why(&pool->size) : NULL,

@@ -25,12 +25,13 @@
 /* The parent's private part of a seat.  Ring positions grow for ever; slot = position % SLOTS. */
 typedef struct weir__desk {
     weir__seat *seat;
-    bool live;     /* has a process */
-    bool ready;    /* which has said so */
-    bool ended;    /* its process has ended; to be buried.  Collector only. */
-    bool began;    /* and it has begun a task */
-    bool stalled;  /* it lost a task that it did not claim in time: none until it moves */
-    bool answered; /* its request for a block; until the slot is collected.  Collector only, as are
+    bool live;      /* has a process */
+    bool ready;     /* which has said so */
+    bool ended;     /* its process has ended; to be buried.  Collector only. */
+    bool began;     /* and it has begun a task */
+    bool stalled;   /* it lost a task that it did not claim in time: none until it moves */
+    bool dismissed; /* it was told to leave: there are too many */
+    bool answered;  /* its request for a block; until the slot is collected.  Collector only, as are
                       granted and collected */
     pid_t pid;
     int pidfd;
@@ -82,6 +83,8 @@ struct weir_pool {
     bool closed, killed;
     unsigned live; /* desks with a process */
     unsigned starting;
+    unsigned allowed;   /* workers, <= n_desks */
+    unsigned dismissed; /* of the live ones */
     weir__ring_depth depth;
     int bell_fd, parent_fd, epoll_fd; /* set once */
 
@@ -151,6 +154,9 @@ bool weir__pool_revoke(weir_pool *pool, weir__task *task);
  * some of that in line, and says so; or, if it is too early, brings *wake_at forward to when it is
  * worth another look. */
 bool weir__pool_redeal(weir_pool *pool, weir_time *wake_at);
+
+/* Under the mutex: tells as many workers to leave as are more than allowed. */
+void weir__pool_dismiss(weir_pool *pool, weir__after *after);
 
 /* Under the mutex: another worker should be started. */
 bool weir__pool_wants_worker(const weir_pool *pool);

@@ -1524,6 +1524,54 @@ static void a_worker_is_replaced_after_so_many_tasks(void **state)
     end(pool);
 }
 
+/* ---- fewer and more workers ----------------------------------------------------------------- */
+
+static void fewer_workers_are_allowed_and_more_again(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(4, 100);
+    assert_int_equal(weir_pool_set_workers(pool, 0), WEIR_EINVAL);
+    assert_int_equal(weir_pool_set_workers(pool, 5), WEIR_EINVAL);
+    uintptr_t tag = 1;
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(weir_pool_set_workers(pool, 4), 0);
+        assert_int_equal(weir_pool_start_workers(pool, 4), 4);
+        for (int i = 0; i < 60; i++, tag++)
+            submit(pool, tag, (order){ECHO});
+        assert_int_equal(weir_pool_set_workers(pool, 1), 0);
+        for (int i = 0; i < 60; i++)
+            assert_int_equal(one(pool).outcome, WEIR_OUTCOME_REPLIED);
+        until(pool, look_at(pool).workers_alive == 1);
+        assert_int_equal(look_at(pool).workers_allowed, 1);
+        assert_int_equal(weir_pool_start_workers(pool, 4), 1);
+    }
+    assert_int_equal(look_at(pool).workers_died, 0);
+    assert_int_equal(look_at(pool).workers_recycled, 9);
+    assert_int_equal(look_at(pool).workers_started, 10);
+    end(pool);
+}
+
+static void a_worker_that_is_one_too_many_finishes_its_task(void **state)
+{
+    (void)state;
+    weir_pool *pool = plain(2, 10);
+    board->gate_open = 0;
+    submit(pool, 1, (order){HOLD});
+    submit(pool, 2, (order){HOLD});
+    until(pool, look_at(pool).running == 2);
+    assert_int_equal(weir_pool_set_workers(pool, 1), 0);
+    submit(pool, 3, (order){PID});
+    board->gate_open = 1;
+    for (int i = 0; i < 3; i++) {
+        weir_completion done = one(pool);
+        assert_int_equal(done.outcome, WEIR_OUTCOME_REPLIED);
+        assert_int_equal(done.attempts, 1);
+    }
+    until(pool, look_at(pool).workers_alive == 1);
+    assert_int_equal(look_at(pool).workers_recycled, 1);
+    end(pool);
+}
+
 /* ---- processes that the caller starts ------------------------------------------------------- */
 
 static struct {
@@ -2931,6 +2979,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_long_task_holds_up_nobody_else),
         cmocka_unit_test(the_outcome_of_every_task_is_known_when_workers_die_at_random),
         cmocka_unit_test(a_worker_is_replaced_after_so_many_tasks),
+        cmocka_unit_test(fewer_workers_are_allowed_and_more_again),
+        cmocka_unit_test(a_worker_that_is_one_too_many_finishes_its_task),
         cmocka_unit_test(the_caller_may_start_and_reap_the_processes),
         cmocka_unit_test(a_worker_may_be_another_program),
         cmocka_unit_test(a_start_that_fails_is_tried_again),
