@@ -13,9 +13,20 @@ import harness
 from harness import Subject
 
 ITEMS = 2_000_000
+SECONDS = 0.4
+
+Command = Callable[[str, float], list[str]]
 
 
-def run(program: str, needs: str, bound: int) -> Callable[[str, float], list[str]]:
+def weir(kind: str) -> Command:
+    def command(case: str, effort: float) -> list[str]:
+        ms = max(10, int(SECONDS * 1000 * effort))
+        return [harness.program("pipeline_weir", "a C compiler"), kind, str(ms)]
+
+    return command
+
+
+def peer(program: str, needs: str, bound: int) -> Command:
     def command(case: str, effort: float) -> list[str]:
         if program == "pipeline_condvar" and case == "parallel":
             raise harness.Missing("it has no parallel stages that keep the order")
@@ -35,27 +46,29 @@ QUESTION = harness.Question(
     weir=(
         Subject(
             "weir_pipeline",
-            command=run("pipeline_weir", "a C compiler", 1024),
-            note="queues of 1024",
+            command=weir("threads"),
+            note="a thread for each stage, which takes up to 64 items at a time; queues of 1024",
         ),
+        Subject("weir_pipeline, one item at a time", command=weir("one")),
+        Subject("weir_pipeline, inline stages", command=weir("inline"), note="one thread for all"),
     ),
     peers=(
         Subject(
             "TBB parallel_pipeline, 1 token",
-            command=run("pipeline_tbb", "libtbb-dev", 1),
+            command=peer("pipeline_tbb", "libtbb-dev", 1),
             note="one item inside at a time: nothing runs beside anything",
         ),
         *(
             Subject(
                 f"TBB parallel_pipeline, {tokens} tokens",
-                command=run("pipeline_tbb", "libtbb-dev", tokens),
+                command=peer("pipeline_tbb", "libtbb-dev", tokens),
                 target=">= 1",
             )
             for tokens in (4, 16, 64, 1024)
         ),
         Subject(
             "threads, mutex + condvar",
-            command=run("pipeline_condvar", "a C compiler", 1024),
+            command=peer("pipeline_condvar", "a C compiler", 1024),
             target=">= 1",
             note="rings of 1024",
         ),
