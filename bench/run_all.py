@@ -41,6 +41,7 @@ BENCHMARKS = (
     "c_queue",
     "c_queue_deadline",
     "c_thread_pool",
+    "c_pipeline",
 )
 
 

@@ -239,10 +239,10 @@ static bool is_saturated(const weir__scale *scale, const weir__scale_sample *s)
     return mean(&scale->idle) < SATURATED && is_pressed && comes_more;
 }
 
-/* How many there should be by growing; s->workers: it should not. */
-static double grown(weir__scale *scale, const weir__scale_sample *s)
+/* How many there should be by growing; `now`: it should not. */
+static double grown(weir__scale *scale, const weir__scale_sample *s, double now)
 {
-    double now = s->workers, load = weir__scale_load(scale), need = at_least(load * ROOM);
+    double load = weir__scale_load(scale), need = at_least(load * ROOM);
     bool is_useless = mean(&scale->useless) > USELESS;
     keep_time(&scale->short_since, !is_useless && is_saturated(scale, s), s->now);
     if (is_useless || s->now - scale->grown_at < NEXT_GROWTH)
@@ -257,9 +257,9 @@ static double grown(weir__scale *scale, const weir__scale_sample *s)
 }
 
 /* And by shrinking: soon where they are too many by twice what chance explains, at once by four times. */
-static double shrunk(weir__scale *scale, const weir__scale_sample *s)
+static double shrunk(weir__scale *scale, const weir__scale_sample *s, double now)
 {
-    double now = s->workers, load = weir__scale_load(scale), need = at_least(load * ROOM);
+    double load = weir__scale_load(scale), need = at_least(load * ROOM);
     double spare = now - load, chance = load * load * uncertainty(scale);
     bool is_ample = now > need * TOO_MANY && spare * spare > 4 * chance;
     keep_time(&scale->ample_since, is_ample, s->now);
@@ -271,18 +271,18 @@ static double shrunk(weir__scale *scale, const weir__scale_sample *s)
     return need > now / 2 ? need : now / 2;
 }
 
-static unsigned decide(weir__scale *scale, const weir__scale_sample *s)
+/* Goes by how many were wanted, `now`, not by how many there are: those that come take time to start,
+ * and those that go finish what they do. */
+static unsigned decide(weir__scale *scale, const weir__scale_sample *s, unsigned now)
 {
-    if (s->workers < scale->terms.min || s->workers > scale->terms.max)
-        return clamp(scale, s->workers);
     unsigned before = scale->trial.workers;
     if (was_in_vain(scale, s))
         return go_back(scale, s->now, before);
-    double more = grown(scale, s), fewer = shrunk(scale, s);
+    double more = grown(scale, s, now), fewer = shrunk(scale, s, now);
     unsigned ceiling = s->now < scale->ceiling_until ? scale->ceiling : scale->terms.max;
     if (more > ceiling)
-        more = ceiling > s->workers ? ceiling : s->workers;
-    return clamp(scale, more > s->workers ? more : fewer);
+        more = ceiling > now ? ceiling : now;
+    return clamp(scale, more > now ? more : fewer);
 }
 
 void weir__scale_init(weir__scale *scale, const weir__scale_terms *terms, weir_time now)
@@ -301,14 +301,16 @@ unsigned weir__scale_step(weir__scale *scale, const weir__scale_sample *sample)
 {
     if (sample->now - scale->last.now < SOONEST)
         return scale->wanted;
+    bool is_first = scale->n_samples == 0;
     measure(scale, sample, (double)(sample->now - scale->last.now) / (double)WEIR_SECOND);
-    unsigned wanted = decide(scale, sample);
-    if (wanted > sample->workers) {
+    unsigned before = is_first ? clamp(scale, sample->workers) : scale->wanted;
+    unsigned wanted = decide(scale, sample, before);
+    if (wanted > before) {
         if (scale->shrunk_at > scale->grown_at) /* too soon */
             scale->patience_ns = LONG_PATIENCE;
         begin_trial(scale, sample);
         scale->grown_at = sample->now;
-    } else if (wanted < sample->workers) {
+    } else if (wanted < before) {
         scale->shrunk_at = sample->now;
     }
     scale->last = *sample;

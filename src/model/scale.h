@@ -45,7 +45,7 @@ typedef struct weir__scale_sample {
     uint64_t upstream_blocked_ns; /* producers waited for room in its queue */
     uint64_t lost;                /* its queue dropped, refused or put on disk: it was full */
     size_t depth, capacity;       /* of its queue; capacity 0: has no bound */
-    unsigned workers;             /* now */
+    unsigned workers;             /* that there are now */
     double producers;             /* that put into its queue; 0: one */
 } weir__scale_sample;
 

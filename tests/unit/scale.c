@@ -40,6 +40,7 @@ typedef struct stage {
     unsigned producers;          /* that stand in for one: all wait while it does; 0: one */
     unsigned least, most, turns; /* workers since the last look; changes of direction */
     int direction;
+    bool is_slow; /* workers take time to come and go */
     weir__random random;
 } stage;
 
@@ -169,12 +170,17 @@ static void sample(stage *s)
     c->idle_ns = (uint64_t)(s->idle_s * 1e9);
     c->blocked_ns = (uint64_t)(s->blocked_s * 1e9);
     c->upstream_blocked_ns = (uint64_t)(s->refused_s * 1e9);
-    unsigned wanted = weir__scale_step(&s->scale, c);
-    int direction = wanted > c->workers ? 1 : wanted < c->workers ? -1 : 0;
+    unsigned before = s->scale.wanted, wanted = weir__scale_step(&s->scale, c);
+    int direction = wanted > before ? 1 : wanted < before ? -1 : 0;
     s->turns += direction && s->direction && direction != s->direction;
     if (direction)
         s->direction = direction;
-    c->workers = wanted;
+    if (!s->is_slow)
+        c->workers = wanted;
+    else if (wanted > c->workers)
+        c->workers += (wanted - c->workers + 4) / 5;
+    else
+        c->workers = wanted > s->running ? wanted : s->running;
     settle(s);
 }
 
@@ -202,8 +208,8 @@ static unsigned right(const stage *s)
  * nobody knows the rate to a fifth.  In squares: two standard errors of what comes in 3 s. */
 static bool is_right(const stage *s)
 {
-    double best = right(s),
-           off = s->counts.workers > best ? s->counts.workers - best : best - s->counts.workers;
+    double best = right(s), wanted = s->scale.wanted;
+    double off = wanted > best ? wanted - best : best - wanted;
     double beyond = off - 0.2 * best, items = 3 * s->load.per_s;
     return off <= 1 || beyond <= 0 || beyond * beyond <= 4 * best * best / items;
 }
@@ -417,14 +423,63 @@ static void it_stays_between_its_bounds(void **state)
 static void a_number_out_of_its_bounds_is_led_back(void **state)
 {
     (void)state;
-    weir__scale scale;
     weir__scale_terms terms = {2, 8};
-    weir__scale_init(&scale, &terms, WEIR_SECOND);
-    weir__scale_sample s = {.now = 2 * WEIR_SECOND, .workers = 20};
-    assert_int_equal(weir__scale_step(&scale, &s), 8);
-    s.now += WEIR_SECOND;
-    s.workers = 0;
-    assert_int_equal(weir__scale_step(&scale, &s), 2);
+    for (unsigned workers = 0; workers < 20; workers++) {
+        weir__scale scale;
+        weir__scale_init(&scale, &terms, WEIR_SECOND);
+        weir__scale_sample s = {.now = 2 * WEIR_SECOND, .workers = workers};
+        unsigned expected = workers < 2 ? 2 : workers > 8 ? 8 : workers;
+        assert_int_equal(weir__scale_step(&scale, &s), expected);
+    }
+}
+
+/* Those that come start within a second, those that go finish what they do. */
+static void workers_that_take_time_to_come_and_to_go_are_waited_for(void **state)
+{
+    (void)state;
+    looks score = {0};
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        stage s = stage_of((demand){.per_s = 20, .service = 1, .capacity = 64}, 1, MOST, seed);
+        s.is_slow = true;
+        run(&s, 40);
+        unsigned turns = s.turns;
+        s.load.per_s = 60;
+        run(&s, 6);
+        look(&s, &score);
+        run(&s, 20);
+        s.load.per_s = 20;
+        run(&s, 6);
+        look(&s, &score);
+        run(&s, 20);
+        look(&s, &score);
+        assert_true(s.turns - turns <= 3);
+    }
+    assert_true(score.right >= score.looks - 1);
+}
+
+/* A second of work at most is left to the queue; what goes on for longer is followed. */
+static void short_bursts_are_left_to_the_queue_and_long_ones_followed(void **state)
+{
+    (void)state;
+    for (int is_long = 0; is_long <= 1; is_long++) {
+        demand bursts = {
+            .per_s = 300, .service = 0.02, .distribution = EXPONENTIAL, .capacity = 512};
+        stage s = stage_of(bursts, 1, MOST, 9);
+        unsigned turns = 0;
+        for (int i = 0; i < (is_long ? 10 : 300); i++) {
+            s.load.per_s = 300;
+            s.next_arrival = s.now;
+            run(&s, is_long ? 30 : 0.3);
+            assert_true(!is_long || is_right(&s));
+            s.load.per_s = 0.01;
+            s.next_arrival = NEVER;
+            run(&s, is_long ? 60 : 0.7);
+            assert_true(!is_long || s.counts.workers == 1);
+            assert_true(s.counts.depth < 400);
+            turns = i < 2 ? s.turns : turns;
+        }
+        assert_in_range(s.turns - turns, 0, is_long ? 20 : 5);
+    }
 }
 
 static void it_grows_at_most_to_the_double_in_a_step(void **state)
@@ -492,6 +547,8 @@ int main(void)
         cmocka_unit_test(growth_that_helps_is_not_taken_for_vain),
         cmocka_unit_test(it_stays_between_its_bounds),
         cmocka_unit_test(a_number_out_of_its_bounds_is_led_back),
+        cmocka_unit_test(workers_that_take_time_to_come_and_to_go_are_waited_for),
+        cmocka_unit_test(short_bursts_are_left_to_the_queue_and_long_ones_followed),
         cmocka_unit_test(it_grows_at_most_to_the_double_in_a_step),
         cmocka_unit_test(several_producers_count_each),
         cmocka_unit_test(when_nothing_comes_any_more_it_goes_back_to_the_least),
