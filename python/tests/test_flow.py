@@ -268,8 +268,10 @@ def test_a_source_that_cannot_be_read_is_refused_at_once(source: Any) -> None:
 
 
 def test_an_asynchronous_source_needs_an_event_loop() -> None:
-    with pytest.raises(TypeError, match="read this flow with `async for`"):
-        iter(Flow(Aio(Counted())))
+    flow = Flow(Aio(Counted()))
+    for other in (flow, Flow(flow), Flow([1]).concat(flow), Flow([1]).zip([2], flow.map(double))):
+        with pytest.raises(TypeError, match="read this flow with `async for`"):
+            iter(other.take(1))
 
 
 def test_a_flow_says_what_it_is_made_of() -> None:
@@ -429,6 +431,7 @@ def test_retry_refuses_a_source_that_can_be_read_once() -> None:
         Flow([1]).concat(iter([2])),
         Flow([1]).zip(aenumerated([1])),
         Flow([1]).tee(2)[0],
+        Flow(Flow(iter([1]))),
     ):
         with pytest.raises(ValueError, match="give Flow a function that makes it"):
             flow.map(str).retry(3)
@@ -628,7 +631,7 @@ def test_what_needs_an_event_loop_says_so_before_anything_runs(name: str) -> Non
         (lambda f: f.flat_map(5), TypeError, r"flat_map\(\) takes a function"),
         (lambda f: f.catch([]), TypeError, r"catch\(\) takes a function"),
         (lambda f: f.reduce(5), TypeError, r"reduce\(\) takes a function"),
-        (lambda f: f.take(-1), ValueError, "'n' must be from 1"),
+        (lambda f: f.take(-1), ValueError, "'n' must be >= 0, not -1"),
         (lambda f: f.take(1.5), TypeError, "'n' must be an int"),
         (lambda f: f.buffer(0), ValueError, "'count' must be from 1"),
         (lambda f: f.buffer(2, time=0), ValueError, "'time' must be > 0 seconds"),

@@ -82,6 +82,9 @@ every = pytest.mark.parametrize("operator", OPERATORS)
 def test_a_reader_that_leaves_closes_the_source_once_in_the_task_that_opened_it(
     in_loop: Run, operator: str
 ) -> None:
+    def fail(item: object) -> None:
+        raise OSError("the reader")
+
     async def main() -> None:
         for read in range(3):
             counted = Counted(step=0.001 if operator == "debounce" else None)
@@ -93,6 +96,10 @@ def test_a_reader_that_leaves_closes_the_source_once_in_the_task_that_opened_it(
             assert counted.pulled == pulled
             assert counted.opened == (1 if read else 0)
             counted.check_closed_where_it_was_opened()
+        counted = Counted(step=0.001 if operator == "debounce" else None)
+        with pytest.raises(OSError, match="the reader"):
+            await OPERATORS[operator](Flow(counted.aio())).afor_each(fail)
+        counted.check_closed_where_it_was_opened()
 
     in_loop(main())
 
@@ -159,21 +166,6 @@ def test_an_exception_of_the_source_is_raised_and_closes_everything(
     in_loop(main())
     counted.check_closed_where_it_was_opened()
     assert counted.pulled == 5 * counted.opened
-
-
-@every
-def test_an_exception_of_the_reader_closes_everything(in_loop: Run, operator: str) -> None:
-    counted = Counted(step=0.001 if operator == "debounce" else None)
-
-    def fail(item: object) -> None:
-        raise OSError("the reader")
-
-    async def main() -> None:
-        with pytest.raises(OSError, match="the reader"):
-            await OPERATORS[operator](Flow(counted.aio())).afor_each(fail)
-
-    in_loop(main())
-    counted.check_closed_where_it_was_opened()
 
 
 def test_a_source_that_does_not_mind_being_cancelled_is_closed_all_the_same(in_loop: Run) -> None:

@@ -480,6 +480,4 @@ def test_rule_3_14_the_last_reader_that_closes_shuts_the_source_down() -> None:
 
 
 def test_rule_3_17_a_demand_has_practically_no_bound() -> None:
-    assert Flow(range(10)).take(2**62).drop(0).count() == 10
-    with pytest.raises(ValueError, match="'n' must be from 1"):
-        Flow([1]).take(2**63)
+    assert Flow(range(10)).take(2**63 - 1).drop(0).take(2**100).count() == 10

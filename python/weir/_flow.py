@@ -56,7 +56,11 @@ def _seconds(name: str, seconds: float) -> float:
 
 
 def _not_negative(name: str, n: int) -> int:
-    return 0 if type(n) is int and n == 0 else counted(name, n, 2**62)
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"{name!r} must be an int, not {n!r}")
+    if n < 0:
+        raise ValueError(f"{name!r} must be >= 0, not {n!r}")
+    return n
 
 
 def _itself(item: U) -> U:
@@ -171,9 +175,7 @@ class Flow(Ends[T_co]):
         check_function("map", fn)
         return self._step("map", fn, "amap" if kind_of(fn) == "coroutine" else "map")
 
-    def filter(
-        self, fn: Callable[[T_co], object] | Callable[[T_co], Awaitable[object]]
-    ) -> Flow[T_co]:
+    def filter(self, fn: Callable[[T_co], object]) -> Flow[T_co]:
         """The items for which fn(item) is true; fn may be a coroutine function."""
         check_function("filter", fn)
         return self._step("filter", fn, "afilter" if kind_of(fn) == "coroutine" else "filter")

@@ -115,10 +115,18 @@ def can_run_again(given: Any, ops: tuple[Step | Stage, ...]) -> bool:
     """False: a second run would find nothing, or the rest."""
     if isinstance(given, (Iterator, AsyncIterator)) and not isinstance(given, Queue):
         return False
-    flows = [flow for op in ops if isinstance(op, Stage) for flow in op.others]
     return not getattr(given, "runs_once", False) and all(
-        can_run_again(flow._given, flow._ops) for flow in flows
+        can_run_again(flow._given, flow._ops) for flow in _flows_in(given, ops)
     )
+
+
+def _flows_in(given: Any, ops: tuple[Step | Stage, ...]) -> Iterator[Any]:
+    """The flows that a flow reads."""
+    if hasattr(given, "_ops"):
+        yield given
+    for op in ops:
+        if isinstance(op, Stage):
+            yield from op.others
 
 
 def close(source: Any) -> None:
@@ -262,7 +270,8 @@ def why_not_sync(given: Any, ops: tuple[Step | Stage, ...]) -> str | None:
         if isinstance(op, Stage) and op.sync is None:
             instead = f", or {op.instead}" if op.instead else ""
             return f"{op.name} needs an event loop: read this flow with `async for`{instead}"
-    return None
+    whys = (why_not_sync(flow._given, flow._ops) for flow in _flows_in(given, ops))
+    return next(filter(None, whys), None)
 
 
 def run(given: Any, ops: tuple[Step | Stage, ...]) -> Generator[Any, None, None]:

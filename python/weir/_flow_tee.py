@@ -17,6 +17,7 @@ import threading
 from asyncio import Task
 from collections import deque
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from typing import Any
 
 from weir._flow_async import Bell, Pump
@@ -136,7 +137,8 @@ class _InThreads:
         self._lines = lines
         self._buffer = buffer
         self._changed = threading.Condition(threading.RLock())  # again by __del__
-        self._is_pulling = self._is_ended = False
+        self._puller: _Line | None = None  # whose reader is in the source
+        self._is_ended = False
         self._failure: BaseException | None = None
 
     def _open_lines(self) -> list[_Line]:
@@ -165,8 +167,8 @@ class _InThreads:
         line.reader = threading.current_thread()
         while not line.items and not self._is_ended:
             lines = self._open_lines()
-            if not self._is_pulling and all(len(one.items) < self._buffer for one in lines):
-                self._is_pulling = True
+            if self._puller is None and all(len(one.items) < self._buffer for one in lines):
+                self._puller = line
                 return
             line.check_reader(lines, self._buffer, alone=threading.active_count() == 1)
             self._changed.wait()
@@ -181,14 +183,16 @@ class _InThreads:
         except BaseException as error:
             failure = error
         with self._changed:
-            self._is_pulling = False
-            self._failure, self._is_ended = failure, not got
+            self._puller = None
+            self._failure, self._is_ended = failure, failure is not None or not got
             for line in self._open_lines():
                 line.items += got
             self._changed.notify_all()
 
     def close(self, line: _Line) -> None:
         with self._changed:
+            if self._puller is line:  # an interrupt came between two lines of its reader
+                self._puller = None
             line.is_open = False
             line.items.clear()
             is_last = not self._open_lines()
@@ -255,8 +259,9 @@ class _InLoop:
         return bool(line.items)
 
     def take(self, line: _Line) -> Any:
+        item = line.items.popleft()
         self._pump.ask()
-        return line.items.popleft()
+        return item
 
     def close(self, line: _Line) -> None:
         line.is_open = line.is_waiting = False
@@ -265,7 +270,7 @@ class _InLoop:
 
     def drop(self, line: _Line) -> None:
         """From any thread, and where nobody can wait."""
-        if not self.loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._dropped, line)
 
     def _dropped(self, line: _Line) -> None:
