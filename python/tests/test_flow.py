@@ -315,8 +315,16 @@ def test_coroutine_functions_are_awaited_in_an_event_loop_and_refused_elsewhere(
         flow.to_list()
     with pytest.raises(TypeError, match=r"say kind=.async."):
         Flow(range(3)).par_map(adouble, 2)
-    with pytest.raises(TypeError, match=r"await flow\.afor_each"):
-        Flow(range(3)).for_each(adouble)
+    refused: list[Callable[[Any], object]] = [
+        lambda fn: Flow([1]).for_each(fn),
+        lambda fn: Flow([1]).take_while(fn),
+        lambda fn: Flow([1]).flat_map(fn),
+        lambda fn: Flow([1]).distinct(last=1, key=fn),
+        lambda fn: Flow([1]).reduce(fn),
+    ]
+    for takes in refused:
+        with pytest.raises(TypeError, match=r"calls a plain function, and .* afor_each\(\) await"):
+            takes(adouble)
 
 
 def test_take_pulls_nothing_behind_its_last_item() -> None:
@@ -643,6 +651,7 @@ def test_what_needs_an_event_loop_says_so_before_anything_runs(name: str) -> Non
         (lambda f: f.par_map(double, 0), ValueError, "'workers' must be from 1"),
         (lambda f: f.par_map(double, weir.Limiter(2)), TypeError, "'workers' must be an int"),
         (lambda f: f.par_map(double, 2, kind="fibre"), ValueError, "'kind' must be"),
+        (lambda f: f.sample(1, on_drop=5), TypeError, "on_drop.* takes a function, not 5"),
         (lambda f: f.timeout(-1), ValueError, "'seconds' must be"),
         (lambda f: f.merge(5), TypeError, "Flow takes an iterable"),
         (lambda f: f.retry(0), ValueError, "attempts"),

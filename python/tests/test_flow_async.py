@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import os
+import random
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -21,6 +23,9 @@ from flow_sources import Counted, aenumerated
 
 import weir
 from weir import Flow
+
+# WEIR_STORM=10000 for a long one.
+FLOWS = int(os.environ.get("WEIR_STORM", "150"))
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -73,6 +78,7 @@ OPERATORS: dict[str, Callable[[Flow[int]], Flow[Any]]] = {
     ),
 }  # fmt: skip
 every = pytest.mark.parametrize("operator", OPERATORS)
+asyncio_alone = pytest.mark.parametrize("in_loop", ["asyncio"], indirect=True)
 
 
 # ---- closing -----------------------------------------------------------------------------------
@@ -129,6 +135,7 @@ def test_a_reader_that_is_cancelled_at_any_await_leaves_nothing_behind(
 
 
 @every
+@asyncio_alone
 def test_an_iterator_that_is_dropped_is_closed_by_the_loop(in_loop: Run, operator: str) -> None:
     counted = Counted(step=0.001 if operator == "debounce" else None)
 
@@ -147,6 +154,7 @@ def test_an_iterator_that_is_dropped_is_closed_by_the_loop(in_loop: Run, operato
 
 
 @every
+@asyncio_alone
 def test_an_exception_of_the_source_is_raised_and_closes_everything(
     in_loop: Run, operator: str
 ) -> None:
@@ -632,3 +640,50 @@ def test_a_house_of_flows_delivers_each_item_once(in_loop: Run) -> None:
             source.check_closed_where_it_was_opened()
 
     in_loop(main())
+
+
+async def read_at_random(flow: Flow[Any], fate: random.Random) -> None:
+    """To the end; or so many items; or until somebody cancels it."""
+    enough = fate.choice([None, fate.randrange(8)])
+    async with aclosing(aiter(flow)) as items:
+        seen = 0
+        async for _ in items:
+            seen += 1
+            if seen == enough:
+                return
+            await steps(fate.randrange(3))
+
+
+@asyncio_alone
+@pytest.mark.timeout(600 if "WEIR_STORM" in os.environ else 60)
+def test_random_flows_end_and_leave_nothing_behind(in_loop: Run) -> None:
+    """Chains of random operators, whose sources fail, whose readers leave or are cancelled."""
+
+    async def one(seed: int) -> None:
+        fate = random.Random(seed)
+        counted = Counted(
+            fate.randrange(20), fails_at=fate.choice([None, fate.randrange(20)]), step=0.0001
+        )
+        flow: Flow[Any] = Flow(counted.aio())
+        for name in fate.choices(sorted(OPERATORS), k=fate.randrange(1, 5)):
+            if name != "retry":  # which is for what can be run again: a tee cannot
+                flow = OPERATORS[name](flow.map(lambda item: 1))
+        task = asyncio.create_task(read_at_random(flow, fate))
+        if fate.random() < 0.5:
+            await steps(fate.randrange(60))
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ValueError):
+            await asyncio.wait_for(task, 30)
+        counted.check_closed_where_it_was_opened()
+
+    async def main(seeds: range) -> None:
+        tasks = asyncio.all_tasks()
+        for seed in seeds:
+            try:
+                await one(seed)
+                assert asyncio.all_tasks() == tasks
+            except BaseException as error:
+                raise AssertionError(f"the flow with the seed {seed}") from error
+
+    for first in range(0, FLOWS, 150):
+        in_loop(main(range(first, first + 150)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from weir import _flow_async, _flow_sync
 from weir._calls import bucket_of, limit_of
 from weir._errors import ShutDown
-from weir._flow_ends import MISSING, Ends, check_function
+from weir._flow_ends import MISSING, Ends, check_function, check_plain
 from weir._flow_steps import (
     AnyIterable,
     Stage,
@@ -41,6 +41,9 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 V = TypeVar("V")
 R = TypeVar("R")
+
+Sync = Callable[..., Generator[Any, None, None]]
+Aio = Callable[..., AsyncGenerator[Any, None]]
 
 _MOST = 2**31 - 1
 _QUEUE_INSTEAD = (
@@ -141,10 +144,16 @@ class Flow(Ends[T_co]):
     def _step(self, name: str, arg: Any, kind: str | None = None) -> Flow[Any]:
         return self._with(Step(kind or name, arg, name))
 
-    def _stage(self, name: str, *args: Any, **how: Any) -> Flow[Any]:
-        plain = name.rstrip("_")
-        sync, aio = getattr(_flow_sync, name, None), getattr(_flow_async, name)
-        return self._with(Stage(f"{plain}()", sync, aio, args, **how))
+    def _stage(
+        self,
+        name: str,
+        sync: Sync | None,
+        aio: Aio,
+        *args: Any,
+        instead: str = "",
+        others: Any = (),
+    ) -> Flow[Any]:
+        return self._with(Stage(name, sync, aio, args, instead, others))
 
     def __iter__(self) -> Generator[T_co, None, None]:
         why = why_not_sync(self._given, self._ops)
@@ -190,12 +199,12 @@ class Flow(Ends[T_co]):
 
     def take_while(self, fn: Callable[[T_co], object]) -> Flow[T_co]:
         """The items before the first for which fn(item) is false; that one is taken, too."""
-        check_function("take_while", fn)
+        check_plain("take_while", fn)
         return self._step("take_while", fn)
 
     def drop_while(self, fn: Callable[[T_co], object]) -> Flow[T_co]:
         """The items from the first on for which fn(item) is false."""
-        check_function("drop_while", fn)
+        check_plain("drop_while", fn)
         return self._step("drop_while", fn)
 
     @overload
@@ -208,7 +217,7 @@ class Flow(Ends[T_co]):
         initial   for the first item; without it the first item is itself.  It is no item: as many
                   come out as went in (itertools.accumulate has one more)
         """
-        check_function("scan", fn)
+        check_plain("scan", fn)
         if initial is MISSING:
             return self._step("scan", fn, "running")
         return self._step("scan", (fn, initial))
@@ -224,7 +233,7 @@ class Flow(Ends[T_co]):
         """
         remembered = None if last is None else counted("last", last, _MOST)
         if key is not None:
-            check_function("key", key)
+            check_plain("key", key)
         return self._step("distinct", lambda: is_new(remembered, key))
 
     def throttle(self, rate: float | TokenBucket) -> Flow[T_co]:
@@ -246,13 +255,11 @@ class Flow(Ends[T_co]):
                       (Rx calls this concat_map).  More need an event loop: their items come as they
                       are ready, and each is at most one item ahead
         """
-        check_function("flat_map", fn)
+        check_plain("flat_map", fn)
         if counted("concurrency", concurrency, _MOST) == 1:
-            aio, sync = _flow_async.concat_map, _flow_sync.flat_map
-            return self._with(Stage("flat_map()", sync, aio, (fn,)))
-        name = f"flat_map(concurrency={concurrency})"
-        args = (fn, concurrency)
-        return self._with(Stage(name, None, _flow_async.flat_map, args, "say concurrency=1"))
+            return self._stage("flat_map()", _flow_sync.flat_map, _flow_async.concat_map, fn)
+        name, instead = f"flat_map(concurrency={concurrency})", "say concurrency=1"
+        return self._stage(name, None, _flow_async.flat_map, fn, concurrency, instead=instead)
 
     def buffer(self, count: int, *, time: float | None = None) -> Flow[list[T_co]]:
         """Lists of `count` items; the last one may be shorter.  (Rx: buffer_with_count.)
@@ -265,12 +272,12 @@ class Flow(Ends[T_co]):
         """
         counted("count", count, _MOST)
         if time is None:
-            return self._stage("buffer", count)
+            return self._stage("buffer()", _flow_sync.buffer, _flow_async.buffer, count)
         seconds = _seconds("time", time)
         if not self._ops and isinstance(self._given, (Queue, SharedQueue)):
             return Flow(_Batches(self._given, count, seconds))
         aio = _flow_async.timed_buffer
-        return self._with(Stage("buffer(time=)", None, aio, (count, seconds), _QUEUE_INSTEAD))
+        return self._stage("buffer(time=)", None, aio, count, seconds, instead=_QUEUE_INSTEAD)
 
     def window(self, count: int | None = None, *, time: float | None = None) -> Flow[Flow[T_co]]:
         """The same items as one flow after the other, without holding them.
@@ -286,10 +293,9 @@ class Flow(Ends[T_co]):
         if count is not None:
             counted("count", count, _MOST)
         if time is None:
-            aio, sync = _flow_async.window, _window_by_count
-            return self._with(Stage("window()", sync, aio, (Flow, count, None)))
-        args = (Flow, count, _seconds("time", time))
-        return self._with(Stage("window(time=)", None, _flow_async.window, args))
+            return self._stage("window()", _flow_sync.window, _flow_async.window, Flow, count)
+        seconds = _seconds("time", time)
+        return self._stage("window(time=)", None, _flow_async.window, Flow, count, seconds)
 
     # ---- several flows ---------------------------------------------------------------------------
 
@@ -298,10 +304,8 @@ class Flow(Ends[T_co]):
         parts = (self, *map(_flow_of, others))
         if self._ops and self._ops[-1].name == "concat()":  # a long chain is one loop
             parts = (*self._given, *parts[1:])
-        stage = Stage(
-            "concat()", _flow_sync.flat_map, _flow_async.concat_map, (_itself,), "", parts
-        )
-        return Flow(parts)._with(stage)
+        sync, aio = _flow_sync.flat_map, _flow_async.concat_map
+        return Flow(parts)._stage("concat()", sync, aio, _itself, others=parts)
 
     def merge(self, *others: AnyIterable[U]) -> Flow[T_co | U]:
         """The items of this flow and the others as they are ready; needs an event loop.
@@ -310,9 +314,13 @@ class Flow(Ends[T_co]):
         were there before it.
         """
         parts = (self, *map(_flow_of, others))
-        instead = "put the items of both into one weir.Queue, each from a thread of its own"
-        args = (_itself, len(parts))
-        return Flow(parts)._with(Stage("merge()", None, _flow_async.flat_map, args, instead, parts))
+        aio, instead = (
+            _flow_async.flat_map,
+            "let a thread for each put its items into one weir.Queue",
+        )
+        return Flow(parts)._stage(
+            "merge()", None, aio, _itself, len(parts), instead=instead, others=parts
+        )
 
     @overload
     def zip(self, other: AnyIterable[U], /, *, strict: bool = False) -> Flow[tuple[T_co, U]]: ...
@@ -329,7 +337,8 @@ class Flow(Ends[T_co]):
         strict: then ValueError, if another has more.
         """
         flows = tuple(map(_flow_of, others))
-        return self._stage("zip_", flows, strict, others=flows)
+        sync, aio = _flow_sync.zip_, _flow_async.zip_
+        return self._stage("zip()", sync, aio, flows, strict, others=flows)
 
     def tee(self, n: int = 2, *, buffer: int = 1) -> tuple[Flow[T_co], ...]:
         """n flows with the same items, from one run of this one (a broadcast).
@@ -354,7 +363,7 @@ class Flow(Ends[T_co]):
         """TimeoutError when an item takes longer than so many seconds, > 0, from when it was asked
         for; needs an event loop.
         """
-        return self._stage("timeout", _seconds("seconds", seconds))
+        return self._stage("timeout()", None, _flow_async.timeout, _seconds("seconds", seconds))
 
     def debounce(
         self, seconds: float, *, on_drop: Callable[[T_co, str], object] | None = None
@@ -367,7 +376,7 @@ class Flow(Ends[T_co]):
         For live sources: this one is read all the time, whether anybody asks or not, and only the
         newest item is held.  At the end of the source the last one comes at once.
         """
-        return self._stage("debounce", _seconds("seconds", seconds), on_drop)
+        return self._newest("debounce", _flow_async.debounce, seconds, on_drop)
 
     def sample(
         self, seconds: float, *, on_drop: Callable[[T_co, str], object] | None = None
@@ -376,7 +385,12 @@ class Flow(Ends[T_co]):
 
         For live sources, as `debounce`, with the same `on_drop`.
         """
-        return self._stage("sample", _seconds("seconds", seconds), on_drop)
+        return self._newest("sample", _flow_async.sample, seconds, on_drop)
+
+    def _newest(self, name: str, aio: Aio, seconds: float, on_drop: Any) -> Flow[Any]:
+        if on_drop is not None:
+            check_function("on_drop", on_drop)
+        return self._stage(f"{name}()", None, aio, _seconds("seconds", seconds), on_drop)
 
     # ---- errors ----------------------------------------------------------------------------------
 
@@ -395,7 +409,8 @@ class Flow(Ends[T_co]):
                 f"retry() runs the source again from its beginning, and that of {self!r} can be "
                 "read once: give Flow a function that makes it"
             )
-        return self._stage("retry", retry if isinstance(retry, Retry) else Retry(retry))
+        policy = retry if isinstance(retry, Retry) else Retry(retry)
+        return self._stage("retry()", _flow_sync.retry, _flow_async.retry, policy)
 
     def catch(
         self,
@@ -409,11 +424,11 @@ class Flow(Ends[T_co]):
 
         `catch(lambda error: [])` ends the flow there.
         """
-        check_function("catch", fn)
+        check_plain("catch", fn)
         classes = on if isinstance(on, tuple) else (on,)
         if not all(isinstance(one, type) and issubclass(one, Exception) for one in classes):
             raise TypeError(f"'on' must be a class of Exception, or a tuple of them, not {on!r}")
-        return self._stage("catch", fn, on)
+        return self._stage("catch()", _flow_sync.catch, _flow_async.catch, fn, on)
 
     # ---- in parallel -----------------------------------------------------------------------------
 
@@ -461,12 +476,13 @@ class Flow(Ends[T_co]):
         if is_coroutine and kind != "async":
             raise TypeError(f'{fn!r} is a coroutine function: say kind="async"')
         if kind == "async":
-            args = (fn, limit_of(workers), kind, ordered)
-            name, aio = 'par_map(kind="async")', _flow_async.par_map
-            return self._with(Stage(name, None, aio, args, 'say kind="thread"'))
+            how: tuple[Any, ...] = (fn, limit_of(workers), kind, ordered)
+            name, instead = 'par_map(kind="async")', 'say kind="thread"'
+            return self._stage(name, None, _flow_async.par_map, *how, instead=instead)
         if not isinstance(workers, int):
             raise TypeError(f"'workers' must be an int, but with kind=\"async\", not {workers!r}")
-        return self._stage("par_map", fn, counted("workers", workers, _MOST), kind, ordered)
+        how = (fn, counted("workers", workers, _MOST), kind, ordered)
+        return self._stage("par_map()", _flow_sync.par_map, _flow_async.par_map, *how)
 
     # ---- queues ----------------------------------------------------------------------------------
 
@@ -483,10 +499,6 @@ class Flow(Ends[T_co]):
 
 def _flow_of(source: AnyIterable[U]) -> Flow[U]:
     return source if isinstance(source, Flow) else Flow(source)
-
-
-def _window_by_count(opens: Any, flow: Any, count: int, _: None) -> Generator[Any, None, None]:
-    return _flow_sync.window(opens, flow, count)
 
 
 Flow.__module__ = "weir"

@@ -444,7 +444,7 @@ class _Window:
 
 
 async def window(
-    opens: Open, flow: Callable[[Any], Any], count: int | None, seconds: float | None
+    opens: Open, flow: Callable[[Any], Any], count: int | None, seconds: float | None = None
 ) -> Items:
     async with Pump(opens, Bell()) as pump:
         while True:

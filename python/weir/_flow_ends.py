@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 from weir._guard import kind_of
 from weir._weir import Queue, SharedQueue
 
-__all__ = ["MISSING", "Ends", "check_function"]
+__all__ = ["MISSING", "Ends", "check_function", "check_plain"]
 
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
@@ -27,6 +27,15 @@ MISSING: Any = object()
 def check_function(name: str, fn: object) -> None:
     if not callable(fn):
         raise TypeError(f"{name}() takes a function, not {fn!r}")
+
+
+def check_plain(name: str, fn: object) -> None:
+    check_function(name, fn)
+    if callable(fn) and kind_of(fn) == "coroutine":
+        raise TypeError(
+            f"{name}() calls a plain function, and {fn!r} is a coroutine function: map(), "
+            'filter(), par_map(kind="async") and afor_each() await those'
+        )
 
 
 def _default(default: Any, flow: object) -> Any:
@@ -156,9 +165,7 @@ class Ends(Generic[T_co]):
 
     def for_each(self, fn: Callable[[T_co], object]) -> None:
         """Calls fn(item) for each item, one after the other."""
-        check_function("for_each", fn)
-        if kind_of(fn) == "coroutine":
-            raise TypeError(f"{fn!r} is a coroutine function: use `await flow.afor_each(...)`")
+        check_plain("for_each", fn)
         with closing(iter(self)) as items:
             for item in items:
                 fn(item)
@@ -180,7 +187,7 @@ class Ends(Generic[T_co]):
         """fn(... fn(fn(initial, item), item) ..., item), as functools.reduce; `initial`, or
         LookupError, if there is no item.
         """
-        check_function("reduce", fn)
+        check_plain("reduce", fn)
         result = initial
         with closing(iter(self)) as items:
             for item in items:
@@ -193,7 +200,7 @@ class Ends(Generic[T_co]):
     async def areduce(self, fn: Callable[[R, T_co], R], initial: R) -> R: ...
     async def areduce(self, fn: Callable[[Any, Any], Any], initial: Any = MISSING) -> Any:
         """`reduce` in an event loop."""
-        check_function("areduce", fn)
+        check_plain("areduce", fn)
         result = initial
         async with aclosing(aiter(self)) as items:
             async for item in items:
