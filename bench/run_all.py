@@ -33,6 +33,7 @@ BENCHMARKS = (
     "async_queue",
     "limiter",
     "amap",
+    "flow",
     "shared_queue",
     "rate",
     "rate_shared",

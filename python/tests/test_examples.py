@@ -398,6 +398,13 @@ def test_slow_upload_reads_at_the_speed_of_the_upload() -> None:
     assert float(in_chunks[3].split()[0]) < 4 < 16 <= float(at_once[3].split()[0])
 
 
+def test_pull_stream_is_never_ahead_by_more_than_the_demand() -> None:
+    finished = scenario("pull_stream.py", "--speed", "20")
+    assert rows(finished)["for"] == rows(finished)["async for"] == ["10", "2"]
+    assert "law: 20 made = 20 used: holds" in finished.stdout
+    assert "    source: 4\nsubscriber: [3, 4]\n    source: 5" in finished.stdout
+
+
 def test_big_file_needs_a_chunk_of_memory_and_not_the_file() -> None:
     table = rows(scenario("big_file.py", "--file", "64", "--limit", "32"))
     assert table["read_bytes()"] == ["out of memory"]

@@ -157,6 +157,39 @@ def test_what_runs_in_an_event_loop_knows_its_results() -> None:
     asyncio.run(main())
 
 
+def test_a_flow_knows_its_items() -> None:
+    async def later(text: str) -> int:
+        return len(text)
+
+    flow = weir.Flow(["a", "bc"])
+    assert_type(flow, weir.Flow[str])
+    assert_type(weir.Flow(lambda: ["a"]), weir.Flow[str])
+    assert_type(flow.map(length), weir.Flow[int])
+    assert_type(flow.map(later), weir.Flow[int])
+    assert_type(flow.map(length).filter(bool).buffer(2), weir.Flow[list[int]])
+    assert_type(flow.window(2), weir.Flow[weir.Flow[str]])
+    assert_type(flow.flat_map(lambda text: [len(text)]), weir.Flow[int])
+    assert_type(flow.concat([1]), weir.Flow[str | int])
+    assert_type(flow.merge(flow.map(later)), weir.Flow[str | int])
+    assert_type(flow.zip([1]), weir.Flow[tuple[str, int]])
+    assert_type(flow.zip([1], [b"c"]), weir.Flow[tuple[str, int, bytes]])
+    assert_type(flow.scan(lambda n, text: n + len(text), 0), weir.Flow[int])
+    assert_type(flow.catch(lambda error: [5]), weir.Flow[str | int])
+    assert_type(flow.tee(2), tuple[weir.Flow[str], ...])
+    assert_type(flow.par_map(length, 2), weir.Flow[int])
+    assert_type(flow.par_map(later, 2, kind="async"), weir.Flow[int])
+    assert_type(weir.Flow.from_queue(weir.Queue[bytes](1)), weir.Flow[bytes])
+    assert_type(flow.first(), str)
+    assert_type(flow.first(None), str | None)
+    assert_type(flow.reduce(lambda n, text: n + len(text), 0), int)
+    assert_type(asyncio.run(flow.map(later).ato_list()), list[int])
+    assert_type([text for text in flow], list[str])  # noqa: C416
+    wider: weir.Flow[object] = flow
+    assert wider.count() == 2
+    with pytest.raises(TypeError):
+        weir.Flow(5)  # type: ignore[arg-type]
+
+
 def test_the_exceptions_are_what_the_standard_handlers_catch() -> None:
     import queue
     from concurrent.futures.process import BrokenProcessPool

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Throttled,
         TooLarge,
     )
+    from weir._flow import Flow
     from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
     from weir._memory import MemoryGovernor, MemoryReservation
@@ -71,6 +72,7 @@ __all__ = [
     "BreakerStats",
     "CircuitBreaker",
     "Dropped",
+    "Flow",
     "FlowBudgetStats",
     "FlowWriterStats",
     "Gradient2",
@@ -136,6 +138,7 @@ _LATER = {
     "BreakerStats": ("weir._stats", "BreakerStats"),
     "CircuitBreaker": ("weir._breaker", "CircuitBreaker"),
     "Dropped": ("weir._errors", "Dropped"),
+    "Flow": ("weir._flow", "Flow"),
     "FlowBudgetStats": ("weir._stats", "FlowBudgetStats"),
     "FlowWriterStats": ("weir._stats", "FlowWriterStats"),
     "Gradient2": ("weir._limit", "Gradient2"),
