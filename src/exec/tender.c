@@ -13,6 +13,10 @@
 
 #include "base/park.h"
 
+_Static_assert((int)WEIR_CAUSES == (int)WEIR__CAUSES &&
+                   (int)WEIR_CAUSE_ORDER == (int)WEIR__CAUSE_ORDER,
+               "one list of causes");
+
 #define PERIOD  (100 * WEIR_MILLISECOND)
 #define GIVE_UP WEIR_SECOND /* how long a source may finish its call after a stop */
 
@@ -204,7 +208,7 @@ int weir_pipeline_get_verdict(weir_pipeline *pipeline, weir_verdict *ret_verdict
     *ret_verdict = (weir_verdict){
         .size = sizeof(*ret_verdict),
         .stage = found.stage < 0 ? WEIR_NO_STAGE : (weir_stage)found.stage,
-        .cause = found.cause,
+        .cause = (weir_cause)found.cause,
         .share = found.share,
     };
     weir__bottleneck_say(ret_verdict->text, sizeof(ret_verdict->text), h->names, &found, h->total,

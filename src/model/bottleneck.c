@@ -11,7 +11,7 @@
 static uint64_t held_ns(const weir__pressure *stage)
 {
     uint64_t held = 0;
-    for (int cause = 0; cause < WEIR_CAUSES; cause++)
+    for (int cause = 0; cause < WEIR__CAUSES; cause++)
         held += stage->held_ns[cause];
     return held;
 }
@@ -69,11 +69,11 @@ static void charge_own(double *charged, const weir__pressure *stage, double ns)
 {
     double own = own_ns(stage);
     if (!(own > 0)) {
-        charged[WEIR_CAUSE_WORKERS] += ns;
+        charged[WEIR__CAUSE_WORKERS] += ns;
         return;
     }
-    charged[WEIR_CAUSE_WORKERS] += ns * (double)stage->busy_ns / own;
-    for (int cause = 0; cause < WEIR_CAUSES; cause++)
+    charged[WEIR__CAUSE_WORKERS] += ns * (double)stage->busy_ns / own;
+    for (int cause = 0; cause < WEIR__CAUSES; cause++)
         charged[cause] += ns * (double)stage->held_ns[cause] / own;
 }
 
@@ -91,7 +91,7 @@ static void split(double *charged, window *w, unsigned j)
         here -= on;
     }
     if (here > 0)
-        charge_own(charged + (size_t)j * WEIR_CAUSES, &w->stages[j], here);
+        charge_own(charged + (size_t)j * WEIR__CAUSES, &w->stages[j], here);
 }
 
 void weir__bottleneck_charge(double *charged, const weir__pressure *stages,
@@ -121,8 +121,8 @@ typedef struct times {
 static double stage_charge(const double *charged, unsigned stage)
 {
     double all = 0;
-    for (int cause = 0; cause < WEIR_CAUSES; cause++)
-        all += charged[(size_t)stage * WEIR_CAUSES + (size_t)cause];
+    for (int cause = 0; cause < WEIR__CAUSES; cause++)
+        all += charged[(size_t)stage * WEIR__CAUSES + (size_t)cause];
     return all;
 }
 
@@ -149,7 +149,7 @@ static bool is_negligible(const times *all)
 
 static weir__verdict slowest_source(const weir__pressure *total, unsigned n, const times *all)
 {
-    weir__verdict verdict = {.stage = -1, .cause = WEIR_CAUSE_SOURCE};
+    weir__verdict verdict = {.stage = -1, .cause = WEIR__CAUSE_SOURCE};
     double most = -1;
     if (!(all->starved_ns > 0) || all->starved_ns < NEGLIGIBLE * all->workers_ns)
         return verdict;
@@ -178,31 +178,31 @@ weir__verdict weir__bottleneck_find(const double *charged, unsigned n, const wei
             most = stage_charge(charged, i);
             verdict.stage = (int)i;
         }
-    const double *causes = charged + (size_t)verdict.stage * WEIR_CAUSES;
-    for (int cause = 0; cause < WEIR_CAUSES; cause++)
+    const double *causes = charged + (size_t)verdict.stage * WEIR__CAUSES;
+    for (int cause = 0; cause < WEIR__CAUSES; cause++)
         if (causes[cause] > causes[verdict.cause])
-            verdict.cause = (weir_cause)cause;
+            verdict.cause = (weir__cause)cause;
     verdict.share = most / all.charged;
     return verdict;
 }
 
 /* ---- the sentence --------------------------------------------------------------------------- */
 
-static void say_cause(char *buf, size_t size, weir_cause cause, double workers, double rate)
+static void say_cause(char *buf, size_t size, weir__cause cause, double workers, double rate)
 {
     unsigned n = workers < 1 ? 1 : (unsigned)(workers + 0.5);
     switch (cause) {
-    case WEIR_CAUSE_RATE:
+    case WEIR__CAUSE_RATE:
         if (rate > 0)
             snprintf(buf, size, "rate of %.4g/s", rate);
         else
             snprintf(buf, size, "rate");
         return;
-    case WEIR_CAUSE_LIMITER: snprintf(buf, size, "limiter"); return;
-    case WEIR_CAUSE_BREAKER: snprintf(buf, size, "breaker"); return;
-    case WEIR_CAUSE_MEMORY: snprintf(buf, size, "memory"); return;
-    case WEIR_CAUSE_RETRY: snprintf(buf, size, "retries"); return;
-    case WEIR_CAUSE_ORDER: snprintf(buf, size, "order: items wait for a slow one ahead"); return;
+    case WEIR__CAUSE_LIMITER: snprintf(buf, size, "limiter"); return;
+    case WEIR__CAUSE_BREAKER: snprintf(buf, size, "breaker"); return;
+    case WEIR__CAUSE_MEMORY: snprintf(buf, size, "memory"); return;
+    case WEIR__CAUSE_RETRY: snprintf(buf, size, "retries"); return;
+    case WEIR__CAUSE_ORDER: snprintf(buf, size, "order: items wait for a slow one ahead"); return;
     default: snprintf(buf, size, "%u worker%s", n, n == 1 ? "" : "s");
     }
 }

@@ -26,17 +26,28 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <weir/pipeline.h>
-
 #include "model/graph.h"
+
+/* What a stage is limited by; in public a weir_cause. */
+typedef enum weir__cause {
+    WEIR__CAUSE_WORKERS = 0, /* its function, in so many workers */
+    WEIR__CAUSE_RATE,
+    WEIR__CAUSE_LIMITER,
+    WEIR__CAUSE_BREAKER,
+    WEIR__CAUSE_MEMORY,
+    WEIR__CAUSE_RETRY,  /* waits between attempts */
+    WEIR__CAUSE_ORDER,  /* an ordered stage: done, but an item ahead is not */
+    WEIR__CAUSE_SOURCE, /* nothing is held back: the source is the slowest */
+    WEIR__CAUSES
+} weir__cause;
 
 /* What the workers of one stage did in a window; times are sums over them, and calls, waits and
  * idling that still go on count up to the end of the window. */
 typedef struct weir__pressure {
-    uint64_t busy_ns;              /* in its function; a source: making items */
-    uint64_t idle_ns;              /* waiting for input */
-    uint64_t held_ns[WEIR_CAUSES]; /* waiting for its own limits; [WORKERS] and [SOURCE] unused */
-    uint64_t done;                 /* items */
+    uint64_t busy_ns;               /* in its function; a source: making items */
+    uint64_t idle_ns;               /* waiting for input */
+    uint64_t held_ns[WEIR__CAUSES]; /* waiting for its own limits; [WORKERS] and [SOURCE] unused */
+    uint64_t done;                  /* items */
     uint64_t lost;       /* items its queue dropped, refused or put on disk: it was full */
     uint64_t outside_ns; /* who is no stage waited for room in its queue */
     double workers;      /* on average */
@@ -45,7 +56,7 @@ typedef struct weir__pressure {
 
 #define WEIR__BOTTLENECK_SCRATCH(n) ((size_t)(n) * ((size_t)(n) + 1))
 
-/* Charges one window of n stages: adds to charged[n x WEIR_CAUSES], nanoseconds, so windows add up.
+/* Charges one window of n stages: adds to charged[n x WEIR__CAUSES], nanoseconds, so windows add up.
  * blocked_ns[i * n + j] is how long workers of i waited for room in j; it is 0 unless there is an edge
  * from i to j.  `order` is that of weir__graph_order.  `scratch` has room for
  * WEIR__BOTTLENECK_SCRATCH(n) numbers. */
@@ -54,9 +65,9 @@ void weir__bottleneck_charge(double *charged, const weir__pressure *stages,
                              const unsigned *order, unsigned n, double *scratch);
 
 typedef struct weir__verdict {
-    int stage;        /* the bottleneck, or the slowest source; -1: nothing held anything back */
-    weir_cause cause; /* the most of what the stage is charged; SOURCE where source_bound */
-    double share;     /* of all that is charged, the stage's; source_bound: of the time of the other
+    int stage;         /* the bottleneck, or the slowest source; -1: nothing held anything back */
+    weir__cause cause; /* the most of what the stage is charged; SOURCE where source_bound */
+    double share; /* of all that is charged, the stage's; source_bound: of the time of the other
                           stages' workers, what they waited for input */
     bool source_bound;
 } weir__verdict;

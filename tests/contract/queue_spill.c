@@ -1,5 +1,5 @@
 /* <weir/queue.h>: a queue that spills, and a durable one. */
-#include "contract/folder.h"
+#include "folder.h"
 
 #include <sys/wait.h>
 

@@ -20,7 +20,7 @@ typedef struct sheet {
     unsigned order[MOST];
     weir__pressure stages[MOST];
     uint64_t blocked[MOST * MOST];
-    double charged[MOST * WEIR_CAUSES];
+    double charged[MOST * WEIR__CAUSES];
 } sheet;
 
 static void connect(sheet *s, unsigned from, unsigned to)
@@ -55,15 +55,15 @@ static void block(sheet *s, unsigned by, unsigned from, uint64_t ns)
     s->blocked[from * s->n + by] = ns;
 }
 
-static double of(const sheet *s, unsigned stage, weir_cause cause)
+static double of(const sheet *s, unsigned stage, weir__cause cause)
 {
-    return s->charged[stage * WEIR_CAUSES + (unsigned)cause];
+    return s->charged[stage * WEIR__CAUSES + (unsigned)cause];
 }
 
 static double all_charged(const sheet *s)
 {
     double all = 0;
-    for (unsigned i = 0; i < s->n * WEIR_CAUSES; i++)
+    for (unsigned i = 0; i < s->n * WEIR__CAUSES; i++)
         all += s->charged[i];
     return all;
 }
@@ -89,7 +89,7 @@ static void who_blocks_is_charged(void **state)
     s.stages[1].busy_ns = 100 * MS;
     block(&s, 1, 0, 90 * MS);
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 90e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 90e6));
     assert_true(near(all_charged(&s), 90e6));
 }
 
@@ -98,13 +98,13 @@ static void a_stage_is_charged_by_what_its_own_time_went_to(void **state)
     (void)state;
     sheet s = chain_of(2);
     s.stages[1].busy_ns = 20 * MS;
-    s.stages[1].held_ns[WEIR_CAUSE_RATE] = 70 * MS;
-    s.stages[1].held_ns[WEIR_CAUSE_ORDER] = 10 * MS;
+    s.stages[1].held_ns[WEIR__CAUSE_RATE] = 70 * MS;
+    s.stages[1].held_ns[WEIR__CAUSE_ORDER] = 10 * MS;
     block(&s, 1, 0, 50 * MS);
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 10e6));
-    assert_true(near(of(&s, 1, WEIR_CAUSE_RATE), 35e6));
-    assert_true(near(of(&s, 1, WEIR_CAUSE_ORDER), 5e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 10e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_RATE), 35e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_ORDER), 5e6));
 }
 
 static void windows_add_up(void **state)
@@ -115,7 +115,7 @@ static void windows_add_up(void **state)
     block(&s, 1, 0, 90 * MS);
     for (int i = 0; i < 3; i++)
         charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 270e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 270e6));
 }
 
 static void a_stage_that_is_blocked_by_one_that_never_rests_passes_everything_on(void **state)
@@ -127,7 +127,7 @@ static void a_stage_that_is_blocked_by_one_that_never_rests_passes_everything_on
     block(&s, 1, 0, 80 * MS);
     block(&s, 2, 1, 30 * MS);
     charge(&s);
-    assert_true(near(of(&s, 2, WEIR_CAUSE_WORKERS), 110e6));
+    assert_true(near(of(&s, 2, WEIR__CAUSE_WORKERS), 110e6));
 }
 
 static void one_that_starves_the_next_as_much_as_it_is_blocked_keeps_half_of_its_own(void **state)
@@ -140,8 +140,8 @@ static void one_that_starves_the_next_as_much_as_it_is_blocked_keeps_half_of_its
     block(&s, 1, 0, 100 * MS);
     block(&s, 2, 1, 20 * MS);
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 40e6)); /* of 80 of 100 */
-    assert_true(near(of(&s, 2, WEIR_CAUSE_WORKERS), 80e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 40e6)); /* of 80 of 100 */
+    assert_true(near(of(&s, 2, WEIR__CAUSE_WORKERS), 80e6));
 }
 
 static void what_two_stages_block_goes_to_both(void **state)
@@ -157,8 +157,8 @@ static void what_two_stages_block_goes_to_both(void **state)
     block(&s, 2, 1, 60 * MS);
     block(&s, 3, 1, 30 * MS);
     charge(&s);
-    assert_true(near(of(&s, 2, WEIR_CAUSE_WORKERS), 60e6 + 40e6));
-    assert_true(near(of(&s, 3, WEIR_CAUSE_WORKERS), 30e6 + 20e6));
+    assert_true(near(of(&s, 2, WEIR__CAUSE_WORKERS), 60e6 + 40e6));
+    assert_true(near(of(&s, 3, WEIR__CAUSE_WORKERS), 30e6 + 20e6));
 }
 
 static void each_lost_item_counts_as_long_as_the_workers_need_for_one_more(void **state)
@@ -167,7 +167,7 @@ static void each_lost_item_counts_as_long_as_the_workers_need_for_one_more(void 
     sheet s = chain_of(2);
     s.stages[1] = (weir__pressure){.busy_ns = 400 * MS, .done = 10, .lost = 30, .workers = 4};
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 300e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 300e6));
 }
 
 static void who_loses_what_the_next_would_have_lost_is_not_charged(void **state)
@@ -178,8 +178,8 @@ static void who_loses_what_the_next_would_have_lost_is_not_charged(void **state)
     s.stages[1] = (weir__pressure){.busy_ns = 100 * MS, .done = 100, .lost = 900, .workers = 1};
     s.stages[2] = (weir__pressure){.busy_ns = 100 * MS, .done = 10, .lost = 90, .workers = 1};
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 0));
-    assert_true(near(of(&s, 2, WEIR_CAUSE_WORKERS), 90 * 10e6 + 900 * 10e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 0));
+    assert_true(near(of(&s, 2, WEIR__CAUSE_WORKERS), 90 * 10e6 + 900 * 10e6));
 }
 
 static void without_any_time_of_its_own_a_stage_is_charged_for_its_workers(void **state)
@@ -188,7 +188,7 @@ static void without_any_time_of_its_own_a_stage_is_charged_for_its_workers(void 
     sheet s = chain_of(2);
     block(&s, 1, 0, 40 * MS);
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 40e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 40e6));
 }
 
 static void a_stage_that_loses_before_anything_is_done_is_charged_what_it_took_so_far(void **state)
@@ -197,7 +197,7 @@ static void a_stage_that_loses_before_anything_is_done_is_charged_what_it_took_s
     sheet s = chain_of(2);
     s.stages[1] = (weir__pressure){.busy_ns = 100 * MS, .lost = 3, .workers = 1};
     charge(&s);
-    assert_true(near(of(&s, 1, WEIR_CAUSE_WORKERS), 300e6));
+    assert_true(near(of(&s, 1, WEIR__CAUSE_WORKERS), 300e6));
 }
 
 static void nothing_comes_of_nothing(void **state)
@@ -220,7 +220,7 @@ static sheet random_sheet(weir__random *random)
         weir__pressure *stage = &s.stages[i];
         stage->busy_ns = below(random, 4) ? below(random, 1000000000) : 0;
         stage->idle_ns = below(random, 3) ? below(random, 1000000000) : 0;
-        stage->held_ns[1 + below(random, WEIR_CAUSES - 2)] = below(random, 1000000000);
+        stage->held_ns[1 + below(random, WEIR__CAUSES - 2)] = below(random, 1000000000);
         stage->done = below(random, 1000);
         stage->workers = 1;
     }
@@ -241,7 +241,7 @@ static void every_blocked_nanosecond_is_charged_once(void **state)
     for (int round = 0; round < 5000; round++) {
         sheet s = random_sheet(&random);
         charge(&s);
-        for (unsigned i = 0; i < s.n * WEIR_CAUSES; i++)
+        for (unsigned i = 0; i < s.n * WEIR__CAUSES; i++)
             assert_true(s.charged[i] >= 0);
         assert_true(near(all_charged(&s), all_blocked(&s)));
     }
@@ -256,7 +256,7 @@ static void what_is_lost_at_the_end_of_the_chain_adds_its_work_and_no_more(void 
         charge(&s);
         weir__pressure *last = &s.stages[s.order[s.n - 1]];
         double before = all_charged(&s), own = (double)last->busy_ns;
-        for (int cause = 0; cause < WEIR_CAUSES; cause++)
+        for (int cause = 0; cause < WEIR__CAUSES; cause++)
             own += (double)last->held_ns[cause];
         last->lost = below(&random, 1000);
         memset(s.charged, 0, sizeof s.charged);
@@ -393,7 +393,7 @@ static void account(pipeline *p, unsigned i, const worker *w, uint64_t ns)
     switch (w->doing) {
     case IDLE: stage->idle_ns += ns; return;
     case BUSY: stage->busy_ns += ns; return;
-    case HELD: stage->held_ns[WEIR_CAUSE_RATE] += ns; return;
+    case HELD: stage->held_ns[WEIR__CAUSE_RATE] += ns; return;
     case BLOCKED: p->sheet.blocked[i * p->sheet.n + w->blocked_by] += ns; return;
     }
 }
@@ -423,7 +423,7 @@ static void end_window(pipeline *p)
         weir__pressure *total = &p->total[i], *stage = &s->stages[i];
         total->busy_ns += stage->busy_ns;
         total->idle_ns += stage->idle_ns;
-        total->held_ns[WEIR_CAUSE_RATE] += stage->held_ns[WEIR_CAUSE_RATE];
+        total->held_ns[WEIR__CAUSE_RATE] += stage->held_ns[WEIR__CAUSE_RATE];
         total->done += stage->done;
         total->lost += stage->lost;
         total->workers = stage->workers = p->stages[i].workers;
@@ -448,7 +448,7 @@ static weir__verdict simulate(pipeline *p)
                                  (uint64_t)(p->horizon * 1e9));
 }
 
-static void expect(pipeline *p, unsigned stage, weir_cause cause)
+static void expect(pipeline *p, unsigned stage, weir__cause cause)
 {
     weir__verdict verdict = simulate(p);
     if (verdict.source_bound || verdict.stage != (int)stage || verdict.cause != cause)
@@ -473,7 +473,7 @@ static void the_slow_stage_of_a_chain_is_named_wherever_it_is(void **state)
             set_policy(&p, loses);
             p.stages[slow].service = 0.010;
             p.horizon = 10;
-            expect(&p, slow, WEIR_CAUSE_WORKERS);
+            expect(&p, slow, WEIR__CAUSE_WORKERS);
         }
 }
 
@@ -498,7 +498,7 @@ static void a_stage_that_is_held_by_its_rate_is_named_with_it(void **state)
         pipeline p = pipeline_of(CHAIN + 1, 0.001, slow);
         p.stages[slow].interval = 0.01;
         p.horizon = 10;
-        expect(&p, slow, WEIR_CAUSE_RATE);
+        expect(&p, slow, WEIR__CAUSE_RATE);
     }
 }
 
@@ -510,7 +510,7 @@ static void more_workers_make_a_slow_function_no_bottleneck(void **state)
     p.stages[2].workers = 4;
     p.stages[3].service = 0.003;
     p.stages[0].service = 0.0005;
-    expect(&p, 3, WEIR_CAUSE_WORKERS);
+    expect(&p, 3, WEIR__CAUSE_WORKERS);
 }
 
 /* 0 -> 1 -> {2, 3} -> 4 */
@@ -532,7 +532,7 @@ static void the_slow_branch_of_a_diamond_is_named_and_so_is_its_end(void **state
     for (unsigned slow = 1; slow <= 4; slow++) {
         pipeline p = diamond(slow);
         p.stages[slow].service = 0.008;
-        expect(&p, slow, WEIR_CAUSE_WORKERS);
+        expect(&p, slow, WEIR__CAUSE_WORKERS);
     }
 }
 
@@ -553,7 +553,7 @@ static void of_two_branches_with_a_source_each_the_slow_one_is_named(void **stat
         p.sheet.stages[3].is_source = true;
         p.stages[6].service = 0.0005;
         p.stages[slow].service = 0.012;
-        expect(&p, slow, WEIR_CAUSE_WORKERS);
+        expect(&p, slow, WEIR__CAUSE_WORKERS);
     }
 }
 
@@ -633,7 +633,7 @@ static void where_the_source_is_the_slowest_it_is_named(void **state)
         weir__verdict verdict = simulate(&p);
         assert_true(verdict.source_bound);
         assert_int_equal(verdict.stage, 0);
-        assert_int_equal(verdict.cause, WEIR_CAUSE_SOURCE);
+        assert_int_equal(verdict.cause, WEIR__CAUSE_SOURCE);
         assert_true(verdict.share > 0.93 && verdict.share < 0.97);
     }
 }
@@ -680,20 +680,20 @@ static void expect_sentence(weir__verdict verdict, double workers, double rate,
 static void the_verdict_is_said_in_a_sentence(void **state)
 {
     (void)state;
-    expect_sentence((weir__verdict){1, WEIR_CAUSE_WORKERS, 0.938, false}, 2, 0,
+    expect_sentence((weir__verdict){1, WEIR__CAUSE_WORKERS, 0.938, false}, 2, 0,
                     "stage 'store' is the bottleneck: 94 % of blocked time; "
                     "it is limited by its 2 workers");
-    expect_sentence((weir__verdict){1, WEIR_CAUSE_WORKERS, 1, false}, 1, 0,
+    expect_sentence((weir__verdict){1, WEIR__CAUSE_WORKERS, 1, false}, 1, 0,
                     "stage 'store' is the bottleneck: 100 % of blocked time; "
                     "it is limited by its 1 worker");
-    expect_sentence((weir__verdict){1, WEIR_CAUSE_RATE, 0.5, false}, 2, 10,
+    expect_sentence((weir__verdict){1, WEIR__CAUSE_RATE, 0.5, false}, 2, 10,
                     "stage 'store' is the bottleneck: 50 % of blocked time; "
                     "it is limited by its rate of 10/s");
-    expect_sentence((weir__verdict){1, WEIR_CAUSE_BREAKER, 0.5, false}, 2, 0,
+    expect_sentence((weir__verdict){1, WEIR__CAUSE_BREAKER, 0.5, false}, 2, 0,
                     "stage 'store' is the bottleneck: 50 % of blocked time; "
                     "it is limited by its breaker");
     expect_sentence(
-        (weir__verdict){0, WEIR_CAUSE_SOURCE, 0.8, true}, 2, 0,
+        (weir__verdict){0, WEIR__CAUSE_SOURCE, 0.8, true}, 2, 0,
         "the source 'read' is the slowest: the stages waited for it 80 % of their time");
     expect_sentence((weir__verdict){.stage = -1}, 2, 0, "nothing held anything back");
 }
