@@ -266,6 +266,12 @@ void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked);
 unsigned weir__stage_workers(const weir__stage *stage);
 uint64_t weir__stage_failed(weir__stage *stage);
 
+/* Whether it has as many workers as it needs. */
+static inline bool weir__is_scaled(const weir__stage *stage)
+{
+    return stage->opts.workers_max > stage->opts.workers_min;
+}
+
 /* Whether who finds no room in the stage waits. */
 static inline bool weir__waits(const weir__stage *stage)
 {

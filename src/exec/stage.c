@@ -243,15 +243,10 @@ int weir_pipeline_fail(weir_pipeline *pipeline, weir_stage stage, void *item, in
 
 #define LOOK_AGAIN (200 * WEIR_MILLISECOND) /* a worker that may not be wanted any more */
 
-static bool is_scaled(const weir__stage *stage)
-{
-    return stage->opts.workers_max > stage->opts.workers_min;
-}
-
 /* Whether this worker is one too many; then it no longer counts. */
 static bool is_retired(weir__stage *stage)
 {
-    if (!is_scaled(stage))
+    if (!weir__is_scaled(stage))
         return false;
     uint32_t running = atomic_load_explicit(&stage->running, memory_order_relaxed);
     while (running > atomic_load_explicit(&stage->wanted, memory_order_relaxed))
@@ -313,7 +308,7 @@ static int64_t take(weir__worker *worker)
         rc = get_some(worker, WEIR_PROBE, 0);
     if (rc != WEIR_EEMPTY)
         return rc;
-    weir_time deadline = is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
+    weir_time deadline = weir__is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
     rc = get_some(worker, deadline, linger_ns);
     weir__wait_end(stage->pipeline, &worker->meter, wait);

@@ -325,11 +325,6 @@ static void resize(weir__stage *stage, weir_time now)
         weir_queue_resize(stage->queue, size, look.queue.max_cost);
 }
 
-static bool is_scaled(const weir__stage *stage)
-{
-    return stage->opts.workers_max > stage->opts.workers_min;
-}
-
 static bool is_auto(const weir__stage *stage)
 {
     return stage->queue && stage->opts.queue == WEIR_AUTO_QUEUE;
@@ -342,7 +337,7 @@ static void begin_tuning(weir_pipeline *pipeline, weir_time now)
         autos += is_auto(pipeline->stages[i]);
     for (unsigned i = 0; i < pipeline->n; i++) {
         weir__stage *stage = pipeline->stages[i];
-        if (is_scaled(stage))
+        if (weir__is_scaled(stage))
             weir__scale_init(&stage->scale,
                              &(weir__scale_terms){stage->opts.workers_min, stage->opts.workers_max},
                              now);
@@ -402,7 +397,7 @@ static void tend(weir_pipeline *pipeline)
         weir__stage *stage = pipeline->stages[i];
         if (atomic_load_explicit(&stage->ended, memory_order_relaxed))
             continue;
-        if (is_scaled(stage))
+        if (weir__is_scaled(stage))
             scale(stage, now);
         if (is_auto(stage))
             resize(stage, now);
