@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -238,6 +239,31 @@ def test_the_cleaning_up_of_a_source_is_not_interrupted_by_a_second_cancel(in_lo
         assert cleaned == [1]
 
     in_loop(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell that it is cancelled")
+def test_the_end_of_a_loop_does_not_interrupt_the_cleaning_up_of_a_source() -> None:
+    cleaned: list[int] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            await asyncio.sleep(30)
+            yield 1
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(1)
+
+    async def main() -> None:
+        for flow in (
+            Flow(source()).timeout(50),
+            Flow(source()).merge([]),
+            Flow(source()).tee(1)[0],
+        ):
+            asyncio.create_task(flow.acount())  # noqa: RUF006
+        await steps(10)
+
+    asyncio.run(main())  # which cancels reader and pump at once
+    assert cleaned == [1] * 3
 
 
 # ---- several at once ---------------------------------------------------------------------------
