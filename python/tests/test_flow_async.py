@@ -24,6 +24,7 @@ from flow_sources import Counted, aenumerated
 
 import weir
 from weir import Flow
+from weir import _flow_tee as flow_tee
 
 # WEIR_STORM=10000 for a long one.
 FLOWS = int(os.environ.get("WEIR_STORM", "150"))
@@ -340,8 +341,9 @@ def test_a_parallel_map_is_never_further_ahead_than_its_workers(in_loop: Run, ki
     async def main() -> None:
         for ordered in (True, False):
             flow = Flow(counted.aio()).par_map(fn, 3, kind=kind, ordered=ordered)
-            assert await flow.map(counted.see).acount() == 40
+            await flow.map(counted.see).afor_each(lambda _: steps(8))
             assert counted.furthest <= 3
+        assert counted.read == counted.pulled == 2 * 40
 
     in_loop(main())
     counted.check_closed_where_it_was_opened()
@@ -620,6 +622,37 @@ def test_a_thread_that_would_wait_for_itself_says_so() -> None:
         with pytest.raises(RuntimeError, match="branch 1, which holds 1"):
             first.to_list()
         assert second.to_list() == list(range(9))
+
+
+def test_a_branch_that_waits_for_one_that_nobody_reads_warns_of_it(in_loop: Run) -> None:
+    async def main() -> None:
+        one, two = Flow(range(50)).tee(2)
+        reading = asyncio.create_task(one.acount())
+        with pytest.warns(RuntimeWarning, match=r"branch 0 .* waits for branch 1, which nobody"):
+            await asyncio.wait([reading], timeout=flow_tee.PATIENCE * 2)
+        assert not reading.done()  # it was a warning: there may be somebody after all
+        assert await two.acount() == await reading == 50
+
+    in_loop(main())
+
+
+def test_a_thread_that_waits_for_a_branch_that_nobody_reads_warns_of_it() -> None:
+    one, two = Flow(range(50)).tee(2)
+
+    def begin() -> InThread:
+        reading = InThread(one.count)
+        wait_until(lambda: two._given._line.is_told)
+        return reading
+
+    with pytest.warns(RuntimeWarning, match=r"branch 0 .* waits for branch 1, which nobody"):
+        reading = begin()
+    assert two.count() == reading.result() == 50
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "nobody_reads_warns" in request.node.name:
+        monkeypatch.setattr(flow_tee, "PATIENCE", 0.1)
 
 
 def test_a_branch_is_read_once_and_all_of_them_in_one_form(in_loop: Run) -> None:
