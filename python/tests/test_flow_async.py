@@ -597,6 +597,30 @@ def test_a_thread_that_leaves_its_branch_holds_back_nobody() -> None:
     counted.check_closed_once()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_threads_that_leave_at_random_hold_back_nobody_and_see_the_same_items(seed: int) -> None:
+    fate = random.Random(seed)
+    counted = Counted(fate.randrange(200), fails_at=fate.choice([None, fate.randrange(200)]))
+    flows = Flow(counted.sync()).tee(fate.randrange(1, 7), buffer=fate.randrange(1, 4))
+    kept = flows[: fate.randrange(1, len(flows) + 1)]
+    del flows  # some have no reader
+    lengths = [fate.choice([None, fate.randrange(60)]) for _ in kept]
+
+    def read(flow: Flow[int], length: int | None) -> list[int]:
+        got: list[int] = []
+        with contextlib.suppress(ValueError):
+            (flow if length is None else flow.take(length)).for_each(got.append)
+        return got
+
+    readers = list(map(InThread, itertools.repeat(read), kept, lengths))
+    there = counted.items if counted.fails_at is None else min(counted.items, counted.fails_at)
+    for reader, length in zip(readers, lengths, strict=True):
+        expected = there if length is None else min(length, there)
+        assert reader.result() == list(range(expected))
+    del readers, kept  # take(0) has not begun
+    counted.check_closed_once()
+
+
 def test_an_exception_reaches_every_thread() -> None:
     def read(branch: Flow[int]) -> list[int]:
         got: list[int] = []
