@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -23,6 +24,7 @@ from flow_sources import Counted, aenumerated
 
 import weir
 from weir import Flow
+from weir import _flow_tee as flow_tee
 
 # WEIR_STORM=10000 for a long one.
 FLOWS = int(os.environ.get("WEIR_STORM", "150"))
@@ -240,6 +242,31 @@ def test_the_cleaning_up_of_a_source_is_not_interrupted_by_a_second_cancel(in_lo
     in_loop(main())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell that it is cancelled")
+def test_the_end_of_a_loop_does_not_interrupt_the_cleaning_up_of_a_source() -> None:
+    cleaned: list[int] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            await asyncio.sleep(30)
+            yield 1
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(1)
+
+    async def main() -> None:
+        for flow in (
+            Flow(source()).timeout(50),
+            Flow(source()).merge([]),
+            Flow(source()).tee(1)[0],
+        ):
+            asyncio.create_task(flow.acount())  # noqa: RUF006
+        await steps(10)
+
+    asyncio.run(main())  # which cancels reader and pump at once
+    assert cleaned == [1] * 3
+
+
 # ---- several at once ---------------------------------------------------------------------------
 
 
@@ -314,8 +341,9 @@ def test_a_parallel_map_is_never_further_ahead_than_its_workers(in_loop: Run, ki
     async def main() -> None:
         for ordered in (True, False):
             flow = Flow(counted.aio()).par_map(fn, 3, kind=kind, ordered=ordered)
-            assert await flow.map(counted.see).acount() == 40
+            await flow.map(counted.see).afor_each(lambda _: steps(8))
             assert counted.furthest <= 3
+        assert counted.read == counted.pulled == 2 * 40
 
     in_loop(main())
     counted.check_closed_where_it_was_opened()
@@ -569,6 +597,30 @@ def test_a_thread_that_leaves_its_branch_holds_back_nobody() -> None:
     counted.check_closed_once()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_threads_that_leave_at_random_hold_back_nobody_and_see_the_same_items(seed: int) -> None:
+    fate = random.Random(seed)
+    counted = Counted(fate.randrange(200), fails_at=fate.choice([None, fate.randrange(200)]))
+    flows = Flow(counted.sync()).tee(fate.randrange(1, 7), buffer=fate.randrange(1, 4))
+    kept = flows[: fate.randrange(1, len(flows) + 1)]
+    del flows  # some have no reader
+    lengths = [fate.choice([None, fate.randrange(60)]) for _ in kept]
+
+    def read(flow: Flow[int], length: int | None) -> list[int]:
+        got: list[int] = []
+        with contextlib.suppress(ValueError):
+            (flow if length is None else flow.take(length)).for_each(got.append)
+        return got
+
+    readers = list(map(InThread, itertools.repeat(read), kept, lengths))
+    there = counted.items if counted.fails_at is None else min(counted.items, counted.fails_at)
+    for reader, length in zip(readers, lengths, strict=True):
+        expected = there if length is None else min(length, there)
+        assert reader.result() == list(range(expected))
+    del readers, kept  # take(0) has not begun
+    counted.check_closed_once()
+
+
 def test_an_exception_reaches_every_thread() -> None:
     def read(branch: Flow[int]) -> list[int]:
         got: list[int] = []
@@ -594,6 +646,37 @@ def test_a_thread_that_would_wait_for_itself_says_so() -> None:
         with pytest.raises(RuntimeError, match="branch 1, which holds 1"):
             first.to_list()
         assert second.to_list() == list(range(9))
+
+
+def test_a_branch_that_waits_for_one_that_nobody_reads_warns_of_it(in_loop: Run) -> None:
+    async def main() -> None:
+        one, two = Flow(range(50)).tee(2)
+        reading = asyncio.create_task(one.acount())
+        with pytest.warns(RuntimeWarning, match=r"branch 0 .* waits for branch 1, which nobody"):
+            await asyncio.wait([reading], timeout=flow_tee.PATIENCE * 2)
+        assert not reading.done()  # it was a warning: there may be somebody after all
+        assert await two.acount() == await reading == 50
+
+    in_loop(main())
+
+
+def test_a_thread_that_waits_for_a_branch_that_nobody_reads_warns_of_it() -> None:
+    one, two = Flow(range(50)).tee(2)
+
+    def begin() -> InThread:
+        reading = InThread(one.count)
+        wait_until(lambda: two._given._line.is_told)
+        return reading
+
+    with pytest.warns(RuntimeWarning, match=r"branch 0 .* waits for branch 1, which nobody"):
+        reading = begin()
+    assert two.count() == reading.result() == 50
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if "nobody_reads_warns" in request.node.name:
+        monkeypatch.setattr(flow_tee, "PATIENCE", 0.1)
 
 
 def test_a_branch_is_read_once_and_all_of_them_in_one_form(in_loop: Run) -> None:

@@ -470,7 +470,8 @@ def test_rule_3_13_a_closed_flow_keeps_no_reference_to_its_items_or_reader(opera
 
 def test_rule_3_14_the_last_reader_that_closes_shuts_the_source_down() -> None:
     counted = Counted()
-    branches = [iter(branch) for branch in Flow(counted.sync()).tee(3)]
+    flows = Flow(counted.sync()).tee(3)  # which are not dropped
+    branches = [iter(branch) for branch in flows]
     for branch in branches:
         next(branch)
     for n, branch in enumerate(branches):

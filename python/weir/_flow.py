@@ -349,7 +349,8 @@ class Flow(Ends[T_co]):
 
         A slow branch holds back the others; one that is closed, or dropped before it was read,
         does not.  An exception is raised in each, behind the items before it.  Where a branch would
-        wait for one that the same thread or task reads, it raises RuntimeError.
+        wait for one that the same thread or task reads, it raises RuntimeError; where it has waited
+        a second for one that nobody has begun to read, a RuntimeWarning names that one.
         """
         counted("n", n, _MOST)
         counted("buffer", buffer, _MOST)

@@ -9,6 +9,7 @@ it.  A pump pulls one item when it is asked to, so it is never more than that ah
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import CancelledError, Task
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -89,6 +90,10 @@ def _remember(task: Task[None]) -> None:
     task.add_done_callback(_tasks.discard)
 
 
+def _is_cancelling(task: Task[None]) -> bool:
+    return sys.version_info >= (3, 11) and task.cancelling() > 0
+
+
 class Pump:
     """A task that reads a source: one item each time that it is asked, which it keeps.
 
@@ -98,7 +103,7 @@ class Pump:
     def __init__(self, opens: Open, bell: Bell, line: deque[Pump] | None = None) -> None:
         self._opens, self._bell, self._line = opens, bell, line
         self._asked = Bell()
-        self._is_asked = self._is_stopped = self._is_leaving = False
+        self._is_asked = self._is_stopped = False
         self._items: deque[Any] = deque()  # at most one
         self.came_at = 0.0  # on the loop's clock
         self.is_ended = False
@@ -145,7 +150,6 @@ class Pump:
                     if not await self._may_pull():
                         return
         finally:
-            self._is_leaving = True
             await aclose(source)
 
     async def _may_pull(self) -> bool:
@@ -170,11 +174,14 @@ class Pump:
         self._bell.ring()
 
     def stop(self) -> None:
-        """Nothing is pulled any more, and the source is closed, soon."""
+        """Nothing is pulled any more, and the source is closed, soon.
+
+        It is cancelled once, by whomever: a second time would interrupt its cleaning up.
+        """
+        is_cancelled = self._is_stopped or _is_cancelling(self._task)
         self._is_stopped = True
-        if not self._is_leaving:  # its cleaning up is not interrupted
+        if not is_cancelled:
             self._task.cancel()
-        self._asked.ring()
 
     async def aclose(self) -> None:
         """Returns when the task has ended; what the source raises while it is closed is raised."""

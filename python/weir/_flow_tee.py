@@ -3,6 +3,8 @@
     bound:   a branch holds at most `buffer` items that nobody has asked it for
     demand:  the source is pulled when a branch is asked for an item that it does not hold, and
              every branch that is still open has room for one
+    stuck:   who waits for a branch that only he could read gets a RuntimeError, and who waits for
+             one that nobody has begun to read a RuntimeWarning, after a second
     closed:  a branch that is closed, or dropped before anybody read it, holds nobody back; the
              last one closes the source
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from asyncio import Task
 from collections import deque
 from collections.abc import AsyncGenerator, Generator
@@ -25,21 +28,30 @@ from weir._flow_async import Bell, Pump
 __all__ = ["Branch", "branches"]
 
 
+PATIENCE = 1.0  # seconds until a branch that waits for one that nobody reads says so
+
+
 class _Line:
     """What waits for the reader of a branch."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.items: deque[Any] = deque()
-        self.is_open, self.is_begun, self.is_waiting = True, False, False
+        self.is_open, self.is_begun, self.is_waiting, self.is_told = True, False, False, False
         self.reader: threading.Thread | Task[Any] | None = None  # who asked last
         self.bell = Bell()
 
-    def check_reader(self, lines: list[_Line], buffer: int, alone: bool) -> None:
-        """Whether who asks can be sure to wait for ever, because nobody but he could make room."""
+    def find_unread(self, lines: list[_Line], buffer: int, alone: bool) -> _Line | None:
+        """A line without room that nobody has begun to read, and of which nobody has been warned.
+
+        RuntimeError where who asks would wait for ever, because nobody but he could make room.
+        """
+        unread = None
         for other in lines:
             if len(other.items) < buffer:
                 continue
+            if not other.is_begun and not other.is_told:
+                unread = other
             if other.reader is self.reader or (alone and not other.is_begun):
                 raise RuntimeError(
                     f"branch {self.number} of tee() would wait for ever for room in branch "
@@ -47,6 +59,17 @@ class _Line:
                     "branches in turn, or each in a thread or task of its own, or make buffer= "
                     "larger"
                 )
+        return unread
+
+    def warn_of(self, unread: _Line) -> None:
+        """After PATIENCE: somebody may still come, and may not."""
+        warnings.warn(
+            f"branch {self.number} of tee() waits for branch {unread.number}, which nobody has "
+            "begun to read: read each branch in a thread or task of its own, or drop it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        unread.is_told = True
 
 
 class Branch:
@@ -170,8 +193,9 @@ class _InThreads:
             if self._puller is None and all(len(one.items) < self._buffer for one in lines):
                 self._puller = line
                 return
-            line.check_reader(lines, self._buffer, alone=threading.active_count() == 1)
-            self._changed.wait()
+            unread = line.find_unread(lines, self._buffer, alone=threading.active_count() == 1)
+            if not self._changed.wait(PATIENCE if unread else None) and unread:
+                line.warn_of(unread)
 
     def _pull(self) -> None:
         got: list[Any] = []
@@ -247,13 +271,18 @@ class _InLoop:
     async def wait(self, line: _Line) -> bool:
         """For an item; False: there is none any more."""
         line.reader = asyncio.current_task()
+        unread: _Line | None = None
         if not line.items:
             lines = [one for one in self._lines if one.is_open]
-            line.check_reader(lines, self._buffer, alone=False)
+            unread = line.find_unread(lines, self._buffer, alone=False)
             line.is_waiting = True
             self._pump.ask()
+        warn_at = self.loop.time() + PATIENCE
         while not line.items and not self._pump.is_ended:
-            await line.bell.wait()
+            await line.bell.wait(warn_at if unread else None)
+            if unread and not unread.is_begun and self.loop.time() >= warn_at:
+                line.warn_of(unread)
+                unread = None
         if not line.items:
             self._pump.check()
         return bool(line.items)
