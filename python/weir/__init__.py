@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from weir._rate import Reservation, TokenBucket
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
     from weir._shared import shared_array
+    from weir._spill import Spill
     from weir._stats import (
         BoundedStats,
         BreakerStats,
@@ -99,6 +100,7 @@ __all__ = [
     "SharedQueue",
     "SharedQueueStats",
     "ShutDown",
+    "Spill",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
     "Throttle",
@@ -161,6 +163,7 @@ _LATER = {
     "RetryStats": ("weir._stats", "RetryStats"),
     "SharedQueueStats": ("weir._stats", "SharedQueueStats"),
     "ShutDown": ("weir._errors", "ShutDown"),
+    "Spill": ("weir._spill", "Spill"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),
     "Throttle": ("weir._breaker", "Throttle"),

@@ -1317,7 +1317,8 @@ static int refill(weir_queue *queue)
             rc = WEIR_ENOMEM;
         brought += (int)(s->unspilled - before);
         int64_t missing = was_all && s->n_batch == 0 ? (int64_t)(s->in_then - s->out) : 0;
-        count_lost(queue, missing > (int64_t)lost ? (uint64_t)missing : lost);
+        lost = missing > (int64_t)lost ? (uint64_t)missing : lost;
+        count_lost(queue, lost);
         atomic_fetch_add(&s->freed, 1);
         atomic_store(&s->is_full, false);
         s->refilling = false;
@@ -1325,6 +1326,8 @@ static int refill(weir_queue *queue)
         if (is_starved && available(queue) == 0)
             serve_all(queue, &queue->getters, rc, &c);
         again = leave_once(queue, &c);
+        if (lost > 0 && s->disk.codec.lost)
+            s->disk.codec.lost(lost, s->disk.codec.ctx);
         if (again && is_starved) {
             lock_both(queue);
             s->refilling = again = false;

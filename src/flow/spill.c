@@ -517,7 +517,8 @@ static void log_ack(weir_spill *spill, const weir__segment *segment, uint64_t se
         spill->unlogged[spill->n_unlogged++] =
             (weir__unlogged){segment->first_seq, {.index = index, .n = 1}};
     weir_time now = weir_now();
-    if (++spill->unlogged_calls >= WEIR__UNLOGGED_MAX || now - spill->logged_at >= LOG_ACKS_EVERY) {
+    if (++spill->unlogged_calls >= WEIR__UNLOGGED_MAX || spill->now.pending == 0 ||
+        now - spill->logged_at >= LOG_ACKS_EVERY) {
         log_acks(spill);
         spill->logged_at = now;
     }

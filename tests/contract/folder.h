@@ -2,7 +2,7 @@
 #ifndef WEIR_TESTS_CONTRACT_FOLDER_H
 #define WEIR_TESTS_CONTRACT_FOLDER_H
 
-#include "contract/support.h"
+#include "support.h"
 
 #include <dirent.h>
 #include <fcntl.h>

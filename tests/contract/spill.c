@@ -1,5 +1,5 @@
 /* <weir/spill.h>: the log alone. */
-#include "contract/folder.h"
+#include "folder.h"
 
 #include <sys/wait.h>
 

@@ -12,7 +12,7 @@
 
 #include "base/files.h"
 
-static unsigned events[4];
+static _Atomic unsigned events[4];
 
 static void count_event(weir_spill_event event, void *ctx)
 {
@@ -25,7 +25,8 @@ static weir_spill *open_told(uint64_t max_bytes, bool durable)
     weir_spill *spill = NULL;
     weir_spill_opts opts = spill_opts(max_bytes, 0, durable);
     opts.on_event = count_event;
-    memset(events, 0, sizeof events);
+    for (int i = 0; i < 4; i++)
+        events[i] = 0;
     must(weir_spill_create(&spill, &opts) == WEIR_OK);
     return spill;
 }
@@ -343,7 +344,7 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
     return WEIR_OK;
 }
 
-static const weir_codec codec = {encode, decode, NULL, NULL};
+static const weir_codec codec = {.encode = encode, .decode = decode};
 
 static weir_queue *queue_over(weir_spill *spill, size_t capacity)
 {
