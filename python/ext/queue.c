@@ -1049,9 +1049,23 @@ PyDoc_STRVAR(
     "discard($self, /)\n--\n\n"
     "Drop everything inside (reason \"discarded\"); return how many items.  The queue stays open.");
 
+static size_t discard(Queue *self)
+{
+    if (!self->spill)
+        return weir_queue_discard(self->queue);
+    queue_wait wait; /* there may be much to read */
+    begin_wait(self, &wait, NULL);
+    size_t n = weir_queue_discard(self->queue);
+    end_wait(self, &wait);
+    return n;
+}
+
 static PyObject *Queue_discard(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    return ext_queue_is_usable(self) ? PyLong_FromSize_t(weir_queue_discard(self->queue)) : NULL;
+    if (!ext_queue_is_usable(self))
+        return NULL;
+    size_t n = discard(self);
+    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(n);
 }
 
 PyDoc_STRVAR(
@@ -1075,7 +1089,9 @@ static PyObject *Queue_shutdown(Queue *self, PyObject *const *args, Py_ssize_t n
     weir_queue_close(self->queue);
     atomic_store_explicit(&self->closing, true, memory_order_relaxed);
     if (immediate)
-        weir_queue_discard(self->queue);
+        discard(self);
+    if (PyErr_Occurred())
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -1140,10 +1156,10 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
     if (!ext_queue_is_usable(self))
         return NULL;
     EXT_LOCK(&self->lock);
-    weir_queue_snapshot now = look(self);
     size_t unfinished = self->unfinished;
     uint64_t retried = self->retried;
     EXT_UNLOCK(&self->lock);
+    weir_queue_snapshot now = look(self); /* later: every refusal that was retried is among these */
     PyObject *fields = Py_BuildValue(
         "{sO sN sN sn sK sK sK sK sK sN sN sK sd sd sn sn sn sn sO sO}", "name",
         self->name ? self->name : Py_None, "maxsize", size_or_none(now.capacity, WEIR_UNBOUNDED),

@@ -1710,7 +1710,7 @@ static void hand_over(weir_queue *queue, void **items, size_t n)
     }
 }
 
-static int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
+SHORT int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
 {
     weir__entry entry;
     size_t finished = 0;

@@ -115,7 +115,8 @@ weir__segment_file weir__segment_parse_name(const char *name, uint64_t *ret_firs
 {
     char same[WEIR__SEGMENT_NAME];
     uint64_t seq;
-    if (strlen(name) >= sizeof same || sscanf(name, "%16" SCNx64, &seq) != 1 || seq == 0 || seq > INT64_MAX)
+    if (strlen(name) >= sizeof same || sscanf(name, "%16" SCNx64, &seq) != 1 || seq == 0 ||
+        seq > INT64_MAX)
         return WEIR__FILE_OTHER;
     for (int kind = WEIR__FILE_SEGMENT; kind <= WEIR__FILE_PASSING; kind++) {
         weir__segment_name(same, seq, (weir__segment_file)kind);
