@@ -152,10 +152,10 @@ struct weir_queue {
     size_t insiders_waiting; /* of putters: see weir__queue_put_task */
     weir__level item, room;
     bool told, telling;
-    spilling
-        *spilling; /* NULL: it does not.  Set at creation; here, where the short ways never look */
 
     weir__spin put_spin, get_spin; /* theirs to guard */
+
+    spilling *spilling; /* NULL: it does not; set at creation, and not for the short ways */
 };
 
 /* ---- counting ------------------------------------------------------------------------------- */
@@ -1700,8 +1700,9 @@ SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, w
     return rc != MUST_WAIT ? rc : deadline > WEIR_POLL ? LONG_WAY : WEIR_EEMPTY;
 }
 
-/* What a get has got is the caller's: n items, out of their boxes if they are in some. */
-static void hand_over(weir_queue *queue, void **items, size_t n)
+/* What a get has got is the caller's: n items, out of their boxes if they are in some.  (Not inlined,
+ * because most queues have no boxes.) */
+__attribute__((noinline)) static void hand_over(weir_queue *queue, void **items, size_t n)
 {
     for (size_t i = 0; queue->logs_first && i < n; i++) {
         uint64_t seq;
