@@ -71,6 +71,8 @@ typedef struct weir_codec {
     /* Frees what a put gave, once its bytes are on disk; and what was decoded, where a durable queue
      * is destroyed before anybody got it (it stays on disk).  NULL: nothing to free. */
     void (*release)(void *item, void *ctx);
+    /* So many items were lost: damaged on disk, or refused by decode.  NULL: nobody asks. */
+    void (*lost)(uint64_t n, void *ctx);
     void *ctx;
 } weir_codec;
 

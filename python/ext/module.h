@@ -421,7 +421,7 @@ PyObject *ext_item_decode(module_state *state, const weir_message *message);
 /* What the queues have in common (queue.c); -1, or NULL, with an exception.  block= and timeout= as
  * queue.Queue reads them; the others as weir.Queue describes them. */
 int ext_parse_block(PyObject *block, PyObject *timeout, int64_t *ret_ns);
-int ext_parse_overflow(PyObject *value, weir_overflow *ret);
+int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret);
 int ext_parse_max_age(PyObject *value, int64_t *ret_ns);
 int ext_parse_sample(PyObject *value, uint32_t *ret);
 PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS]);

@@ -348,7 +348,7 @@ PyObject *ext_queue_raise_put(Queue *self, int rc, uint64_t cost)
 /* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
 bool ext_queue_waits_for_room(Queue *self, int rc, int64_t timeout_ns)
 {
-    if (rc != WEIR_EFULL || timeout_ns == 0 || self->overflow != WEIR_OVERFLOW_BLOCK)
+    if (rc != WEIR_EFULL || timeout_ns == 0 || !ext_queue_blocks(self))
         return false;
     EXT_LOCK(&self->lock);
     self->retried++;
@@ -449,6 +449,17 @@ static int put_governed(Queue *self, size_t slot, uint64_t cost, int64_t timeout
     return rc;
 }
 
+/* The disk may have to be waited for, so always without the GIL. */
+static int put_spilling(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns)
+{
+    weir_time deadline = timeout_ns ? ext_deadline(timeout_ns) : WEIR_POLL;
+    queue_wait wait;
+    begin_wait(self, &wait, &self->put_gate);
+    int rc = weir_queue_put(self->queue, ext_to_item(slot), cost, deadline);
+    end_wait(self, &wait);
+    return rc;
+}
+
 static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
 {
     uint64_t cost;
@@ -460,16 +471,17 @@ static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
         int rc = put_governed(self, slot, cost, timeout_ns, &deadline);
         return rc < 0 ? ext_queue_raise_put(self, rc, cost) : Py_NewRef(Py_None);
     }
-    int rc = weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
-    if (ext_queue_waits_for_room(self, rc, timeout_ns)) {
+    int rc = self->spill ? put_spilling(self, slot, cost, timeout_ns)
+                         : weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
+    if (!self->spill && ext_queue_waits_for_room(self, rc, timeout_ns)) {
         weir_time deadline = ext_deadline(timeout_ns);
         queue_wait wait;
         begin_wait(self, &wait, &self->put_gate);
         rc = weir_queue_put(self->queue, ext_to_item(slot), cost, deadline);
         end_wait(self, &wait);
-        if (rc >= 0 && PyErr_Occurred())
-            return NULL; /* a signal handler raised while the put succeeded */
     }
+    if (rc >= 0 && PyErr_Occurred())
+        return NULL; /* a signal handler raised while the put succeeded */
     if (rc < 0) {
         ext_queue_take_back(self, slot);
         return ext_queue_raise_put(self, rc, cost);
@@ -510,8 +522,7 @@ static PyObject *Queue_try_put(Queue *self, PyObject *item)
     if (!ext_queue_is_usable(self))
         return NULL;
     PyObject *none = put(self, item, 0);
-    if (!none && self->overflow == WEIR_OVERFLOW_BLOCK &&
-        PyErr_ExceptionMatches(self->state->full)) {
+    if (!none && ext_queue_blocks(self) && PyErr_ExceptionMatches(self->state->full)) {
         PyErr_Clear();
         EXT_LOCK(&self->lock);
         self->retried++;
@@ -586,14 +597,16 @@ static size_t put_chunk(Queue *self, const chunk *c, int64_t timeout_ns, weir_ti
     size_t done = 0;
     int rc = 0;
     while (done < c->n) {
-        rc = weir_queue_put(self->queue, c->items[done], c->costs[done], WEIR_POLL);
-        if (rc >= 0) {
-            done++;
-            continue;
+        if (!self->spill) {
+            rc = weir_queue_put(self->queue, c->items[done], c->costs[done], WEIR_POLL);
+            if (rc >= 0) {
+                done++;
+                continue;
+            }
+            if (!ext_queue_waits_for_room(self, rc, timeout_ns))
+                break;
         }
-        if (!ext_queue_waits_for_room(self, rc, timeout_ns))
-            break;
-        if (*deadline == WEIR_POLL)
+        if (*deadline == WEIR_POLL && timeout_ns != 0)
             *deadline = ext_deadline(timeout_ns);
         queue_wait wait;
         begin_wait(self, &wait, &self->put_gate);
@@ -703,15 +716,16 @@ PyObject *ext_queue_raise_get(Queue *self, int rc)
 }
 
 /* The item, or NULL with nothing set and the reason in *ret_error. */
-static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
+static PyObject *get_numbered(Queue *self, int64_t timeout_ns, uint64_t *ret_seq, int *ret_error)
 {
     void *item;
-    int rc = weir_queue_get(self->queue, &item, WEIR_POLL);
-    if (rc == WEIR_EEMPTY && timeout_ns > 0) {
-        weir_time deadline = ext_deadline(timeout_ns);
+    int rc = self->spill ? WEIR_EEMPTY : weir_queue_get(self->queue, &item, WEIR_POLL);
+    if (rc == WEIR_EEMPTY && (timeout_ns > 0 || self->spill)) {
+        weir_time deadline = timeout_ns > 0 ? ext_deadline(timeout_ns) : WEIR_POLL;
         queue_wait wait;
         begin_wait(self, &wait, &self->get_gate);
-        rc = weir_queue_get(self->queue, &item, deadline);
+        rc = ret_seq ? weir_queue_get_seq(self->queue, &item, NULL, ret_seq, deadline)
+                     : weir_queue_get(self->queue, &item, deadline);
         end_wait(self, &wait);
         if (rc >= 0 && PyErr_Occurred())
             ext_postpone_exception();
@@ -721,6 +735,11 @@ static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
         return NULL;
     }
     return ext_queue_let_go(self, ext_to_slot(item));
+}
+
+static PyObject *get(Queue *self, int64_t timeout_ns, int *ret_error)
+{
+    return get_numbered(self, timeout_ns, NULL, ret_error);
 }
 
 PyDoc_STRVAR(
@@ -762,17 +781,76 @@ static PyObject *Queue_get_nowait(Queue *self, PyObject *Py_UNUSED(ignored))
     return get_or_raise(self, 0);
 }
 
+PyDoc_STRVAR(
+    get_ack_doc,
+    "get_ack($self, block=True, timeout=None)\n--\n\n"
+    "As get(), but a durable queue keeps the item on disk: return it with a function to call when it\n"
+    "is dealt with.\n\n"
+    "`item, ack = queue.get_ack()`.  Until `ack()` was called, by any thread, in any order, a restart\n"
+    "delivers the item again.  Calling it twice is fine; where the queue is not durable it does\n"
+    "nothing.  (Everything else that gets items acknowledges them at once.)  Raises what get() raises.");
+
+/* ack() of get_ack(). */
+static PyObject *make_ack(Queue *self, uint64_t seq)
+{
+    PyObject *partial = ext_import("functools", "partial");
+    PyObject *method = partial ? PyObject_GetAttrString((PyObject *)self, "_ack") : NULL;
+    PyObject *ack =
+        method ? PyObject_CallFunction(partial, "OK", method, (unsigned long long)seq) : NULL;
+    Py_XDECREF(partial);
+    Py_XDECREF(method);
+    return ack;
+}
+
+static PyObject *Queue_get_ack(Queue *self, PyObject *const *args, Py_ssize_t n_args,
+                               PyObject *kwnames)
+{
+    static const char *const names[] = {"block", "timeout", NULL};
+    PyObject *given[2];
+    int64_t timeout_ns;
+    if (ext_parse_args("get_ack", names, 2, 0, args, n_args, kwnames, given) < 0 ||
+        ext_parse_block(given[0], given[1], &timeout_ns) < 0 || !ext_queue_is_usable(self))
+        return NULL;
+    uint64_t seq = 0;
+    int error = WEIR_OK;
+    PyObject *item = get_numbered(self, timeout_ns, self->spill ? &seq : NULL, &error);
+    if (!item)
+        return ext_queue_raise_get(self, error);
+    PyObject *ack = make_ack(self, seq);
+    PyObject *pair = ack ? PyTuple_Pack(2, item, ack) : NULL;
+    Py_XDECREF(ack);
+    Py_DECREF(item);
+    return pair;
+}
+
+PyDoc_STRVAR(ack_doc, "_ack($self, number, /)\n--\n\n"
+                      "An item that get_ack() returned is dealt with.");
+
+static PyObject *Queue_ack(Queue *self, PyObject *number)
+{
+    unsigned long long seq = PyLong_AsUnsignedLongLong(number);
+    if ((seq == (unsigned long long)-1 && PyErr_Occurred()) || !ext_queue_is_usable(self))
+        return NULL;
+    queue_wait wait; /* a file may go */
+    begin_wait(self, &wait, NULL);
+    weir_queue_ack(self->queue, seq);
+    end_wait(self, &wait);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* Fills items[] with up to max; how many, or an error. */
 static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_ns,
                         int64_t linger_ns)
 {
     int64_t n = WEIR_EEMPTY;
-    if (linger_ns == 0) {
+    if (linger_ns == 0 && !self->spill) {
         n = weir_queue_get_many(self->queue, items, NULL, max, WEIR_POLL, 0);
         if (n != WEIR_EEMPTY || timeout_ns == 0)
             return n;
     }
-    weir_time deadline = ext_deadline(timeout_ns);
+    weir_time deadline = timeout_ns > 0 ? ext_deadline(timeout_ns) : WEIR_POLL;
     queue_wait wait;
     begin_wait(self, &wait, &self->get_gate);
     n = weir_queue_get_many(self->queue, items, NULL, max, deadline, linger_ns);
@@ -971,9 +1049,23 @@ PyDoc_STRVAR(
     "discard($self, /)\n--\n\n"
     "Drop everything inside (reason \"discarded\"); return how many items.  The queue stays open.");
 
+static size_t discard(Queue *self)
+{
+    if (!self->spill)
+        return weir_queue_discard(self->queue);
+    queue_wait wait; /* there may be much to read */
+    begin_wait(self, &wait, NULL);
+    size_t n = weir_queue_discard(self->queue);
+    end_wait(self, &wait);
+    return n;
+}
+
 static PyObject *Queue_discard(Queue *self, PyObject *Py_UNUSED(ignored))
 {
-    return ext_queue_is_usable(self) ? PyLong_FromSize_t(weir_queue_discard(self->queue)) : NULL;
+    if (!ext_queue_is_usable(self))
+        return NULL;
+    size_t n = discard(self);
+    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(n);
 }
 
 PyDoc_STRVAR(
@@ -997,7 +1089,9 @@ static PyObject *Queue_shutdown(Queue *self, PyObject *const *args, Py_ssize_t n
     weir_queue_close(self->queue);
     atomic_store_explicit(&self->closing, true, memory_order_relaxed);
     if (immediate)
-        weir_queue_discard(self->queue);
+        discard(self);
+    if (PyErr_Occurred())
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -1062,17 +1156,17 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
     if (!ext_queue_is_usable(self))
         return NULL;
     EXT_LOCK(&self->lock);
-    weir_queue_snapshot now = look(self);
     size_t unfinished = self->unfinished;
     uint64_t retried = self->retried;
     EXT_UNLOCK(&self->lock);
+    weir_queue_snapshot now = look(self); /* later: every refusal that was retried is among these */
     PyObject *fields = Py_BuildValue(
         "{sO sN sN sn sK sK sK sK sK sN sN sK sd sd sn sn sn sn sO sO}", "name",
         self->name ? self->name : Py_None, "maxsize", size_or_none(now.capacity, WEIR_UNBOUNDED),
-        "max_bytes", size_or_none(now.max_cost, 0), "qsize", (Py_ssize_t)now.depth, "bytes",
-        (unsigned long long)now.cost, "accepted", (unsigned long long)now.accepted,
-        "accepted_bytes", (unsigned long long)now.accepted_cost, "delivered",
-        (unsigned long long)now.delivered, "delivered_bytes",
+        "max_bytes", size_or_none(now.max_cost, 0), "qsize", (Py_ssize_t)(now.depth + now.spilled),
+        "bytes", (unsigned long long)(now.cost + now.spilled_cost), "accepted",
+        (unsigned long long)now.accepted, "accepted_bytes", (unsigned long long)now.accepted_cost,
+        "delivered", (unsigned long long)now.delivered, "delivered_bytes",
         (unsigned long long)now.delivered_cost, "dropped", ext_by_reason(now.dropped),
         "dropped_bytes", ext_by_reason(now.dropped_cost), "refused",
         (unsigned long long)(now.refused - retried), "put_blocked",
@@ -1081,6 +1175,8 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
         (Py_ssize_t)now.getters_waiting, "peak_qsize", (Py_ssize_t)now.peak_depth,
         "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
         now.above_high ? Py_True : Py_False, "is_shutdown", now.closed ? Py_True : Py_False);
+    if (fields && ext_queue_spill_stats(self, &now, fields) < 0)
+        Py_CLEAR(fields);
     PyObject *none = fields ? PyTuple_New(0) : NULL;
     PyObject *type = none ? ext_import("weir._stats", "QueueStats") : NULL;
     PyObject *stats = type ? PyObject_Call(type, none, fields) : NULL;
@@ -1131,9 +1227,12 @@ static PyObject *Queue_repr(Queue *self)
     PyObject *maxsize = size_or_none(now.capacity, WEIR_UNBOUNDED);
     if (!maxsize)
         return NULL;
-    PyObject *repr =
-        PyUnicode_FromFormat("<%s%s%V %zu of %S items%s>", type, self->name ? " " : "", self->name,
-                             "", now.depth, maxsize, now.closed ? ", shut down" : "");
+    char on_disk[48] = "";
+    if (self->spill)
+        PyOS_snprintf(on_disk, sizeof on_disk, ", %llu on disk", (unsigned long long)now.spilled);
+    PyObject *repr = PyUnicode_FromFormat("<%s%s%V %zu of %S items%s%s>", type,
+                                          self->name ? " " : "", self->name, "", now.depth, maxsize,
+                                          on_disk, now.closed ? ", shut down" : "");
     Py_DECREF(maxsize);
     return repr;
 }
@@ -1333,7 +1432,7 @@ static PyType_Spec iterator_spec = {
 
 /* ---- beginning ------------------------------------------------------------------------------ */
 
-int ext_parse_overflow(PyObject *value, weir_overflow *ret)
+int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret)
 {
     static const struct {
         const char *name;
@@ -1344,20 +1443,21 @@ int ext_parse_overflow(PyObject *value, weir_overflow *ret)
         {"drop_newest", WEIR_OVERFLOW_DROP_NEWEST},
         {"drop_oldest", WEIR_OVERFLOW_DROP_OLDEST},
         {"sample", WEIR_OVERFLOW_SAMPLE},
+        {"spill", WEIR_OVERFLOW_SPILL},
     };
+    size_t n = sizeof table / sizeof *table - !may_spill;
     *ret = WEIR_OVERFLOW_BLOCK;
     if (!value)
         return 0;
-    for (size_t i = 0; PyUnicode_Check(value) && i < sizeof table / sizeof *table; i++) {
+    for (size_t i = 0; PyUnicode_Check(value) && i < n; i++) {
         if (PyUnicode_CompareWithASCIIString(value, table[i].name) == 0) {
             *ret = table[i].overflow;
             return 0;
         }
     }
     PyErr_Format(PyExc_ValueError,
-                 "overflow must be \"block\", \"fail\", \"drop_newest\", \"drop_oldest\" or "
-                 "\"sample\", not %R",
-                 value);
+                 "overflow must be \"block\", \"fail\", \"drop_newest\", \"drop_oldest\"%s, not %R",
+                 may_spill ? ", \"sample\" or \"spill\"" : " or \"sample\"", value);
     return -1;
 }
 
@@ -1417,7 +1517,7 @@ static int parse_mark(PyObject *value, const char *text, uint64_t *ret)
 /* What __init__ was given; borrowed. */
 typedef struct arguments {
     PyObject *maxsize, *max_bytes, *sizer, *memory, *max_age, *overflow, *on_drop, *sample;
-    PyObject *high, *low, *high_bytes, *low_bytes, *on_high, *on_low, *name;
+    PyObject *high, *low, *high_bytes, *low_bytes, *on_high, *on_low, *name, *spill;
 } arguments;
 
 static int parse_options(Queue *self, const arguments *a, weir_queue_opts *opts)
@@ -1426,7 +1526,7 @@ static int parse_options(Queue *self, const arguments *a, weir_queue_opts *opts)
     if (parse_maxsize(a->maxsize, &opts->capacity) < 0 ||
         parse_bound(a->max_bytes, max_bytes_text, 0, &opts->max_cost) < 0 ||
         ext_parse_max_age(a->max_age, &opts->max_age_ns) < 0 ||
-        ext_parse_overflow(a->overflow, &opts->overflow) < 0 ||
+        ext_parse_overflow(a->overflow, true, &opts->overflow) < 0 ||
         ext_parse_sample(a->sample, &opts->sample_keep_one_of) < 0 ||
         parse_mark(a->high, "high must be an int > 0, or None, not %R", &high) < 0 ||
         parse_mark(a->low, "low must be an int > 0, or None, not %R", &low) < 0 ||
@@ -1484,7 +1584,11 @@ static int create(Queue *self, const arguments *a)
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
     opts.watermark_ctx = self;
+    if (ext_queue_spill_open(self, a->spill, &opts) < 0)
+        return -1;
     int rc = weir_queue_create(&self->queue, &opts);
+    if (rc == WEIR_OK)
+        ext_queue_spill_begin(self);
     if (rc == WEIR_EINVAL)
         ext_raise_text(self->state, rc,
                        "the marks must be 0 < low < high < maxsize (and 0 < low_bytes < high_bytes "
@@ -1507,6 +1611,7 @@ static int init(Queue *self, const arguments *a)
     forget_memory(self);
     if (create(self, a) == 0)
         return 0;
+    ext_queue_spill_forget(self);
     forget_callbacks(self);
     forget_memory(self);
     return -1;
@@ -1575,15 +1680,15 @@ static PyObject *Queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 static int Queue_init(Queue *self, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"maxsize", "max_bytes", "sizer",      "memory",
-                                        "max_age", "overflow",  "on_drop",    "sample",
-                                        "high",    "low",       "high_bytes", "low_bytes",
-                                        "on_high", "on_low",    "name",       NULL};
+    static const char *const names[] = {"maxsize",    "max_bytes", "sizer",   "memory", "max_age",
+                                        "overflow",   "on_drop",   "sample",  "high",   "low",
+                                        "high_bytes", "low_bytes", "on_high", "on_low", "name",
+                                        "spill",      NULL};
     arguments a = {0};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OOOOOOOOOOOOOO:Queue", (char **)names,
-                                     &a.maxsize, &a.max_bytes, &a.sizer, &a.memory, &a.max_age,
-                                     &a.overflow, &a.on_drop, &a.sample, &a.high, &a.low,
-                                     &a.high_bytes, &a.low_bytes, &a.on_high, &a.on_low, &a.name))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "|O$OOOOOOOOOOOOOOO:Queue", (char **)names, &a.maxsize, &a.max_bytes,
+            &a.sizer, &a.memory, &a.max_age, &a.overflow, &a.on_drop, &a.sample, &a.high, &a.low,
+            &a.high_bytes, &a.low_bytes, &a.on_high, &a.on_low, &a.name, &a.spill))
         return -1;
     if (!a.maxsize) {
         PyErr_SetString(PyExc_TypeError, "Queue() needs maxsize: an int > 0, or None for a queue "
@@ -1619,6 +1724,9 @@ static int Queue_traverse(Queue *self, visitproc visit, void *arg)
     Py_VISIT(self->on_low);
     Py_VISIT(self->memory);
     Py_VISIT(self->governor);
+    Py_VISIT(self->spill_settings);
+    Py_VISIT(self->dumps);
+    Py_VISIT(self->loads);
     int left = ext_line_traverse(&self->line, visit, arg);
     if (left)
         return left;
@@ -1637,7 +1745,7 @@ static bool is_ours(Queue *self)
 /* Nobody can get the items any more: on_drop has them, as long as the callbacks still work. */
 static void Queue_finalize(Queue *self)
 {
-    if (!self->on_drop || !is_ours(self) || weir_queue_depth(self->queue) == 0)
+    if (!self->on_drop || !is_ours(self) || self->is_durable || weir_queue_depth(self->queue) == 0)
         return;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -1669,7 +1777,7 @@ static int Queue_clear(Queue *self)
     self->muted = true; /* on_drop had its turn in finalize */
     ext_line_clear(&self->line);
     if (self->waiting == 0) { /* else a daemon thread waits that has no interpreter left */
-        if (is_ours(self))
+        if (is_ours(self) && !self->is_durable)
             weir_queue_discard(self->queue);
         free_items(self);
         forget_memory(self);
@@ -1681,8 +1789,11 @@ static int Queue_clear(Queue *self)
 static void free_queue(Queue *self)
 {
     Queue_clear(self);
-    if (is_ours(self) && self->waiting == 0)
+    if (self->waiting > 0)
+        return;
+    if (is_ours(self))
         weir_queue_destroy(self->queue);
+    ext_queue_spill_forget(self);
 }
 
 static void Queue_dealloc(Queue *self)
@@ -1707,7 +1818,7 @@ PyDoc_STRVAR(
     queue_doc,
     "Queue(maxsize, *, max_bytes=None, sizer=None, memory=None, max_age=None, overflow='block', "
     "on_drop=None, sample=10, high=None, low=None, high_bytes=None, low_bytes=None, on_high=None, on_low=None, "
-    "name=None)\n--\n\n"
+    "name=None, spill=None)\n--\n\n"
     "A bounded first-in first-out queue for the threads of one process.\n\n"
     "maxsize    the most items inside, > 0; None for a queue without that bound; can be changed later\n"
     "max_bytes  the most bytes inside, summed by `sizer`; can be changed later; None: no such bound\n"
@@ -1723,15 +1834,19 @@ PyDoc_STRVAR(
     "max_age    seconds; an item that is older when its turn comes is dropped; None: no such bound\n"
     "overflow   what put() does when an item does not fit: \"block\" (wait), \"fail\" (raise Full at\n"
     "           once), \"drop_newest\" (drop it), \"drop_oldest\" (drop from the front until it fits),\n"
-    "           \"sample\" (above the high mark keep 1 of `sample` items, and drop the newest when full);\n"
+    "           \"sample\" (above the high mark keep 1 of `sample` items, and drop the newest when full),\n"
+    "           \"spill\" (write it to disk, see `spill`, and wait only when that is full);\n"
     "           or a strategy of weir.strategies, which also paces, tries again or breaks\n"
     "on_drop    on_drop(item, reason), called exactly once for each item that the queue took and no\n"
     "           consumer gets, by the thread whose call dropped it; reason is \"newest\", \"oldest\",\n"
-    "           \"sampled\", \"expired\" or \"discarded\".  An exception in it goes to sys.unraisablehook\n"
+    "           \"sampled\", \"expired\" or \"discarded\".  An exception in it goes to sys.unraisablehook.\n"
+    "           (What was \"lost\" on a damaged disk is only counted)\n"
     "high, low  marks in items (high_bytes, low_bytes: in bytes): on_high() is called when the queue\n"
     "           rises above `high` (default 80 %), on_low() when it has fallen to `low` (default half of\n"
     "           high); strictly in turn\n"
-    "name       for people who look at it\n\n"
+    "name       for people who look at it\n"
+    "spill      with overflow=\"spill\": a weir.Spill, which says where to, how much, and whether the queue\n"
+    "           is durable.  maxsize and max_bytes then bound what is in memory\n\n"
     "`for item in queue` gets items until the queue is shut down and empty.  Waiting putters and getters\n"
     "are served in the order they came, and a put that does not wait never overtakes one that does.\n"
     "Differs from queue.Queue: maxsize has to be said, and 0 is not infinite; join() takes a timeout,\n"
@@ -1744,6 +1859,8 @@ PyDoc_STRVAR(
 static PyMethodDef queue_methods[] = {
     {"put", FAST(put), put_doc},
     {"get", FAST(get), get_doc},
+    {"get_ack", FAST(get_ack), get_ack_doc},
+    {"_ack", (PyCFunction)Queue_ack, METH_O, ack_doc},
     {"put_nowait", (PyCFunction)Queue_put_nowait, METH_O, put_nowait_doc},
     {"get_nowait", (PyCFunction)Queue_get_nowait, METH_NOARGS, get_nowait_doc},
     {"put_many", FAST(put_many), put_many_doc},

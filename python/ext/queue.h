@@ -18,6 +18,10 @@ typedef struct Queue {
     PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
     PyObject *memory;                                    /* the MemoryGovernor; NULL: none */
     ext_governor *governor;                              /* its core */
+    weir_spill *spill;                                   /* NULL: it does not */
+    bool is_durable;
+    PyObject *spill_settings, *dumps, *loads; /* of it */
+    weir_codec codec;
     atomic_bool closing; /* relaxed: a hint for who waits for memory, who then asks libweir */
 
     ext_line line; /* coroutines that wait */
@@ -65,6 +69,9 @@ int ext_queue_hold(Queue *self, PyObject *item, size_t *ret_slot);
 /* Takes an item back that the queue refused. */
 void ext_queue_take_back(Queue *self, size_t slot);
 
+/* n items are finished; false: there are not so many. */
+bool ext_queue_finish(Queue *self, size_t n);
+
 /* Gives the queue's reference to the caller. */
 PyObject *ext_queue_let_go(Queue *self, size_t slot);
 
@@ -86,6 +93,26 @@ int ext_queue_parse_batch(PyObject *max, PyObject *linger, size_t *ret_max, int6
 
 /* A list of what the slots hold.  NULL with MemoryError: they are lost. */
 PyObject *ext_queue_to_list(Queue *self, void *const *items, size_t n);
+
+/* Whether a put waits that finds no room. */
+static inline bool ext_queue_blocks(const Queue *self)
+{
+    return self->overflow == WEIR_OVERFLOW_BLOCK || self->overflow == WEIR_OVERFLOW_SPILL;
+}
+
+/* ---- queue_spill.c -------------------------------------------------------------------------- */
+
+/* Reads spill= and opens its directory; nothing without.  -1 with an exception. */
+int ext_queue_spill_open(Queue *self, PyObject *settings, weir_queue_opts *opts);
+
+/* The queue is made: what was found on disk is unfinished. */
+void ext_queue_spill_begin(Queue *self);
+
+/* What __init__ or the garbage collector takes apart. */
+void ext_queue_spill_forget(Queue *self);
+
+/* Adds what stats() tells of the disk to its fields.  -1 with an exception. */
+int ext_queue_spill_stats(Queue *self, const weir_queue_snapshot *now, PyObject *fields);
 
 /* ---- queue_async.c -------------------------------------------------------------------------- */
 

@@ -765,7 +765,7 @@ static int SharedQueue_init(SharedQueue *self, PyObject *args, PyObject *kwargs)
         (max_bytes && max_bytes != Py_None &&
          parse_bound(max_bytes, max_bytes_text, UINT64_C(1) << 46, &opts.max_bytes) < 0) ||
         ext_parse_max_age(max_age, &opts.max_age_ns) < 0 ||
-        ext_parse_overflow(overflow, &opts.overflow) < 0 ||
+        ext_parse_overflow(overflow, false, &opts.overflow) < 0 ||
         ext_parse_sample(sample, &opts.sample_keep_one_of) < 0)
         return -1;
     opts.capacity = (size_t)capacity;

@@ -442,6 +442,17 @@ def test_keep_newest_uses_the_last_reading_and_logs_each_drop() -> None:
     assert finished.stdout.count("s  dropped reading") == int(law[2])
 
 
+def test_spill_loses_nothing_to_a_kill_and_little_comes_twice() -> None:
+    finished = scenario("spill.py", "--speed", "10")
+    assert re.search(r"law: [\d,]+ readings sent = [\d,]+ used: holds", finished.stdout)
+    counts = re.search(r"([\d,]+) readings used before .* (\d+) twice", finished.stdout)
+    assert counts
+    assert int(counts[1].replace(",", "")) >= 1000
+    assert int(counts[2]) <= 64 + 1
+    depths = re.findall(r"(\d+) in memory", finished.stdout)
+    assert depths and max(map(int, depths)) <= 50
+
+
 def test_killed_workers_lose_no_more_than_they_held() -> None:
     finished = scenario("killed_workers.py", "--speed", "2")
     killed = re.search(r"^(\d+) workers were killed", finished.stdout)

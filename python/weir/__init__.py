@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from weir._rate import Reservation, TokenBucket
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
     from weir._shared import shared_array
+    from weir._spill import Spill
     from weir._stats import (
         BoundedStats,
         BreakerStats,
@@ -101,6 +102,7 @@ __all__ = [
     "SharedQueue",
     "SharedQueueStats",
     "ShutDown",
+    "Spill",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
     "Throttle",
@@ -164,6 +166,7 @@ _LATER = {
     "RetryStats": ("weir._stats", "RetryStats"),
     "SharedQueueStats": ("weir._stats", "SharedQueueStats"),
     "ShutDown": ("weir._errors", "ShutDown"),
+    "Spill": ("weir._spill", "Spill"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),
     "Throttle": ("weir._breaker", "Throttle"),

@@ -44,17 +44,24 @@ class QueueStats:
     accepted_bytes: int
     delivered: int
     delivered_bytes: int
-    dropped: Mapping[str, int]  # by reason: newest, oldest, sampled, expired, discarded
+    dropped: Mapping[str, int]  # by reason: newest, oldest, sampled, expired, discarded, lost
     dropped_bytes: Mapping[str, int]
     refused: int  # puts that ended in Full or TooLarge
     put_blocked: float  # seconds waited, summed over the putters whose wait has ended
     get_blocked: float
     putters_waiting: int
     getters_waiting: int
-    peak_qsize: int
+    peak_qsize: int  # in memory
     unfinished_tasks: int  # what join() waits for
     above_high: bool
     is_shutdown: bool
+    spilled: int  # of qsize: on disk; this and what follows is 0 unless the queue spills
+    spilled_bytes: int  # of bytes
+    spills: int  # items that went to disk
+    recovered: int  # items that an earlier process left, counted as accepted
+    disk_bytes: int  # of the files
+    damaged_files: int  # in which something was skipped; dropped["lost"] says how many items
+    disk_full: bool  # the last write found no room
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, SupportsIndex, TypeAlias, TypeVar, fin
 from typing_extensions import Buffer, Self, disjoint_base
 
 from weir._memory import MemoryGovernor
+from weir._spill import Spill
 from weir._stats import QueueStats, SharedQueueStats, TokenBucketStats
 from weir.strategies import Strategy
 
@@ -35,7 +36,7 @@ class Queue(Generic[_T]):
         sizer: Callable[[_T], int] | None = None,
         memory: MemoryGovernor | None = None,
         max_age: float | None = None,
-        overflow: Literal["block", "fail", "drop_newest", "drop_oldest", "sample"]
+        overflow: Literal["block", "fail", "drop_newest", "drop_oldest", "sample", "spill"]
         | Strategy = "block",
         on_drop: Callable[[_T, str], object] | None = None,
         sample: int = 10,
@@ -46,6 +47,7 @@ class Queue(Generic[_T]):
         on_high: Callable[[], object] | None = None,
         on_low: Callable[[], object] | None = None,
         name: str | None = None,
+        spill: Spill | None = None,
     ) -> None: ...
     @property
     def maxsize(self) -> int | None: ...
@@ -63,6 +65,10 @@ class Queue(Generic[_T]):
     def unfinished_tasks(self) -> int: ...
     def put(self, item: _T, block: bool = True, timeout: float | None = None) -> None: ...
     def get(self, block: bool = True, timeout: float | None = None) -> _T: ...
+    def get_ack(
+        self, block: bool = True, timeout: float | None = None
+    ) -> tuple[_T, Callable[[], None]]: ...
+    def _ack(self, number: int, /) -> None: ...
     def put_nowait(self, item: _T, /) -> None: ...
     def get_nowait(self) -> _T: ...
     def put_many(self, iterable: Iterable[_T], timeout: float | None = None) -> int: ...

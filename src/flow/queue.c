@@ -126,12 +126,12 @@ struct weir_queue {
     _Alignas(WEIR__LINE) int64_t max_age_ns; /* 0: none */
     bool bound_in_flight;
     bool default_marks;
+    bool logs_first; /* spills, and is durable: what is in memory is boxed */
     weir_drop_fn *on_drop;
     weir__entry_drop_fn *on_entry_drop; /* instead, where it is not NULL */
     void *drop_ctx;
     weir_watermark_fn *on_watermark;
     void *watermark_ctx;
-    spilling *spilling; /* NULL: it does not */
 
     /* changed under both mutexes, so read under either */
     weir__load bound;
@@ -154,6 +154,8 @@ struct weir_queue {
     bool told, telling;
 
     weir__spin put_spin, get_spin; /* theirs to guard */
+
+    spilling *spilling; /* NULL: it does not; set at creation, and not for the short ways */
 };
 
 /* ---- counting ------------------------------------------------------------------------------- */
@@ -240,11 +242,6 @@ static bool is_spilling(const weir_queue *queue)
     const spilling *s = queue->spilling;
     return s && (s->writing > 0 || s->refilling || s->n_batch > s->batch_at ||
                  (int64_t)(s->in - s->out) > 0);
-}
-
-static bool logs_first(const weir_queue *queue)
-{
-    return queue->spilling && queue->spilling->disk.is_durable;
 }
 
 static bool is_idle(weir_queue *queue)
@@ -463,7 +460,7 @@ static void set_short_ways(weir_queue *queue)
                  !is_spilling(queue);
     const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
     queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
-                          !logs_first(queue) && (!g || may_be_hinted_at(queue, g));
+                          !queue->logs_first && (!g || may_be_hinted_at(queue, g));
     queue->get.is_short =
         plain && !g && !queue->called_getters.head && !queue->drainers.head && !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
@@ -595,7 +592,7 @@ static void acknowledge(weir_queue *queue, uint64_t seq)
 static void report(weir_queue *queue, weir__entry entry, weir_drop_reason reason)
 {
     uint64_t seq = 0;
-    if (logs_first(queue))
+    if (queue->logs_first)
         entry.item = weir__unbox(entry.item, &seq);
     if (seq > 0)
         acknowledge(queue, seq);
@@ -1152,7 +1149,7 @@ static int offer(weir_queue *queue, weir__entry entry, call *c)
     if (entry.cost > queue->bound.cost)
         return refuse(queue, WEIR_ETOOBIG);
     bool room = !queue->putters.head && fits(queue, entry.cost); /* never past a waiter */
-    if (logs_first(queue) || is_spilling(queue))
+    if (queue->logs_first || is_spilling(queue))
         return TO_DISK;
     switch (weir__overflow_decide(&queue->overflow, queue->marks.above, room)) {
     case WEIR__KEEP: return accept_item(queue, entry, c);
@@ -1318,7 +1315,8 @@ static int refill(weir_queue *queue)
             rc = WEIR_ENOMEM;
         brought += (int)(s->unspilled - before);
         int64_t missing = was_all && s->n_batch == 0 ? (int64_t)(s->in_then - s->out) : 0;
-        count_lost(queue, missing > (int64_t)lost ? (uint64_t)missing : lost);
+        lost = missing > (int64_t)lost ? (uint64_t)missing : lost;
+        count_lost(queue, lost);
         atomic_fetch_add(&s->freed, 1);
         atomic_store(&s->is_full, false);
         s->refilling = false;
@@ -1326,6 +1324,8 @@ static int refill(weir_queue *queue)
         if (is_starved && available(queue) == 0)
             serve_all(queue, &queue->getters, rc, &c);
         again = leave_once(queue, &c);
+        if (lost > 0 && s->disk.codec.lost)
+            s->disk.codec.lost(lost, s->disk.codec.ctx);
         if (again && is_starved) {
             lock_both(queue);
             s->refilling = again = false;
@@ -1354,7 +1354,7 @@ static bool stays_in_memory(weir_queue *queue, uint64_t cost)
 static bool may_try(weir_queue *queue, uint64_t cost)
 {
     return !atomic_load(&queue->spilling->is_full) ||
-           (!logs_first(queue) && stays_in_memory(queue, cost));
+           (!queue->logs_first && stays_in_memory(queue, cost));
 }
 
 /* What a failed write means: WEIR_EFULL: to wait. */
@@ -1363,7 +1363,7 @@ static int judge(const weir_queue *queue, int rc)
     if (rc == WEIR_EFULL || rc == WEIR_ENOSPC)
         return WEIR_EFULL;
     bool is_disk = rc == WEIR_ESYSTEM || rc == WEIR_ENOFD;
-    return is_disk && !logs_first(queue) ? WEIR_EFULL : rc; /* memory and time will do, too */
+    return is_disk && !queue->logs_first ? WEIR_EFULL : rc; /* memory and time will do, too */
 }
 
 /* Begins or ends that a put is writing. */
@@ -1701,17 +1701,18 @@ SHORT int get_now(weir_queue *queue, size_t *finished, weir__entry *ret_entry, w
     return rc != MUST_WAIT ? rc : deadline > WEIR_POLL ? LONG_WAY : WEIR_EEMPTY;
 }
 
-/* What a get has got is the caller's: n items, out of their boxes if they are in some. */
-static void hand_over(weir_queue *queue, void **items, size_t n)
+/* What a get has got is the caller's: n items, out of their boxes if they are in some.  (Not inlined,
+ * because most queues have no boxes.) */
+__attribute__((noinline)) static void hand_over(weir_queue *queue, void **items, size_t n)
 {
-    for (size_t i = 0; logs_first(queue) && i < n; i++) {
+    for (size_t i = 0; queue->logs_first && i < n; i++) {
         uint64_t seq;
         items[i] = weir__unbox(items[i], &seq);
         acknowledge(queue, seq);
     }
 }
 
-static int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
+SHORT int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
 {
     weir__entry entry;
     size_t finished = 0;
@@ -1733,7 +1734,7 @@ static int get_one(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_
 int weir_queue_get_cost(weir_queue *queue, void **ret_item, uint64_t *ret_cost, weir_time deadline)
 {
     int rc = get_one(queue, ret_item, ret_cost, deadline);
-    if (rc == WEIR_OK && logs_first(queue))
+    if (rc == WEIR_OK && queue->logs_first)
         hand_over(queue, ret_item, 1);
     return rc;
 }
@@ -1744,7 +1745,7 @@ int weir_queue_get_seq(weir_queue *queue, void **ret_item, uint64_t *ret_cost, u
     int rc = get_one(queue, ret_item, ret_cost, deadline);
     if (rc == WEIR_OK) {
         *ret_seq = 0;
-        if (logs_first(queue))
+        if (queue->logs_first)
             *ret_item = weir__unbox(*ret_item, ret_seq);
     }
     return rc;
@@ -1752,7 +1753,7 @@ int weir_queue_get_seq(weir_queue *queue, void **ret_item, uint64_t *ret_cost, u
 
 void weir_queue_ack(weir_queue *queue, uint64_t seq)
 {
-    if (seq > 0 && logs_first(queue))
+    if (seq > 0 && queue->logs_first)
         acknowledge(queue, seq);
 }
 
@@ -2194,6 +2195,7 @@ static int begin_spilling(weir_queue *queue, const weir_queue_opts *opts)
     if (!weir__disk_init(&s->disk, opts->spill, opts->codec))
         return WEIR_EINVAL;
     s->in = s->disk.recovered;
+    queue->logs_first = s->disk.is_durable;
     return WEIR_OK;
 }
 
@@ -2258,7 +2260,7 @@ void weir_queue_destroy(weir_queue *queue)
     if (!queue)
         return;
     weir_queue_close(queue); /* a drop or watermark callback cannot put anything back */
-    if (logs_first(queue))
+    if (queue->logs_first)
         release_all(queue);
     else
         weir_queue_discard(queue);

@@ -226,6 +226,54 @@ void weir__spill_tell_damage(weir_spill *spill)
         spill->on_event(WEIR_SPILL_DAMAGE, spill->event_ctx);
 }
 
+/* ---- logging acknowledgements ---------------------------------------------------------------- */
+
+/* Writes those of one segment, and forgets them.  What cannot be written is delivered again. */
+static void log_acks_of(weir_spill *spill, uint64_t first_seq)
+{
+    unsigned char entries[WEIR__UNLOGGED_MAX * WEIR__ACK_ENTRY];
+    size_t n = 0;
+    for (size_t i = 0; i < spill->n_unlogged; i++)
+        if (spill->unlogged[i].first_seq == first_seq)
+            weir__ack_write(entries + WEIR__ACK_ENTRY * n++, first_seq, spill->unlogged[i].ack);
+    forget_unlogged(spill, first_seq);
+    char name[WEIR__SEGMENT_NAME];
+    weir__segment_name(name, first_seq, WEIR__FILE_ACKS);
+    int fd;
+    if (weir__file_open(spill->dir, name, WEIR__FILE_APPEND, &fd) < 0)
+        return;
+    weir__file_append(fd, entries, n * WEIR__ACK_ENTRY);
+    weir__file_close(fd);
+}
+
+static void log_acks(weir_spill *spill)
+{
+    while (spill->n_unlogged > 0)
+        log_acks_of(spill, spill->unlogged[0].first_seq);
+    spill->unlogged_calls = 0;
+}
+
+/* Notes an acknowledgement to be written: with the others, soon. */
+static void log_ack(weir_spill *spill, const weir__segment *segment, uint64_t seq)
+{
+    uint32_t index = (uint32_t)(seq - segment->first_seq);
+    weir__unlogged *last =
+        spill->n_unlogged > 0 ? &spill->unlogged[spill->n_unlogged - 1] : &spill->unlogged[0];
+    bool goes_on = spill->n_unlogged > 0 && last->first_seq == segment->first_seq &&
+                   last->ack.index + last->ack.n == index;
+    if (goes_on)
+        last->ack.n++;
+    else
+        spill->unlogged[spill->n_unlogged++] =
+            (weir__unlogged){segment->first_seq, {.index = index, .n = 1}};
+    weir_time now = weir_now();
+    if (++spill->unlogged_calls >= WEIR__UNLOGGED_MAX || spill->now.pending == 0 ||
+        now - spill->logged_at >= LOG_ACKS_EVERY) {
+        log_acks(spill);
+        spill->logged_at = now;
+    }
+}
+
 /* ---- waiting for the disk ------------------------------------------------------------------- */
 
 /* Until the thread that syncs is done with its round. */
@@ -246,6 +294,7 @@ static void retract(weir_spill *spill, uint64_t seq)
     settle(segment, seq);
     spill->now.appended--;
     spill->now.pending--;
+    log_ack(spill, segment, seq); /* it may be on the disk all the same */
 }
 
 static void end_commits(weir_spill *spill, uint64_t up_to, int rc)
@@ -477,51 +526,6 @@ int weir_spill_append_kept(weir_spill *spill, const void *data, size_t n, uint64
 }
 
 /* ---- acknowledging -------------------------------------------------------------------------- */
-
-/* Writes those of one segment, and forgets them.  What cannot be written is delivered again. */
-static void log_acks_of(weir_spill *spill, uint64_t first_seq)
-{
-    unsigned char entries[WEIR__UNLOGGED_MAX * WEIR__ACK_ENTRY];
-    size_t n = 0;
-    for (size_t i = 0; i < spill->n_unlogged; i++)
-        if (spill->unlogged[i].first_seq == first_seq)
-            weir__ack_write(entries + WEIR__ACK_ENTRY * n++, first_seq, spill->unlogged[i].ack);
-    forget_unlogged(spill, first_seq);
-    char name[WEIR__SEGMENT_NAME];
-    weir__segment_name(name, first_seq, WEIR__FILE_ACKS);
-    int fd;
-    if (weir__file_open(spill->dir, name, WEIR__FILE_APPEND, &fd) < 0)
-        return;
-    weir__file_append(fd, entries, n * WEIR__ACK_ENTRY);
-    weir__file_close(fd);
-}
-
-static void log_acks(weir_spill *spill)
-{
-    while (spill->n_unlogged > 0)
-        log_acks_of(spill, spill->unlogged[0].first_seq);
-    spill->unlogged_calls = 0;
-}
-
-/* Notes an acknowledgement to be written: with the others, soon. */
-static void log_ack(weir_spill *spill, const weir__segment *segment, uint64_t seq)
-{
-    uint32_t index = (uint32_t)(seq - segment->first_seq);
-    weir__unlogged *last =
-        spill->n_unlogged > 0 ? &spill->unlogged[spill->n_unlogged - 1] : &spill->unlogged[0];
-    bool goes_on = spill->n_unlogged > 0 && last->first_seq == segment->first_seq &&
-                   last->ack.index + last->ack.n == index;
-    if (goes_on)
-        last->ack.n++;
-    else
-        spill->unlogged[spill->n_unlogged++] =
-            (weir__unlogged){segment->first_seq, {.index = index, .n = 1}};
-    weir_time now = weir_now();
-    if (++spill->unlogged_calls >= WEIR__UNLOGGED_MAX || now - spill->logged_at >= LOG_ACKS_EVERY) {
-        log_acks(spill);
-        spill->logged_at = now;
-    }
-}
 
 /* Whether somebody can have the record. */
 static bool is_out(const weir_spill *spill, const weir__segment *segment, uint64_t seq)

@@ -8,6 +8,7 @@
 static weir_spill *spill;
 static weir_queue *queue;
 static size_t encoded, decoded, released, n_dropped;
+static uint64_t n_lost;
 static int encode_says, decode_says;
 static uintptr_t dropped[1000];
 
@@ -38,7 +39,13 @@ static void release(void *item, void *ctx)
     released++;
 }
 
-static const weir_codec codec = {encode, decode, release, NULL};
+static void lost(uint64_t n, void *ctx)
+{
+    (void)ctx;
+    n_lost += n;
+}
+
+static const weir_codec codec = {encode, decode, release, lost, NULL};
 
 static void on_drop(void *item, weir_drop_reason reason, void *ctx)
 {
@@ -62,6 +69,7 @@ static void make_with(const weir_queue_opts *opts)
 {
     encoded = decoded = released = n_dropped = 0;
     encode_says = decode_says = 0;
+    n_lost = 0;
     must(weir_queue_create(&queue, opts) == WEIR_OK);
 }
 
@@ -81,7 +89,7 @@ static weir_queue_snapshot look(void)
 
 static void end(void)
 {
-    look();
+    assert_int_equal(look().dropped[WEIR_DROP_LOST], n_lost);
     weir_queue_destroy(queue);
     weir_spill_destroy(spill);
 }

@@ -394,7 +394,7 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
     return WEIR_OK;
 }
 
-static const weir_codec codec = {encode, decode, NULL, NULL};
+static const weir_codec codec = {.encode = encode, .decode = decode};
 
 static void start_run(plan p)
 {
