@@ -1,32 +1,33 @@
 /* scale.c - see scale.h. */
 #include "model/scale.h"
 
-#define SLOW_S         30.0
-#define SERVICE_S      15.0
-#define SERVED_S       2.0
-#define ENOUGH         30.0 /* items, to tell that they take longer or shorter */
-#define OTHER          1.5
-#define FAST_S         1.0
-#define ROOM           1.05 /* of the load: what keeps the queue from growing */
-#define TOO_MANY       1.1
-#define SURE           10.0 /* e ^ -10: as unlikely is a step that was none */
-#define LEAST_FREE     0.05 /* of the producers' time, to count what they bring in it */
-#define USELESS        0.1  /* share of the workers' time */
-#define SATURATED      0.03 /* idle share, at most */
-#define PRESSED        0.05 /* share of the producers' time */
-#define MOST_NUDGED    1.25 /* of what the estimate asks for */
-#define IN_VAIN        0.2  /* of the gain that there should be */
-#define FORGOTTEN_S    120.0
-#define MOST_FORGOTTEN 1.5
-#define SOONEST        (50 * WEIR_MILLISECOND)
-#define NEXT_GROWTH    (300 * WEIR_MILLISECOND)
-#define NEXT_SHRINK    (300 * WEIR_MILLISECOND)
-#define PATIENCE       (2 * WEIR_SECOND)
-#define AMPLE_FOR      (3 * WEIR_SECOND / 2)
-#define LONG_PATIENCE  (120 * WEIR_SECOND)
-#define FIRST_HOLD     (120 * WEIR_SECOND)
-#define LONGEST_HOLD   (32 * FIRST_HOLD)
-#define LONGEST_TRIAL  (60 * WEIR_SECOND)
+#define SLOW_S        30.0
+#define SERVICE_S     15.0
+#define SERVED_S      2.0
+#define ENOUGH        30.0 /* items, to tell that they take longer or shorter */
+#define OTHER         1.5
+#define FAST_S        1.0
+#define ROOM          1.05 /* of the load: what keeps the queue from growing */
+#define TOO_MANY      1.1
+#define SURE          10.0 /* e ^ -10: as unlikely is a step that was none */
+#define LEAST_FREE    0.5  /* of the producers' time: they bring at most twice as much */
+#define USELESS       0.1  /* share of the workers' time */
+#define SATURATED     0.03 /* idle share, at most */
+#define PRESSED       0.05 /* share of the producers' time */
+#define MOST_NUDGED   1.25 /* of what the estimate asks for */
+#define IN_VAIN       0.2  /* of the gain that there should be */
+#define EXCUSES_S     120.0
+#define MOST_EXCUSES  3.5
+#define EXCUSED_FOR   (10 * WEIR_SECOND)
+#define SOONEST       (50 * WEIR_MILLISECOND)
+#define NEXT_GROWTH   (300 * WEIR_MILLISECOND)
+#define NEXT_SHRINK   (300 * WEIR_MILLISECOND)
+#define PATIENCE      (2 * WEIR_SECOND)
+#define AMPLE_FOR     (3 * WEIR_SECOND / 2)
+#define LONG_PATIENCE (120 * WEIR_SECOND)
+#define FIRST_HOLD    (120 * WEIR_SECOND)
+#define LONGEST_HOLD  (32 * FIRST_HOLD)
+#define LONGEST_TRIAL (60 * WEIR_SECOND)
 
 /* ---- measuring ------------------------------------------------------------------------------ */
 
@@ -55,14 +56,20 @@ static double unevenness(const weir__scale *scale)
     return measured > 1 ? measured : 1;
 }
 
+/* Where the i-th last sample is, from 1. */
+static unsigned place(const weir__scale *scale, unsigned i)
+{
+    return (scale->n_samples - i) % WEIR__SCALE_SAMPLES;
+}
+
 /* What came in the last n samples. */
 static weir__fading last_samples(const weir__scale *scale, unsigned n)
 {
     weir__fading all = {0, 0};
     for (unsigned i = 1; i <= n && i <= scale->n_samples; i++) {
-        const weir__fading *sample = &scale->samples[(scale->n_samples - i) % WEIR__SCALE_SAMPLES];
-        all.sum += sample->sum;
-        all.per += sample->per;
+        const weir__arrivals *sample = &scale->samples[place(scale, i)];
+        all.sum += sample->items;
+        all.per += sample->free_s;
     }
     return all;
 }
@@ -80,44 +87,80 @@ static double surprise(const weir__scale *scale, const weir__fading *late)
     return spread > 0 ? more * more / (2 * spread * unevenness(scale)) : 0;
 }
 
-/* A load that took a step may shrink soon again; one that seems to take them all the time comes in
- * bursts. */
-static void forget(weir__scale *scale)
+/* A step excuses what follows: it may grow and shrink again soon.  But a load that seems to take steps
+ * all the time comes in bursts. */
+static void excuse(weir__scale *scale, weir_time now)
 {
-    if (scale->patience_ns == PATIENCE || scale->forgotten > MOST_FORGOTTEN)
-        return;
+    if (now >= scale->excused_until) {
+        if (scale->excuses > MOST_EXCUSES)
+            return;
+        scale->excuses++;
+    }
+    scale->excused_until = now + EXCUSED_FOR;
     scale->patience_ns = PATIENCE;
-    scale->forgotten++;
 }
 
-/* Looks for a step in the last 0.4 s to 6 s; the estimate begins again from where it most likely was. */
-static void find_step(weir__scale *scale)
+/* By how much a sample is off; `sign` -1: takes back that it was. */
+static void count_odd(weir__scale *scale, const weir__arrivals *sample, double sign)
+{
+    scale->unevenness.sum += sign * sample->odd;
+    scale->unevenness.per += sign * sample->expected;
+    if (scale->unevenness.sum < 0) /* it has faded a little since it was counted */
+        scale->unevenness.sum = 0;
+    if (scale->unevenness.per < 0)
+        scale->unevenness.per = 0;
+}
+
+static void expect(weir__arrivals *sample, double per_s)
+{
+    double more = sample->items - per_s * sample->free_s;
+    sample->expected = per_s * sample->free_s;
+    sample->odd = more * more;
+}
+
+/* The estimate begins again with the last n samples; what made them odd was the step. */
+static void begin_again(weir__scale *scale, unsigned n)
+{
+    scale->arrivals = last_samples(scale, n);
+    for (unsigned i = 1; i <= n && i <= scale->n_samples; i++) {
+        weir__arrivals *sample = &scale->samples[place(scale, i)];
+        count_odd(scale, sample, -1);
+        expect(sample, mean(&scale->arrivals));
+        count_odd(scale, sample, 1);
+    }
+}
+
+/* Looks for a step in the last 1 s to 5 s, and begins again where it most likely was. */
+static void find_step(weir__scale *scale, weir_time now)
 {
     double most = SURE;
-    weir__fading since = {0, 0};
+    unsigned since = 0;
     for (unsigned n = 10; n <= WEIR__SCALE_SAMPLES; n += n / 2) {
         weir__fading late = last_samples(scale, n);
         double surprises = surprise(scale, &late);
         if (surprises > most) {
             most = surprises;
-            since = late;
+            since = n;
         }
     }
-    if (most > SURE) {
-        scale->arrivals = since;
-        forget(scale);
+    if (since > 0) {
+        begin_again(scale, since);
+        excuse(scale, now);
     }
 }
 
-static void count_arrivals(weir__scale *scale, double items, double free_s, double seconds)
+static void count_arrivals(weir__scale *scale, double items, double free_s, double seconds,
+                           weir_time now)
 {
-    double expected = mean(&scale->arrivals) * free_s, more = items - expected;
-    if (expected > 0)
-        add(&scale->unevenness, more * more, expected, seconds, SLOW_S);
+    weir__arrivals sample = {.items = items, .free_s = free_s};
+    expect(&sample, mean(&scale->arrivals));
+    if (!(sample.expected > 0))
+        sample.odd = 0;
+    add(&scale->unevenness, sample.odd, sample.expected, seconds, SLOW_S);
     add(&scale->arrivals, items, free_s, seconds, SLOW_S);
-    scale->samples[scale->n_samples++ % WEIR__SCALE_SAMPLES] = (weir__fading){items, free_s};
-    scale->forgotten *= FORGOTTEN_S / (FORGOTTEN_S + seconds);
-    find_step(scale);
+    scale->samples[scale->n_samples++ % WEIR__SCALE_SAMPLES] = sample;
+    scale->excuses *= EXCUSES_S / (EXCUSES_S + seconds);
+    find_step(scale, now);
 }
 
 /* Busy time belongs to items that ended and to parts of those in progress: half of each, say. */
@@ -147,7 +190,7 @@ static void measure(weir__scale *scale, const weir__scale_sample *s, double seco
     double workers_s = busy_s + idle_s + useless_s;
     double done = (double)(s->done - last->done);
 
-    count_arrivals(scale, (double)(s->arrived - last->arrived), free_s, seconds);
+    count_arrivals(scale, (double)(s->arrived - last->arrived), free_s, seconds, s->now);
     count_service(scale, busy_s, done, seconds);
     add(&scale->finished, done, seconds, seconds, FAST_S);
     add(&scale->idle, idle_s, workers_s, seconds, FAST_S);
@@ -306,7 +349,7 @@ unsigned weir__scale_step(weir__scale *scale, const weir__scale_sample *sample)
     unsigned before = is_first ? clamp(scale, sample->workers) : scale->wanted;
     unsigned wanted = decide(scale, sample, before);
     if (wanted > before) {
-        if (scale->shrunk_at > scale->grown_at) /* too soon */
+        if (scale->shrunk_at > scale->grown_at && sample->now >= scale->excused_until)
             scale->patience_ns = LONG_PATIENCE;
         begin_trial(scale, sample);
         scale->grown_at = sample->now;

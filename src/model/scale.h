@@ -2,7 +2,8 @@
  *
  * The load is how much arrives times how long one item takes: so many workers are busy on average
  * (Little's law), and 5 % more keep the queue from growing.  A full queue hides it: who is blocked
- * brings nothing.  So arrivals are counted against the time in which the producers were not blocked.
+ * brings nothing.  So arrivals are counted against the time in which the producers were not blocked, but
+ * for at most twice what came: some producers make up for that time later, others do not.
  *
  * Steady:    the estimate averages over half a minute, so noise moves it little; and a number is kept
  *            while it is enough, and not a tenth too large, or within what chance explains.
@@ -33,8 +34,8 @@ typedef struct weir__scale_terms {
     unsigned min, max; /* 1 <= min <= max */
 } weir__scale_terms;
 
-/* Everything but the last line is cumulative, and summed over workers.  Calls and waits that still go
- * on count up to now. */
+/* Counters and times are cumulative, and summed over workers; calls and waits that still go on count up
+ * to now.  The last three lines are as of now. */
 typedef struct weir__scale_sample {
     weir_time now;
     uint64_t arrived; /* items that were offered to its queue: accepted, or lost */
@@ -56,6 +57,11 @@ typedef struct weir__fading {
 
 #define WEIR__SCALE_SAMPLES 64u /* a power of 2 */
 
+typedef struct weir__arrivals {
+    double items, free_s; /* what came, in how much time of the producers */
+    double expected, odd; /* and was to be expected; the square of the difference */
+} weir__arrivals;
+
 typedef struct weir__scale {
     weir__scale_terms terms;
     weir__scale_sample last;
@@ -70,17 +76,18 @@ typedef struct weir__scale {
     weir__fading useless;    /* the same: blocked or held */
     weir__fading refused;    /* seconds that producers were blocked, per second; 1 s */
     double in_progress;      /* items, at the last sample */
-    weir__fading samples[WEIR__SCALE_SAMPLES]; /* of arrivals, the last ones */
-    unsigned n_samples;                        /* ever */
+    weir__arrivals samples[WEIR__SCALE_SAMPLES]; /* the last ones */
+    unsigned n_samples;                          /* ever */
     weir_time changed_at, grown_at, shrunk_at;
-    weir_time ample_since;  /* too many; 0: not */
-    weir_time short_since;  /* saturated; 0: not */
-    weir_time patience_ns;  /* before it shrinks */
-    double forgotten;       /* how often a step has made it short again; 120 s */
-    struct {                /* of whether growing helps; workers 0: none is on */
-        unsigned workers;   /* before */
-        double rate, items; /* finished per second before, and known from so many */
-        uint64_t done;      /* when it grew last */
+    weir_time ample_since;   /* too many; 0: not */
+    weir_time short_since;   /* saturated; 0: not */
+    weir_time patience_ns;   /* before it shrinks */
+    weir_time excused_until; /* by a step */
+    double excuses;          /* how often; fading, 120 s */
+    struct {                 /* of whether growing helps; workers 0: none is on */
+        unsigned workers;    /* before */
+        double rate, items;  /* finished per second before, and known from so many */
+        uint64_t done;       /* when it grew last */
     } trial;
     unsigned ceiling; /* growing beyond it was in vain, until then */
     weir_time ceiling_until, hold_ns;

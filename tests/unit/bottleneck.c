@@ -608,7 +608,7 @@ static void the_slow_stage_of_a_random_pipeline_is_named_every_time(void **state
     (void)state;
     weir__random random = {2026};
     unsigned wrong = 0;
-    for (unsigned round = 0; round < 200; round++) {
+    for (unsigned round = 0; round < 120; round++) {
         pipeline p = random_pipeline(&random);
         unsigned slow = choose_loads(&p, &random);
         set_policy(&p, round % 2);
