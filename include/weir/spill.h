@@ -98,6 +98,9 @@ WEIR_API int weir_spill_read(weir_spill *spill, weir_record *into, uint64_t *ret
  * unknown, makes no difference.  The file whose last one it was is removed. */
 WEIR_API void weir_spill_ack(weir_spill *spill, uint64_t seq);
 
+/* Acknowledges all that is still to be read, without reading it: what is to be thrown away. */
+WEIR_API void weir_spill_clear(weir_spill *spill);
+
 typedef struct weir_spill_snapshot {
     size_t size; /* sizeof(weir_spill_snapshot); set by WEIR_SPILL_SNAPSHOT_INIT */
     uint64_t max_bytes;

@@ -1777,8 +1777,10 @@ static int Queue_clear(Queue *self)
     self->muted = true; /* on_drop had its turn in finalize */
     ext_line_clear(&self->line);
     if (self->waiting == 0) { /* else a daemon thread waits that has no interpreter left */
-        if (is_ours(self) && !self->is_durable)
+        if (is_ours(self) && !self->is_durable) {
+            ext_queue_spill_clear(self);
             weir_queue_discard(self->queue);
+        }
         free_items(self);
         forget_memory(self);
     }

@@ -108,6 +108,9 @@ int ext_queue_spill_open(Queue *self, PyObject *settings, weir_queue_opts *opts)
 /* The queue is made: what was found on disk is unfinished. */
 void ext_queue_spill_begin(Queue *self);
 
+/* Nobody will get what is on disk, so nobody has to read it. */
+void ext_queue_spill_clear(Queue *self);
+
 /* What __init__ or the garbage collector takes apart. */
 void ext_queue_spill_forget(Queue *self);
 

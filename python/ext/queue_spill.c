@@ -242,6 +242,12 @@ void ext_queue_spill_begin(Queue *self)
     EXT_UNLOCK(&self->lock);
 }
 
+void ext_queue_spill_clear(Queue *self)
+{
+    if (self->spill && !self->is_durable)
+        weir_spill_clear(self->spill);
+}
+
 void ext_queue_spill_forget(Queue *self)
 {
     if (self->spill && self->generation == ext_fork_generation())

@@ -174,6 +174,16 @@ def test_the_files_are_gone_when_the_queue_is(tmp_path: Path) -> None:
     assert not files(tmp_path)
 
 
+def test_a_queue_that_is_collected_does_not_read_its_disk(tmp_path: Path) -> None:
+    loaded = []
+    q = spilling(tmp_path, maxsize=1, loads=lambda data: loaded.append(data))
+    q.put_many(range(100))
+    del q
+    gc.collect()
+    assert not loaded
+    assert not files(tmp_path)
+
+
 def test_join_waits_for_what_is_on_disk(tmp_path: Path) -> None:
     q = spilling(tmp_path, maxsize=2)
     q.put_many(range(20))

@@ -550,6 +550,45 @@ void weir_spill_ack(weir_spill *spill, uint64_t seq)
     weir__unlock(&spill->mutex);
 }
 
+/* Under the mutex: the unread records of a segment, up to `end`.  false: no memory. */
+static bool clear_segment(weir_spill *spill, weir__segment *segment, uint64_t end)
+{
+    uint64_t first = segment->first_seq;
+    if (!weir__bits_reserve(&segment->acked, end - first))
+        return false;
+    for (uint64_t seq = spill->cursor.seq < first ? first : spill->cursor.seq; seq < end; seq++) {
+        if (weir__bits_has(&segment->acked, seq - first) ||
+            weir__bits_has(&segment->kept, seq - first))
+            continue;
+        settle(segment, seq);
+        spill->unread--;
+        spill->now.pending--;
+        spill->now.acknowledged++;
+        if (spill->now.durable)
+            log_ack(spill, segment, seq);
+    }
+    /* The offset stays: what lies before the number is passed over. */
+    spill->cursor.seq = end;
+    weir__spill_remove_settled(spill, segment);
+    return true;
+}
+
+void weir_spill_clear(weir_spill *spill)
+{
+    weir__lock(&spill->reading);
+    weir__lock(&spill->mutex);
+    uint64_t readable = spill->now.durable ? spill->synced + 1 : spill->next_seq;
+    weir__segment *segment;
+    while (spill->cursor.seq < readable &&
+           (segment = weir__spill_segment(spill, spill->cursor.seq))) {
+        uint64_t end = segment->first_seq + segment->count;
+        if (!clear_segment(spill, segment, end < readable ? end : readable))
+            break; /* the rest is still to be read */
+    }
+    weir__unlock(&spill->mutex);
+    weir__unlock(&spill->reading);
+}
+
 /* ---- looking -------------------------------------------------------------------------------- */
 
 int weir_spill_get_snapshot(weir_spill *spill, weir_spill_snapshot *ret_snapshot)

@@ -187,6 +187,38 @@ static void what_the_caller_keeps_is_not_read(void **state)
     weir_spill_destroy(spill);
 }
 
+static void clearing_acknowledges_what_is_unread(void **state)
+{
+    (void)state;
+    for (int durable = 0; durable < 2; durable++) {
+        weir_spill *spill = open_spill(1 << 20, 512, durable);
+        uint64_t had[3], kept;
+        weir_spill_clear(spill);
+        for (unsigned n = 1; n <= 100; n++)
+            append(spill, n, 0);
+        assert_int_equal(append_with(spill, 101, 0, true, &kept), WEIR_OK);
+        for (unsigned n = 0; n < 3; n++)
+            assert_int_equal(read_one(spill, &had[n]), n + 1);
+        weir_spill_clear(spill);
+        expect_nothing(spill);
+        assert_int_equal(log_of(spill).pending, 4);
+        for (unsigned n = 0; n < 3; n++)
+            weir_spill_ack(spill, had[n]);
+        for (unsigned n = 102; n <= 150; n++)
+            append(spill, n, 0);
+        expect(spill, 102, 150);
+        expect_nothing(spill);
+        assert_int_equal(log_of(spill).records_lost, 0);
+        weir_spill_destroy(spill);
+        if (durable) { /* only what was kept is left */
+            spill = open_spill(1 << 20, 512, true);
+            expect(spill, 101, 101);
+            expect_nothing(spill);
+            weir_spill_destroy(spill);
+        }
+    }
+}
+
 /* ---- bounds --------------------------------------------------------------------------------- */
 
 static uint64_t bytes_in_folder;
@@ -664,6 +696,7 @@ int main(void)
         IN_FOLDER(a_segment_goes_when_all_of_it_is_acknowledged),
         IN_FOLDER(acknowledging_twice_or_what_nobody_has_makes_no_difference),
         IN_FOLDER(what_the_caller_keeps_is_not_read),
+        IN_FOLDER(clearing_acknowledges_what_is_unread),
         IN_FOLDER(the_files_never_hold_more_than_the_bound),
         IN_FOLDER(a_full_log_takes_more_when_its_only_segment_is_acknowledged),
         IN_FOLDER(a_record_that_never_fits_is_refused_as_such),

@@ -438,7 +438,7 @@ static void a_durable_queue_tells_that_the_disk_failed(void **state)
 /* ---- kill -9 -------------------------------------------------------------------------------- */
 
 #define PRODUCERS 2u
-#define ITEMS     (1u << 20) /* per producer, at most */
+#define ITEMS     (1u << 24) /* per producer, at most */
 
 /* What the processes of all lives have in common, whoever is killed. */
 typedef struct ledger {
