@@ -93,8 +93,8 @@ typedef struct weir_pipeline_opts {
     uint64_t
         auto_bytes; /* budget for queues that size themselves, in cost, all together; 0: none */
     /* For a language whose threads hold a lock while they run: called around every wait of a worker, an
-     * emitter or the pipeline's own thread, which is outside but for on_workers and start_thread.  Both
-     * or none. */
+     * emitter or the pipeline's own thread, which is outside but for on_workers, on_end and
+     * start_thread.  Both or none. */
     void (*before_wait)(void *ctx);
     void (*after_wait)(void *ctx);
     /* Called once, when the last stage has ended, on the thread that ended it, no lock held; NULL: not. */

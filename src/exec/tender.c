@@ -231,6 +231,16 @@ static void call_end(weir_pipeline *pipeline)
         pipeline->opts.before_wait(pipeline->opts.ctx);
 }
 
+/* By this thread, for who is not there to do it. */
+static void end_for(weir__stage *stage)
+{
+    if (atomic_load_explicit(&stage->ended, memory_order_relaxed))
+        return;
+    call_begin(stage->pipeline);
+    weir__stage_end(stage);
+    call_end(stage->pipeline);
+}
+
 static void set_workers(weir__stage *stage, unsigned wanted)
 {
     uint32_t before = atomic_load_explicit(&stage->wanted, memory_order_relaxed);
@@ -255,6 +265,8 @@ static void set_workers(weir__stage *stage, unsigned wanted)
         call_end(stage->pipeline);
         running = atomic_load_explicit(&stage->running, memory_order_acquire);
     }
+    if (running == 0) /* the last one left while a worker counted that did not come */
+        end_for(stage);
 }
 
 /* Under the lock: sums over a row or column of what was blocked. */
@@ -376,7 +388,7 @@ static void give_up_sources(weir_pipeline *pipeline, weir_time now)
         weir__stage *stage = pipeline->stages[i];
         if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD &&
             hangs(stage, now, stopped_at))
-            weir__stage_end(stage);
+            end_for(stage);
     }
 }
 

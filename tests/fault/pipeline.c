@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <string.h>
 
 #include <weir/pipeline.h>
 
@@ -141,11 +142,121 @@ static void each_thread_may_fail_to_start(void **state)
     }
 }
 
+static weir_stage_snapshot look(weir_pipeline *pipeline, weir_stage stage)
+{
+    weir_stage_snapshot now = WEIR_STAGE_SNAPSHOT_INIT;
+    must(weir_pipeline_get_snapshot(pipeline, stage, &now) == WEIR_OK);
+    return now;
+}
+
+static weir_stage must_add(weir_pipeline *pipeline, weir_stage_opts opts)
+{
+    weir_stage stage;
+    must(weir_pipeline_add(pipeline, &opts, &stage) == WEIR_OK);
+    return stage;
+}
+
+/* ---- one more worker cannot be started, and the last one leaves meanwhile ------------------------- */
+
+static _Atomic unsigned ends;
+
+static weir_pipeline *starting;
+static _Atomic bool is_last; /* what is being started, until the others have left */
+
+static int arrive_slowly(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if (!is_last)
+        nanosleep(&(struct timespec){.tv_nsec = 5 * WEIR_MILLISECOND}, NULL);
+    return arrive(ctx, items, n, run);
+}
+
+typedef struct thread {
+    void (*main)(void *arg);
+    void *arg;
+} thread;
+
+static void *run_detached(void *ctx)
+{
+    thread it = *(thread *)ctx;
+    free(ctx);
+    it.main(it.arg);
+    return NULL;
+}
+
+static int start_no_second(void (*main_of)(void *arg), void *arg, const char *name, void *ctx)
+{
+    (void)ctx;
+    if (strcmp(name, "sink-1") == 0) {
+        is_last = true;
+        soon(look(starting, 0).workers == 1); /* this one: the other has left */
+        return WEIR_ESPAWN;
+    }
+    thread *it = malloc(sizeof(*it));
+    *it = (thread){main_of, arg};
+    pthread_t id;
+    must(pthread_create(&id, NULL, run_detached, it) == 0);
+    return pthread_detach(id);
+}
+
+static _Thread_local bool is_inside;
+static _Atomic bool ended_inside;
+
+static void go_outside(void *ctx)
+{
+    (void)ctx;
+    is_inside = false;
+}
+
+static void come_inside(void *ctx)
+{
+    (void)ctx;
+    is_inside = true;
+}
+
+static void note_where(void *ctx)
+{
+    (void)ctx;
+    ended_inside = is_inside;
+    ends++;
+}
+
+static void a_stage_ends_though_one_more_worker_could_not_be_started(void **state)
+{
+    (void)state;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    opts.start_thread = start_no_second;
+    opts.before_wait = go_outside;
+    opts.after_wait = come_inside;
+    opts.on_end = note_where;
+    must(weir_pipeline_create(&starting, &opts) == WEIR_OK);
+    weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+    o.name = "sink";
+    o.fn = arrive_slowly;
+    o.workers_max = 2;
+    weir_stage sink = must_add(starting, o);
+    o = (weir_stage_opts)WEIR_STAGE_OPTS_INIT;
+    o.name = "source";
+    o.fn = produce;
+    o.source = true;
+    must(weir_pipeline_connect(starting, must_add(starting, o), sink) == WEIR_OK);
+    made = arrived = dropped = ends = 0;
+    is_last = ended_inside = false;
+    must(weir_pipeline_start(starting) == WEIR_OK);
+    assert_int_equal(weir_pipeline_wait(starting, weir_after(PATIENCE)), WEIR_OK);
+    soon(ends == 1);
+    assert_true(is_last);
+    assert_true(ended_inside);
+    weir_pipeline_destroy(starting);
+    assert_int_equal(arrived, ITEMS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(each_thread_may_fail_to_start),
+        cmocka_unit_test(a_stage_ends_though_one_more_worker_could_not_be_started),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
