@@ -299,20 +299,24 @@ static int64_t get_some(weir__worker *worker, weir_time deadline, int64_t linger
                                linger_ns);
 }
 
-/* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again. */
+/* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again.  Where there is no
+ * memory, or descriptor, for what lies on disk, it stays there, and is looked for later. */
 static int64_t take(weir__worker *worker)
 {
     weir__stage *stage = worker->stage;
     int64_t linger_ns = stage->opts.linger_ns, rc = WEIR_EEMPTY;
     if (linger_ns == 0 || stage->opts.batch == 1)
         rc = get_some(worker, WEIR_PROBE, 0);
-    if (rc != WEIR_EEMPTY)
+    if (rc > 0 || rc == WEIR_ECLOSED)
         return rc;
     weir_time deadline = weir__is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
     rc = get_some(worker, deadline, linger_ns);
+    bool is_starved = rc < 0 && rc != WEIR_ECLOSED && rc != WEIR_ETIMEDOUT;
+    if (is_starved)
+        weir__futex_sleep(&stage->pipeline->halted, 0, weir_after(LOOK));
     weir__wait_end(stage->pipeline, &worker->meter, wait);
-    return rc == WEIR_ENOMEM ? WEIR_ETIMEDOUT : rc; /* for what lies on disk: it is tried again */
+    return is_starved ? WEIR_ETIMEDOUT : rc;
 }
 
 static void hold(weir__worker *worker, size_t n)

@@ -1,4 +1,5 @@
 /* A pipeline that gets no memory, or no thread: an error or a counted loss, nothing left behind. */
+#include "contract/folder.h"
 #include "faults.h"
 
 #include <dlfcn.h>
@@ -251,12 +252,74 @@ static void a_stage_ends_though_one_more_worker_could_not_be_started(void **stat
     assert_int_equal(arrived, ITEMS);
 }
 
+/* ---- no memory for what lies on disk -------------------------------------------------------------- */
+
+static int encode(void *item, weir_record *into, void *ctx)
+{
+    (void)ctx;
+    return weir_record_add(into, &item, sizeof(item));
+}
+
+static int decode(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    must(n == sizeof(*ret_item));
+    memcpy(ret_item, data, n);
+    return fault_now() ? WEIR_ENOMEM : WEIR_OK;
+}
+
+static _Atomic bool is_open;
+
+static int arrive_when_open(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    soon(is_open);
+    return arrive(ctx, items, n, run);
+}
+
+static void what_lies_on_disk_waits_for_memory(void **state)
+{
+    (void)state;
+    weir_spill *spill = open_spill(1 << 20, 0, false);
+    const weir_codec codec = {.encode = encode, .decode = decode};
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    weir_pipeline *pipeline;
+    must(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+    o.name = "sink";
+    o.fn = arrive_when_open;
+    o.queue = 2;
+    o.overflow = WEIR_OVERFLOW_SPILL;
+    o.spill = spill;
+    o.codec = &codec;
+    weir_stage sink = must_add(pipeline, o);
+    o = (weir_stage_opts)WEIR_STAGE_OPTS_INIT;
+    o.name = "source";
+    o.fn = produce;
+    o.source = true;
+    must(weir_pipeline_connect(pipeline, must_add(pipeline, o), sink) == WEIR_OK);
+    made = arrived = dropped = 0;
+    is_open = false;
+    must(weir_pipeline_start(pipeline) == WEIR_OK);
+    soon(look(pipeline, 1).ended);
+    fail_allocation(1, true);
+    is_open = true;
+    soon(fault_hits > 3);
+    stop_failing();
+    assert_int_equal(weir_pipeline_wait(pipeline, weir_after(PATIENCE)), WEIR_OK);
+    assert_int_equal(look(pipeline, sink).depth, 0);
+    weir_pipeline_destroy(pipeline);
+    assert_int_equal(arrived, ITEMS);
+    weir_spill_destroy(spill);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(each_thread_may_fail_to_start),
         cmocka_unit_test(a_stage_ends_though_one_more_worker_could_not_be_started),
+        IN_FOLDER(what_lies_on_disk_waits_for_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
