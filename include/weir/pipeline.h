@@ -97,7 +97,8 @@ typedef struct weir_pipeline_opts {
      * start_thread.  Both or none. */
     void (*before_wait)(void *ctx);
     void (*after_wait)(void *ctx);
-    /* Called once, when the last stage has ended, on the thread that ended it, no lock held; NULL: not. */
+    /* Called once, when the last stage has ended, on the thread that ended it (or started the pipeline, if
+     * that took longer), no lock held; not after a start that failed.  NULL: not. */
     void (*on_end)(void *ctx);
     /* Starts a thread that calls main(arg); < 0: could not.  NULL: pthread_create, signals blocked. */
     int (*start_thread)(void (*main)(void *arg), void *arg, const char *name, void *ctx);

@@ -470,6 +470,24 @@ static void unmake(weir_pipeline *pipeline)
     weir__tender_fini(pipeline);
 }
 
+/* ---- the end of all --------------------------------------------------------------------------- */
+
+static void declare_done(weir_pipeline *pipeline)
+{
+    /* release: pairs with the acquire in weir_pipeline_wait */
+    atomic_store_explicit(&pipeline->done, 1, memory_order_release);
+    weir__futex_wake(&pipeline->done, INT32_MAX, false);
+}
+
+static void lose_alive(weir_pipeline *pipeline)
+{
+    if (atomic_fetch_sub_explicit(&pipeline->alive, 1, memory_order_acq_rel) > 1)
+        return;
+    declare_done(pipeline);
+    if (pipeline->opts.on_end)
+        pipeline->opts.on_end(pipeline->opts.ctx);
+}
+
 /* ---- threads ---------------------------------------------------------------------------------- */
 
 static void *run_thread(void *arg)
@@ -553,16 +571,33 @@ static int start_all(weir_pipeline *pipeline)
     return rc;
 }
 
+/* What some stages have done before others could not be started. */
+static void forget_stage(weir__stage *stage)
+{
+    atomic_store(&stage->ended, false);
+    atomic_store(&stage->turn, 0);
+    atomic_store(&stage->waits, 0);
+    atomic_store(&stage->outside_ns, 0);
+    for (int i = 0; i < WEIR_LOSS_REASONS; i++) {
+        atomic_store(&stage->turned_away[i], 0);
+        atomic_store(&stage->let_go[i], 0);
+    }
+    stage->workers_peak = 0;
+    stage->total = (weir__pressure){0};
+    stage->worker_ns = 0;
+}
+
 static void forget(weir_pipeline *pipeline)
 {
     atomic_store(&pipeline->halted, 0);
     atomic_store(&pipeline->stopping, 0);
     atomic_store(&pipeline->stopped_at, 0);
     atomic_store(&pipeline->done, 0);
+    atomic_store(&pipeline->error, 0);
     pipeline->started = false;
     pipeline->started_at = 0;
     for (unsigned i = 0; i < pipeline->n; i++)
-        atomic_store(&pipeline->stages[i]->ended, false);
+        forget_stage(pipeline->stages[i]);
 }
 
 static bool borrows(weir_pipeline *pipeline)
@@ -586,15 +621,18 @@ int weir_pipeline_start(weir_pipeline *pipeline)
         unmake(pipeline);
         return rc;
     }
-    atomic_store(&pipeline->alive, pipeline->n);
+    atomic_store(&pipeline->alive, pipeline->n + 1); /* one more: it has not started yet */
     pipeline->started = true;
     pipeline->started_at = pipeline->charged_at = weir_now();
     rc = start_all(pipeline);
-    if (rc == WEIR_OK)
+    if (rc == WEIR_OK) {
+        lose_alive(pipeline);
         return rc;
+    }
     weir_pipeline_halt(pipeline);
     for (unsigned i = 0; i < pipeline->n; i++)
         weir__stage_end(pipeline->stages[i]);
+    declare_done(pipeline);
     wait_for_threads(pipeline);
     if (borrows(pipeline)) /* queues that are closed now */
         return rc;
@@ -626,13 +664,7 @@ void weir__stage_end(weir__stage *stage)
         lose_input(pipeline->stages[stage->behind[i]]);
     if (stage->opts.on_error == WEIR_ON_ERROR_DEAD_LETTER)
         lose_input(pipeline->stages[stage->opts.dead_letter]);
-    if (atomic_fetch_sub_explicit(&pipeline->alive, 1, memory_order_acq_rel) > 1)
-        return;
-    /* release: pairs with the acquire in weir_pipeline_wait */
-    atomic_store_explicit(&pipeline->done, 1, memory_order_release);
-    weir__futex_wake(&pipeline->done, INT32_MAX, false);
-    if (pipeline->opts.on_end)
-        pipeline->opts.on_end(pipeline->opts.ctx);
+    lose_alive(pipeline);
 }
 
 static weir__stage *find(weir_pipeline *pipeline, weir_stage stage)

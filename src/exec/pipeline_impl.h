@@ -208,7 +208,7 @@ struct weir_pipeline {
     _Atomic uint32_t halted, stopping;
     _Atomic weir_time stopped_at;
     _Atomic int error;        /* of the call that halted it */
-    _Atomic unsigned alive;   /* stages that have not ended */
+    _Atomic unsigned alive;   /* stages that have not ended; and the start, until it has worked */
     _Atomic uint32_t threads; /* futex: that run, the tender included */
     weir__worker tender;
     /* charges; under `lock` */

@@ -313,11 +313,70 @@ static void what_lies_on_disk_waits_for_memory(void **state)
     weir_spill_destroy(spill);
 }
 
+/* ---- a start that fails half way ---------------------------------------------------------------- */
+
+static _Atomic bool is_endless;
+
+static void count_end(void *ctx)
+{
+    (void)ctx;
+    ends++;
+}
+
+static int produce_until_halted(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    soon(!is_endless || weir_run_is_halted(run));
+    return produce(ctx, items, n, run);
+}
+
+static int arrive_or_fail(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    return is_endless ? WEIR_ESYSTEM : arrive(ctx, items, n, run);
+}
+
+static void a_start_that_failed_leaves_nothing_to_the_next(void **state)
+{
+    (void)state;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    opts.on_end = count_end;
+    weir_pipeline *pipeline;
+    must(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+    o.name = "sink";
+    o.fn = arrive_or_fail;
+    weir_stage sink = must_add(pipeline, o);
+    o.source = true;
+    o.fn = produce_until_halted;
+    for (int i = 0; i < 2; i++) {
+        o.name = i ? "second" : "first";
+        must(weir_pipeline_connect(pipeline, must_add(pipeline, o), sink) == WEIR_OK);
+    }
+    made = arrived = dropped = ends = 0;
+    is_endless = true;
+    threads_allowed = 3; /* the tender, the sink and one source */
+    must(weir_pipeline_start(pipeline) == WEIR_ESPAWN);
+    threads_allowed = -1;
+    assert_int_equal(ends, 0);
+    assert_int_equal(made, dropped); /* by who was halted */
+    made = dropped = 0;
+    is_endless = false;
+    must(weir_pipeline_start(pipeline) == WEIR_OK);
+    assert_int_equal(weir_pipeline_wait(pipeline, weir_after(PATIENCE)), WEIR_OK);
+    soon(ends == 1);
+    weir_stage_snapshot first = look(pipeline, 1), second = look(pipeline, 2);
+    assert_int_equal(look(pipeline, sink).accepted, first.emitted + second.emitted);
+    assert_int_equal(look(pipeline, sink).accepted, arrived);
+    weir_pipeline_destroy(pipeline);
+    assert_int_equal(dropped, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(each_thread_may_fail_to_start),
+        cmocka_unit_test(a_start_that_failed_leaves_nothing_to_the_next),
         cmocka_unit_test(a_stage_ends_though_one_more_worker_could_not_be_started),
         IN_FOLDER(what_lies_on_disk_waits_for_memory),
     };
