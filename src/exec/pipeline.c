@@ -698,6 +698,7 @@ void weir_pipeline_stop(weir_pipeline *pipeline)
     weir_time never = 0;
     atomic_compare_exchange_strong(&pipeline->stopped_at, &never, weir_now());
     atomic_store_explicit(&pipeline->stopping, 1, memory_order_release);
+    weir__futex_wake(&pipeline->stopping, INT32_MAX, false);
     for (unsigned i = 0; i < pipeline->n; i++)
         weir_pipeline_close_input(pipeline, i); /* WEIR_EINVAL: it has none */
 }

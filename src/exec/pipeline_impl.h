@@ -205,7 +205,7 @@ struct weir_pipeline {
     size_t n_edges;
     weir_time started_at;  /* 0: not yet */
     _Atomic uint32_t done; /* futex: 1 when all stages have ended; release: pairs with who waits */
-    _Atomic uint32_t halted, stopping;
+    _Atomic uint32_t halted, stopping; /* futexes; stopping, too, when halted */
     _Atomic weir_time stopped_at;
     _Atomic int error;        /* of the call that halted it */
     _Atomic unsigned alive;   /* stages that have not ended; and the start, until it has worked */

@@ -2,8 +2,8 @@
  *
  * A call passes the stage's limits first (rate, memory, breaker, concurrency, in this order, so that
  * nobody holds a permit and waits for something else), and is made again where the stage retries.
- * While a worker waits for a limit its interruption hook looks whether the pipeline is halted; all
- * other waits are ended by closing a queue.
+ * While a worker waits for a limit its interruption hook looks whether the pipeline is halted (or, in a
+ * source, stopped); all other waits are ended by closing a queue.
  */
 #include "exec/pipeline_impl.h"
 
@@ -13,9 +13,19 @@ _Thread_local weir__worker *weir__self;
 
 /* ---- limits ----------------------------------------------------------------------------------- */
 
-static int ask_halted(void *pipeline)
+/* Whether the stage makes no call any more: halted, or it is a source and is to stop. */
+static bool is_called_off(const weir__stage *stage)
 {
-    return weir__is_halted(pipeline);
+    weir_pipeline *pipeline = stage->pipeline;
+    /* relaxed: whoever says so does not wait for this thread */
+    return weir__is_halted(pipeline) ||
+           (stage->opts.source &&
+            atomic_load_explicit(&pipeline->stopping, memory_order_relaxed));
+}
+
+static int ask_called_off(void *stage)
+{
+    return is_called_off(stage);
 }
 
 /* What a call has taken of its stage's limits. */
@@ -31,12 +41,14 @@ typedef struct pass {
 /* Tries one limit, or waits for it until the deadline. */
 typedef int limit_fn(pass *p, weir_time deadline);
 
-/* Sleeps so long, or until the pipeline is halted. */
-static void pause_for(weir_pipeline *pipeline, int64_t ns)
+/* Sleeps so long, or until the stage's calls are called off. */
+static void pause_for(weir__stage *stage, int64_t ns)
 {
+    weir_pipeline *pipeline = stage->pipeline;
+    _Atomic uint32_t *word = stage->opts.source ? &pipeline->stopping : &pipeline->halted;
     weir_time until = weir_after(ns);
-    while (!weir__is_halted(pipeline) && weir_now() < until)
-        weir__futex_wait(&pipeline->halted, 0, until, false);
+    while (!is_called_off(stage) && weir_now() < until)
+        weir__futex_wait(word, 0, until, false);
 }
 
 /* A batch that is more than the burst takes its tokens one by one. */
@@ -65,9 +77,9 @@ static int take_memory(pass *p, weir_time deadline)
            WEIR_ESHED) {
         if (deadline <= WEIR_POLL)
             return WEIR_EFULL;
-        if (weir__is_halted(p->stage->pipeline))
+        if (is_called_off(p->stage))
             return WEIR_EINTR;
-        pause_for(p->stage->pipeline, LOOK);
+        pause_for(p->stage, LOOK);
     }
     return rc;
 }
@@ -79,10 +91,10 @@ static int take_breaker(pass *p, weir_time deadline)
     while ((rc = weir_breaker_admit(breaker, &p->breaker_call)) == WEIR_EOPEN) {
         if (deadline <= WEIR_POLL)
             return WEIR_EFULL;
-        if (weir__is_halted(p->stage->pipeline))
+        if (is_called_off(p->stage))
             return WEIR_EINTR;
         int64_t left = weir_breaker_retry_after(breaker);
-        pause_for(p->stage->pipeline, left < LOOK ? left : LOOK);
+        pause_for(p->stage, left < LOOK ? left : LOOK);
     }
     return rc;
 }
@@ -92,14 +104,14 @@ static int take_permit(pass *p, weir_time deadline)
     return weir_limit_acquire(p->stage->opts.limit, 1, 0, deadline, &p->permit);
 }
 
-/* 0, or what the limit says: closed, shed, halted. */
+/* 0, or what the limit says: closed, shed, called off. */
 static int go_through(pass *p, limit_fn *take, weir_cause cause)
 {
     weir_pipeline *pipeline = p->stage->pipeline;
     int rc = take(p, WEIR_PROBE);
     if (rc != WEIR_EFULL)
         return rc;
-    weir_set_interrupt(ask_halted, pipeline);
+    weir_set_interrupt(ask_called_off, p->stage);
     weir__wait wait = weir__wait_begin(pipeline, p->meter, WEIR__HELD, cause);
     rc = take(p, WEIR_FOREVER);
     weir__wait_end(pipeline, p->meter, wait);
@@ -174,16 +186,16 @@ static int call_once(weir__stage *stage, void *const *items, size_t n, const wei
                                     : stage->opts.fn(stage->opts.ctx, items, n, run);
 }
 
-/* Waits before the next attempt; false: the pipeline is halted. */
+/* Waits before the next attempt; false: there is to be none. */
 static bool pause_before(weir__stage *stage, weir__meter *meter, unsigned attempt)
 {
     weir_pipeline *pipeline = stage->pipeline;
     int64_t ns = weir_backoff_delay(&stage->opts.backoff, attempt, 0, weir_random());
     weir__wait wait = weir__wait_begin(pipeline, meter, WEIR__HELD, WEIR_CAUSE_RETRY);
     if (ns > 0)
-        pause_for(pipeline, ns);
+        pause_for(stage, ns);
     weir__wait_end(pipeline, meter, wait);
-    return !weir__is_halted(pipeline);
+    return !is_called_off(stage);
 }
 
 /* The items have failed for good. */
@@ -202,10 +214,10 @@ static void give_up(weir__stage *stage, weir__meter *meter, void *const *items, 
         weir__pipeline_fail(pipeline, error);
 }
 
-/* A limit was waited for when the pipeline was halted: the function was not called. */
-static bool was_halted(weir__stage *stage, int rc)
+/* A limit was waited for when the call was called off: the function was not called. */
+static bool was_called_off(weir__stage *stage, int rc)
 {
-    return rc == WEIR_EINTR && has_limits(&stage->opts) && weir__is_halted(stage->pipeline);
+    return rc == WEIR_EINTR && has_limits(&stage->opts) && is_called_off(stage);
 }
 
 int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_output *output)
@@ -214,15 +226,18 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
     weir_run run = {.pipeline = stage->pipeline, .stage = stage->index, .output = output};
     int rc;
     while ((rc = call_once(stage, items, n, &run)) < 0) {
-        if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts ||
-            !pause_before(stage, output->meter, run.attempt + 1))
+        if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts)
             break;
+        if (!pause_before(stage, output->meter, run.attempt + 1)) {
+            rc = n == 0 ? WEIR_END : rc; /* a source that is to stop has not failed */
+            break;
+        }
         run.attempt++;
         weir__add(&tally->retried, 1, output->meter->shared);
     }
     if (rc >= 0)
         weir__add(&tally->processed, n, output->meter->shared);
-    else if (was_halted(stage, rc))
+    else if (was_called_off(stage, rc))
         for (size_t i = 0; i < n; i++)
             weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
     else
@@ -401,17 +416,11 @@ static void work_in_order(weir__worker *worker)
 
 /* ---- sources ---------------------------------------------------------------------------------- */
 
-static bool goes_on(weir__stage *stage)
-{
-    /* relaxed: whoever says so does not wait for this thread */
-    return !atomic_load_explicit(&stage->pipeline->stopping, memory_order_relaxed) &&
-           !weir__is_halted(stage->pipeline);
-}
-
 static void work_as_source(weir__worker *worker)
 {
     weir_output output = {.meter = &worker->meter};
-    while (goes_on(worker->stage) && weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
+    while (!is_called_off(worker->stage) &&
+           weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
         continue;
     atomic_fetch_sub_explicit(&worker->stage->running, 1, memory_order_acq_rel);
 }

@@ -682,6 +682,65 @@ static void destroying_one_that_runs_halts_it(void **state)
     assert_int_equal(out.n + lost.n, it.next);
 }
 
+static weir_rate *new_rate(uint64_t tokens, int64_t per_ns)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    opts.rate = tokens;
+    opts.per_ns = per_ns;
+    opts.burst = 1;
+    weir_rate *rate;
+    must(weir_rate_create(&rate, &opts) == WEIR_OK);
+    return rate;
+}
+
+#define HOURS (3600 * WEIR_SECOND)
+
+static void a_stopped_source_does_not_wait_for_its_limits(void **state)
+{
+    (void)state;
+    numbers it = {0, 0};
+    sink out = SINK;
+    weir_rate *rate = new_rate(1, 10 * HOURS);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", never_ends, &it);
+    source.source = true;
+    source.rate = rate;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(out.n == 1 && look(p, 0).held_ns[WEIR_CAUSE_RATE] > 0);
+    weir_pipeline_stop(p);
+    end_well(p);
+    assert_int_equal(it.next, 1); /* nor was it asked again */
+    weir_rate_destroy(rate);
+}
+
+static int fails(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n, (void)run;
+    ++*(_Atomic unsigned *)ctx;
+    return WEIR_ESYSTEM;
+}
+
+static void a_stopped_source_is_not_tried_again(void **state)
+{
+    (void)state;
+    _Atomic unsigned calls = 0;
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", fails, (void *)&calls);
+    source.source = true;
+    source.attempts = 2;
+    source.backoff = (weir_backoff)WEIR_BACKOFF_INIT;
+    source.backoff.base_ns = source.backoff.max_ns = 10 * HOURS;
+    source.backoff.jitter = WEIR_JITTER_NONE;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(look(p, 0).held_ns[WEIR_CAUSE_RETRY] > 0);
+    weir_pipeline_stop(p);
+    end_well(p);
+    assert_int_equal(calls, 1);
+}
+
 /* ---- puts from outside ------------------------------------------------------------------------- */
 
 static void an_open_stage_is_fed_from_outside(void **state)
@@ -993,6 +1052,8 @@ int main(void)
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
+        TEST(a_stopped_source_does_not_wait_for_its_limits),
+        TEST(a_stopped_source_is_not_tried_again),
         TEST(destroying_one_that_runs_halts_it),
         TEST(an_open_stage_is_fed_from_outside),
         TEST(a_stage_that_feeds_itself_is_told_when_it_would_wait),
