@@ -365,15 +365,16 @@ static void begin_tuning(weir_pipeline *pipeline, weir_time now)
 
 /* ---- sources that do not come back ------------------------------------------------------------ */
 
-/* Whether all workers of a stopped source are in a call that began before the stop. */
-static bool hangs(weir__stage *source, weir_time now, weir_time stopped_at)
+/* Whether all workers of a source that was to stop so long ago have been in their calls since, and have
+ * not waited in them for room. */
+static bool hangs(weir__stage *source, weir_time now)
 {
     for (unsigned i = 0; i < source->n_seats; i++) {
         weir__times times;
         weir__meter_read(&source->seats[i].meter, now, &times);
         if (times.doing == WEIR__ABSENT)
             continue;
-        if (times.doing != WEIR__BUSY || now - (weir_time)times.in_progress_ns > stopped_at)
+        if (times.doing != WEIR__BUSY || times.in_progress_ns < (uint64_t)GIVE_UP)
             return false;
     }
     return true;
@@ -387,7 +388,7 @@ static void give_up_sources(weir_pipeline *pipeline, weir_time now)
     for (unsigned i = 0; i < pipeline->n; i++) {
         weir__stage *stage = pipeline->stages[i];
         if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD &&
-            hangs(stage, now, stopped_at))
+            hangs(stage, now))
             end_for(stage);
     }
 }

@@ -741,6 +741,36 @@ static void a_stopped_source_is_not_tried_again(void **state)
     assert_int_equal(calls, 1);
 }
 
+static int emit_and_hang(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    _Atomic bool *go_on = ctx;
+    for (int i = 0; i < 30; i++)
+        weir_emit(run, number(1), 0);
+    return hang((void *)go_on, items, n, run);
+}
+
+static void a_source_that_hangs_after_it_waited_is_given_up_too(void **state)
+{
+    (void)state;
+    _Atomic bool go_on[2] = {false, false};
+    sink out = SINK;
+    out.closed = true;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", emit_and_hang, (void *)go_on);
+    source.source = true;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(look(p, 1).waits > 0);
+    weir_pipeline_stop(p);
+    out.closed = false;
+    must(weir_pipeline_wait(p, weir_after(PATIENCE / 2)) == WEIR_OK);
+    go_on[0] = true;
+    soon(look(p, 1).dropped[WEIR_LOSS_DISCARDED] == 1);
+    check_laws(p);
+    weir_pipeline_destroy(p);
+    assert_int_equal(out.n, 30);
+}
+
 /* ---- puts from outside ------------------------------------------------------------------------- */
 
 static void an_open_stage_is_fed_from_outside(void **state)
@@ -1054,6 +1084,7 @@ int main(void)
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
         TEST(a_stopped_source_does_not_wait_for_its_limits),
         TEST(a_stopped_source_is_not_tried_again),
+        TEST(a_source_that_hangs_after_it_waited_is_given_up_too),
         TEST(destroying_one_that_runs_halts_it),
         TEST(an_open_stage_is_fed_from_outside),
         TEST(a_stage_that_feeds_itself_is_told_when_it_would_wait),
