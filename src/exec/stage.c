@@ -104,18 +104,21 @@ static int take_permit(pass *p, weir_time deadline)
     return weir_limit_acquire(p->stage->opts.limit, 1, 0, deadline, &p->permit);
 }
 
-/* 0, or what the limit says: closed, shed, called off. */
+/* 0, or what the limit says: closed, shed, called off.  The thread may be one of the caller's, with a hook
+ * of its own. */
 static int go_through(pass *p, limit_fn *take, weir_cause cause)
 {
     weir_pipeline *pipeline = p->stage->pipeline;
     int rc = take(p, WEIR_PROBE);
     if (rc != WEIR_EFULL)
         return rc;
+    void *outer_ctx;
+    weir_interrupt_fn *outer = weir__get_interrupt(&outer_ctx);
     weir_set_interrupt(ask_called_off, p->stage);
     weir__wait wait = weir__wait_begin(pipeline, p->meter, WEIR__HELD, cause);
     rc = take(p, WEIR_FOREVER);
     weir__wait_end(pipeline, p->meter, wait);
-    weir_set_interrupt(NULL, NULL);
+    weir_set_interrupt(outer, outer_ctx);
     return rc;
 }
 

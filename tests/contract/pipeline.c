@@ -594,6 +594,54 @@ static void a_stage_keeps_its_limits(void **state)
     weir_rate_destroy(rate);
 }
 
+static weir_rate *new_rate(uint64_t tokens, int64_t per_ns)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    opts.rate = tokens;
+    opts.per_ns = per_ns;
+    opts.burst = 1;
+    weir_rate *rate;
+    must(weir_rate_create(&rate, &opts) == WEIR_OK);
+    return rate;
+}
+
+static int count_asks(void *ctx)
+{
+    ++*(unsigned *)ctx;
+    return 0;
+}
+
+static void a_limit_gives_the_interruption_hook_back_to_who_waited_for_it(void **state)
+{
+    (void)state;
+    sink out = SINK;
+    weir_rate *rate = new_rate(1, 20 * WEIR_MILLISECOND);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("outside", NULL, NULL);
+    opts.kind = WEIR_STAGE_EXTERNAL;
+    opts.open = true;
+    weir_stage s = add(p, opts);
+    opts = stage_opts("inline", collect, &out);
+    opts.kind = WEIR_STAGE_INLINE;
+    opts.rate = rate;
+    append(p, s, opts);
+    start(p);
+    unsigned asked = 0;
+    weir_set_interrupt(count_asks, &asked);
+    for (uintptr_t i = 0; i < 3; i++)
+        must(weir_pipeline_emit(p, s, number(i), 0) == WEIR_KEPT);
+    asked = 0;
+    void *item;
+    int64_t wait_ns = 200 * WEIR_MILLISECOND;
+    must(weir_queue_get(weir_pipeline_queue(p, s), &item, weir_after(wait_ns)) == WEIR_ETIMEDOUT);
+    weir_set_interrupt(NULL, NULL);
+    assert_true(asked > 0);
+    must(weir_pipeline_end_stage(p, s) == WEIR_OK);
+    end_well(p);
+    assert_int_equal(out.n, 3);
+    weir_rate_destroy(rate);
+}
+
 /* ---- ending ------------------------------------------------------------------------------------ */
 
 static void a_stop_lets_through_what_is_inside(void **state)
@@ -680,17 +728,6 @@ static void destroying_one_that_runs_halts_it(void **state)
     soon(out.n > 100);
     weir_pipeline_destroy(p);
     assert_int_equal(out.n + lost.n, it.next);
-}
-
-static weir_rate *new_rate(uint64_t tokens, int64_t per_ns)
-{
-    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
-    opts.rate = tokens;
-    opts.per_ns = per_ns;
-    opts.burst = 1;
-    weir_rate *rate;
-    must(weir_rate_create(&rate, &opts) == WEIR_OK);
-    return rate;
 }
 
 #define HOURS (3600 * WEIR_SECOND)
@@ -1079,6 +1116,7 @@ int main(void)
         TEST(what_fails_goes_to_the_stage_for_dead_letters),
         TEST(a_failure_halts_the_pipeline),
         TEST(a_stage_keeps_its_limits),
+        TEST(a_limit_gives_the_interruption_hook_back_to_who_waited_for_it),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
