@@ -122,15 +122,21 @@ static int go_through(pass *p, limit_fn *take, weir_cause cause)
     return rc;
 }
 
-static void give_back(pass *p, int rc)
+static weir_call_result result_of(bool was_called, int rc)
+{
+    if (!was_called) /* another limit did not let it in */
+        return WEIR_CALL_IGNORED;
+    return rc >= 0 ? WEIR_CALL_SUCCESS : WEIR_CALL_FAILURE;
+}
+
+static void give_back(pass *p, bool was_called, int rc)
 {
     const weir_stage_opts *opts = &p->stage->opts;
     if (p->permitted)
         weir_limit_release(opts->limit, &p->permit,
                            rc >= 0 ? WEIR_LIMIT_SUCCESS : WEIR_LIMIT_IGNORE);
     if (p->asked)
-        weir_breaker_report(opts->breaker, &p->breaker_call,
-                            rc >= 0 ? WEIR_CALL_SUCCESS : WEIR_CALL_FAILURE);
+        weir_breaker_report(opts->breaker, &p->breaker_call, result_of(was_called, rc));
     if (p->reserved)
         weir_governor_release(opts->governor, opts->governor_bytes);
 }
@@ -175,9 +181,10 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
         later.output = &output;
     pass p = {.stage = stage, .meter = run->output->meter, .n = n};
     int rc = enter(&p);
-    if (rc == WEIR_OK)
+    bool has_entered = rc == WEIR_OK;
+    if (has_entered)
         rc = stage->opts.fn(stage->opts.ctx, items, n, &later);
-    give_back(&p, rc);
+    give_back(&p, has_entered, rc);
     weir__emit_kept(stage, run->output->meter, &kept);
     weir__free(kept.items);
     return rc;

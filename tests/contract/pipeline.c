@@ -642,6 +642,36 @@ static void a_limit_gives_the_interruption_hook_back_to_who_waited_for_it(void *
     weir_rate_destroy(rate);
 }
 
+static void a_call_that_no_limit_let_in_is_none_to_the_breaker(void **state)
+{
+    (void)state;
+    numbers it = {0, 50};
+    sink out = SINK;
+    weir_limit_opts limit_opts = WEIR_LIMIT_OPTS_INIT;
+    limit_opts.limit = 1;
+    weir_limit *limit;
+    must(weir_limit_create(&limit, &limit_opts) == WEIR_OK);
+    weir_limit_close(limit);
+    weir_breaker_opts breaker_opts = WEIR_BREAKER_OPTS_INIT;
+    weir_breaker *breaker;
+    must(weir_breaker_create(&breaker, &breaker_opts) == WEIR_OK);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("sink", collect, &out);
+    opts.limit = limit;
+    opts.breaker = breaker;
+    opts.on_error = WEIR_ON_ERROR_SKIP;
+    append(p, add_source(p, &it), opts);
+    start(p);
+    end_well(p);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_FAILED], 50);
+    weir_breaker_snapshot now = WEIR_BREAKER_SNAPSHOT_INIT;
+    must(weir_breaker_get_snapshot(breaker, &now) == WEIR_OK);
+    assert_int_equal(now.failed, 0);
+    assert_int_equal(now.ignored, 50);
+    weir_breaker_destroy(breaker);
+    weir_limit_destroy(limit);
+}
+
 /* ---- ending ------------------------------------------------------------------------------------ */
 
 static void a_stop_lets_through_what_is_inside(void **state)
@@ -1117,6 +1147,7 @@ int main(void)
         TEST(a_failure_halts_the_pipeline),
         TEST(a_stage_keeps_its_limits),
         TEST(a_limit_gives_the_interruption_hook_back_to_who_waited_for_it),
+        TEST(a_call_that_no_limit_let_in_is_none_to_the_breaker),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
