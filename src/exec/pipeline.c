@@ -141,6 +141,7 @@ static void free_stage(weir__stage *stage)
 #define QUEUE_MAX_DEFAULT 4096
 #define WORKERS_MAX       4096
 #define BATCH_MAX         65536
+#define NAME_MAX_BYTES    100
 
 static void set_defaults(weir_stage_opts *opts)
 {
@@ -169,10 +170,12 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "kind is none of weir_stage_kind";
     if (!o->fn && o->kind != WEIR_STAGE_EXTERNAL)
         return "fn is required";
-    if (is_inline &&
-        (o->source || o->ordered || o->borrowed || o->open || o->batch > 1 || o->workers_max > 1))
+    if (strlen(o->name) > NAME_MAX_BYTES)
+        return "a name is at most 100 bytes long";
+    if (is_inline && (o->source || o->ordered || o->borrowed || o->open || o->spill ||
+                      o->batch > 1 || o->workers_max > 1))
         return "an inline stage has no queue and no workers of its own";
-    if (o->source && (o->borrowed || o->open || o->ordered || o->batch > 1))
+    if (o->source && (o->borrowed || o->open || o->spill || o->ordered || o->batch > 1))
         return "a source has no queue, no order and no batch";
     if (o->workers_min > o->workers_max || o->workers > o->workers_max ||
         o->workers_max > WORKERS_MAX)
@@ -193,6 +196,8 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "on_error is none of weir_on_error";
     if (o->on_error == WEIR_ON_ERROR_DEAD_LETTER && o->dead_letter >= pipeline->n)
         return "the stage for dead letters has to be added first";
+    if (o->on_error == WEIR_ON_ERROR_DEAD_LETTER && pipeline->stages[o->dead_letter]->opts.source)
+        return "dead letters cannot go to a source";
     if (o->governor && o->governor_bytes == 0)
         return "governor_bytes must be > 0";
     if (o->is_part && o->part_of >= pipeline->n)

@@ -996,6 +996,28 @@ static void options_out_of_range_are_refused(void **state)
     REFUSED(bad.kind = WEIR_STAGE_INLINE; bad.workers = 2);
     REFUSED(bad.source = true; bad.open = true);
     REFUSED(bad.linger_ns = -1);
+    weir_stage_opts source = stage_opts("source", never_ends, NULL);
+    source.source = true;
+    must(weir_pipeline_add(p, &source, &stage) == WEIR_OK);
+    REFUSED(bad.on_error = WEIR_ON_ERROR_DEAD_LETTER; bad.dead_letter = stage);
+    weir_pipeline_destroy(p);
+    p = new_pipeline();
+    weir_spill *nowhere = (weir_spill *)&p; /* is not looked at */
+    bad = good;
+    bad.overflow = WEIR_OVERFLOW_SPILL;
+    bad.spill = nowhere;
+    weir_stage_opts spills = bad;
+    REFUSED(bad = spills; bad.source = true);
+    REFUSED(bad = spills; bad.kind = WEIR_STAGE_INLINE);
+    char name[102];
+    memset(name, 'x', sizeof(name));
+    name[101] = 0;
+    REFUSED(bad.name = name);
+    name[100] = 0;
+    bad.name = name;
+    must(weir_pipeline_add(p, &bad, &stage) == WEIR_OK);
+    weir_pipeline_destroy(p);
+    p = new_pipeline();
     must(weir_pipeline_add(p, &good, &stage) == WEIR_OK);
     assert_int_equal(weir_pipeline_add(p, &good, &stage), WEIR_EINVAL); /* the name */
     assert_int_equal(weir_pipeline_connect(p, 0, 9), WEIR_EINVAL);
