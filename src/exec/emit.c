@@ -191,9 +191,15 @@ static bool broadcast(weir__stage *stage, weir__meter *meter, void *item, uint64
     return emit_to(stage, behind(stage, stage->n_behind - 1), meter, item, cost) && kept;
 }
 
+/* Whether many items may be put at once: one queue, no costs to ask for, and it says of each that it did
+ * not take. */
 static bool is_plain(weir__stage *stage)
 {
-    return stage->n_behind == 1 && behind(stage, 0)->queue && !behind(stage, 0)->opts.max_cost;
+    if (stage->n_behind != 1 || !behind(stage, 0)->queue)
+        return false;
+    const weir_stage_opts *opts = &behind(stage, 0)->opts;
+    return !opts->max_cost && opts->overflow != WEIR_OVERFLOW_DROP_NEWEST &&
+           opts->overflow != WEIR_OVERFLOW_SAMPLE;
 }
 
 static bool emit_one(weir__stage *stage, weir__meter *meter, void *item, uint64_t cost)

@@ -379,6 +379,47 @@ static void each_policy_is_that_of_the_queue(void **state)
     }
 }
 
+typedef struct told {
+    _Atomic size_t dropped;
+    _Atomic bool is_done;
+} told;
+
+static int emit_ten(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n;
+    told *t = ctx;
+    void *ten[10] = {0};
+    t->dropped = weir_emit_many(run, ten, NULL, 10);
+    t->is_done = true;
+    return WEIR_END;
+}
+
+static void who_emits_many_is_told_how_many_were_dropped(void **state)
+{
+    (void)state;
+    static const weir_overflow policies[] = {WEIR_OVERFLOW_FAIL, WEIR_OVERFLOW_DROP_NEWEST,
+                                             WEIR_OVERFLOW_SAMPLE};
+    for (size_t i = 0; i < 3; i++) {
+        forget(NULL);
+        told t = {0};
+        sink out = SINK;
+        out.closed = true;
+        weir_pipeline *p = new_pipeline();
+        weir_stage_opts source = stage_opts("source", emit_ten, &t), opts;
+        source.source = true;
+        opts = stage_opts("sink", collect, &out);
+        opts.queue = 4;
+        opts.overflow = policies[i];
+        append(p, add(p, source), opts);
+        start(p);
+        soon(t.is_done);
+        must(t.dropped >= 5); /* one may be in hand */
+        must(t.dropped == lost.n);
+        out.closed = false;
+        end_well(p);
+    }
+}
+
 /* ---- fans -------------------------------------------------------------------------------------- */
 
 static uint64_t by_value(void *item, void *ctx)
@@ -1159,6 +1200,7 @@ int main(void)
         TEST(a_stage_holds_its_queue_and_one_item_per_worker),
         TEST(what_finds_no_room_in_time_is_dropped_and_counted),
         TEST(each_policy_is_that_of_the_queue),
+        TEST(who_emits_many_is_told_how_many_were_dropped),
         TEST(a_broadcast_goes_to_all),
         TEST(round_robin_goes_to_each_in_turn),
         TEST(items_of_one_key_go_one_way_in_order),
