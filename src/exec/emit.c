@@ -40,10 +40,12 @@ static weir_time put_deadline(const weir__stage *target)
     return target->opts.put_timeout_ns ? weir_after(target->opts.put_timeout_ns) : WEIR_FOREVER;
 }
 
+/* The stage may be an inline one that runs where an ordered one emits. */
 static void note_block(weir__stage *stage, unsigned target_and_one)
 {
-    if (stage->order) /* relaxed: a hint for who waits for the window */
-        atomic_store_explicit(&stage->order->blocked_on, target_and_one, memory_order_relaxed);
+    weir__order *order = stage->pipeline->stages[stage->host]->order;
+    if (order) /* relaxed: a hint for who waits for the window */
+        atomic_store_explicit(&order->blocked_on, target_and_one, memory_order_relaxed);
 }
 
 /* Waits for room for the first of n items, and puts what it can. */

@@ -1124,6 +1124,31 @@ static void an_inline_stage_is_named_and_not_its_host(void **state)
     assert_int_equal(lost.by_reason[WEIR_LOSS_OUTPUT], 60);
 }
 
+/* Who waits for the window of an ordered stage waits for what blocks the one that emits. */
+static void what_blocks_an_ordered_stage_is_named_behind_an_inline_one(void **state)
+{
+    (void)state;
+    numbers it = {0, 200};
+    sink out = SINK;
+    out.pause_ns = 3 * WEIR_MILLISECOND;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("ordered", add_1000, NULL);
+    opts.workers = 4;
+    opts.ordered = true;
+    weir_stage ordered = append(p, add_source(p, &it), opts);
+    opts = stage_opts("inline", add_1000, NULL);
+    opts.kind = WEIR_STAGE_INLINE;
+    weir_stage slow = append(p, append(p, ordered, opts), stage_opts("slow", collect, &out));
+    start(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    weir_stage_snapshot s = look(p, ordered);
+    assert_true(s.held_ns[WEIR_CAUSE_ORDER] < s.blocked_ns);
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    must(weir_pipeline_get_verdict(p, &verdict) == WEIR_OK);
+    assert_int_equal(verdict.stage, slow);
+    end_well(p);
+}
+
 static int slow_source(void *ctx, void *const *items, size_t n, const weir_run *run)
 {
     pause_ns(2 * WEIR_MILLISECOND);
@@ -1228,6 +1253,7 @@ int main(void)
         TEST(options_out_of_range_are_refused),
         TEST(the_slow_stage_is_named_wherever_it_is),
         TEST(an_inline_stage_is_named_and_not_its_host),
+        TEST(what_blocks_an_ordered_stage_is_named_behind_an_inline_one),
         TEST(a_slow_source_is_named),
         TEST(workers_are_added_while_they_are_needed),
         TEST(a_queue_sizes_itself),
