@@ -220,7 +220,7 @@ struct weir_pipeline {
     weir__pressure *window;
 };
 
-/* The worker that this thread is. */
+/* The worker that this thread is; the tender is one without a stage. */
 extern _Thread_local weir__worker *weir__self;
 
 /* stage.c */

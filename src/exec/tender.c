@@ -420,7 +420,8 @@ static void tend(weir_pipeline *pipeline)
 
 void weir__tend(void *arg)
 {
-    weir_pipeline *pipeline = ((weir__worker *)arg)->pipeline;
+    weir__self = arg;
+    weir_pipeline *pipeline = weir__self->pipeline;
     call_end(pipeline);
     begin_tuning(pipeline, weir_now());
     /* acquire: pairs with the release in weir__stage_end */
@@ -429,5 +430,6 @@ void weir__tend(void *arg)
         tend(pipeline);
     }
     call_begin(pipeline);
+    weir__self = NULL;
     weir__thread_gone(pipeline, &pipeline->tender);
 }

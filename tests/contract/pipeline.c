@@ -1192,6 +1192,41 @@ static void workers_are_added_while_they_are_needed(void **state)
     assert_int_equal(out.n, 2000);
 }
 
+typedef struct waiter {
+    weir_pipeline *pipeline;
+    _Atomic int result; /* 1: none yet */
+} waiter;
+
+static void wait_for_it(void *ctx, unsigned wanted)
+{
+    (void)wanted;
+    waiter *w = ctx;
+    w->result = weir_pipeline_wait(w->pipeline, weir_after(PATIENCE / 10));
+}
+
+static void the_own_thread_of_a_pipeline_does_not_wait_for_it(void **state)
+{
+    (void)state;
+    numbers it = {0, 100};
+    weir_pipeline *p = new_pipeline();
+    waiter w = {p, 1};
+    weir_stage_opts opts = stage_opts("outside", NULL, &w);
+    opts.kind = WEIR_STAGE_EXTERNAL;
+    opts.workers_max = 6;
+    opts.on_workers = wait_for_it;
+    weir_stage s = append(p, add_source(p, &it), opts);
+    start(p);
+    weir_work work = WEIR_WORK_INIT;
+    work.workers = 1;
+    weir_time from = weir_now();
+    soon((work.busy_ns = (uint64_t)(weir_now() - from), from = weir_now(),
+          weir_pipeline_report(p, s, &work), w.result != 1));
+    assert_int_equal(w.result, WEIR_EDEADLK);
+    weir_pipeline_halt(p);
+    must(weir_pipeline_end_stage(p, s) == WEIR_OK);
+    end_well(p);
+}
+
 static void a_queue_sizes_itself(void **state)
 {
     (void)state;
@@ -1256,6 +1291,7 @@ int main(void)
         TEST(what_blocks_an_ordered_stage_is_named_behind_an_inline_one),
         TEST(a_slow_source_is_named),
         TEST(workers_are_added_while_they_are_needed),
+        TEST(the_own_thread_of_a_pipeline_does_not_wait_for_it),
         TEST(a_queue_sizes_itself),
     };
     return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);
