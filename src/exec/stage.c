@@ -224,6 +224,12 @@ static void give_up(weir__stage *stage, weir__meter *meter, void *const *items, 
         weir__pipeline_fail(pipeline, error);
 }
 
+static void let_all_go(weir__stage *stage, void *const *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
+}
+
 /* A limit was waited for when the call was called off: the function was not called. */
 static bool was_called_off(weir__stage *stage, int rc)
 {
@@ -235,6 +241,10 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
     weir__tally *tally = &output->meter->tallies[stage->index];
     weir_run run = {.pipeline = stage->pipeline, .stage = stage->index, .output = output};
     int rc;
+    if (weir__is_halted(stage->pipeline)) { /* it was taken before the queue was emptied */
+        let_all_go(stage, items, n);
+        return WEIR_EINTR;
+    }
     while ((rc = call_once(stage, items, n, &run)) < 0) {
         if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts)
             break;
@@ -248,8 +258,7 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
     if (rc >= 0)
         weir__add(&tally->processed, n, output->meter->shared);
     else if (was_called_off(stage, rc))
-        for (size_t i = 0; i < n; i++)
-            weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
+        let_all_go(stage, items, n);
     else
         give_up(stage, output->meter, items, n, rc);
     return rc;

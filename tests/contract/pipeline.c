@@ -756,6 +756,35 @@ static void a_halt_drops_what_is_inside(void **state)
     assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
 }
 
+static void drop_slowly(void *item, weir_stage stage, weir_loss reason, void *ctx)
+{
+    pause_ns(WEIR_MILLISECOND);
+    note_drop(item, stage, reason, ctx);
+}
+
+static void a_halt_drops_what_is_inside_the_last_stages_too(void **state)
+{
+    (void)state;
+    numbers it = {0, 0};
+    sink out = SINK;
+    out.closed = true;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = drop_slowly; /* who halts needs long for the stages before */
+    opts.ctx = &lost;
+    weir_pipeline *p;
+    must(weir_pipeline_create(&p, &opts) == WEIR_OK);
+    weir_stage_opts source = stage_opts("source", never_ends, &it);
+    source.source = true;
+    weir_stage s = append(p, add(p, source), stage_opts("work", add_1000, NULL));
+    append(p, s, stage_opts("sink", collect, &out));
+    start(p);
+    soon(out.inside == 1 && look(p, s).waits > 0);
+    weir_pipeline_halt(p);
+    end_well(p);
+    assert_int_equal(out.n, 1);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
+}
+
 static int hang(void *ctx, void *const *items, size_t n, const weir_run *run)
 {
     (void)items, (void)n;
@@ -1274,6 +1303,7 @@ int main(void)
         TEST(a_call_that_no_limit_let_in_is_none_to_the_breaker),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
+        TEST(a_halt_drops_what_is_inside_the_last_stages_too),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
         TEST(a_stopped_source_does_not_wait_for_its_limits),
         TEST(a_stopped_source_is_not_tried_again),
