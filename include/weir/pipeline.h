@@ -185,9 +185,10 @@ typedef struct weir_stage_opts {
     const weir_codec *codec;
     bool
         acknowledge; /* its queue is durable: an item is acknowledged when its call has returned, and
-                         what it emitted was taken by the stages behind, or on_error has decided.
-                         So after a crash it comes again unless that has happened; halted, what is
-                         inside stays on disk */
+                         what it emitted was taken by the stages behind (or dropped there as they
+                         say, but for want of memory or a disk), or on_error has decided.  So after
+                         a crash it comes again unless that has happened; halted, what is inside
+                         stays on disk */
     weir_queue
         *borrowed; /* a queue of the caller's, which must outlive the pipeline: it closes it, and
                              the queue's on_drop gets what is dropped there.  Its own bounds count; of

@@ -12,6 +12,13 @@ static void drop(weir__stage *stage, void *item, weir_loss reason)
     pipeline->opts.on_drop(item, stage->index, reason, pipeline->opts.ctx);
 }
 
+/* What this thread works on is not acknowledged: a restart may bring it through. */
+static void note_lost(weir__meter *meter)
+{
+    if (!meter->shared)
+        meter->has_lost = true;
+}
+
 /* The target does not get it: as if it had accepted and dropped it. */
 static void turn_away(weir__stage *target, void *item, weir_loss reason)
 {
@@ -33,6 +40,12 @@ static weir_loss loss_of(int rc)
     case WEIR_ENOMEM: return WEIR_LOSS_NO_MEMORY;
     default: return WEIR_LOSS_REFUSED;
     }
+}
+
+/* Not for want of room, and not as the item is what it is. */
+static bool is_trouble(int rc)
+{
+    return rc == WEIR_ENOMEM || rc == WEIR_ENOFD || rc == WEIR_ESYSTEM;
 }
 
 static weir_time put_deadline(const weir__stage *target)
@@ -87,6 +100,8 @@ static size_t put(weir__stage *stage, weir__stage *target, weir__meter *meter, v
             i += (size_t)rc;
             continue;
         }
+        if (is_trouble((int)rc))
+            note_lost(meter);
         turn_away(target, items[i], loss_of((int)rc));
         lost++;
         i++;
@@ -188,6 +203,7 @@ static bool broadcast(weir__stage *stage, weir__meter *meter, void *item, uint64
         }
         weir__add(&meter->tallies[stage->index].emitted, 1, meter->shared);
         weir__add(&behind(stage, i)->turned_away[WEIR_LOSS_NO_MEMORY], 1, true);
+        note_lost(meter);
         kept = false;
     }
     return emit_to(stage, behind(stage, stage->n_behind - 1), meter, item, cost) && kept;
@@ -237,6 +253,7 @@ void weir__emit_lost(weir__stage *stage, weir__meter *meter, void *item, weir_lo
         return;
     }
     weir__add(&meter->tallies[stage->index].emitted, 1, meter->shared);
+    note_lost(meter);
     turn_away(behind(stage, 0), item, reason);
 }
 

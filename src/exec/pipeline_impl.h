@@ -60,6 +60,7 @@ typedef struct weir__meter {
     weir__tally *tallies; /* one for each stage */
     bool shared;          /* several threads use it: for callers; has no times */
     uint64_t waited_ns;   /* all waits that have ended; the thread's own */
+    bool has_lost; /* the thread's own: what it emits was lost for want of memory or a disk */
     /* the thread's own, for inline stages: */
     uint64_t inner_ns;      /* in their functions */
     uint32_t calls, sample; /* one in `sample` is timed ... */
@@ -116,6 +117,7 @@ typedef struct weir__outcome {
     weir__held *items;
     uint64_t *seqs; /* to acknowledge then; a batch of them, or NULL */
     size_t n_seqs;
+    bool has_lost; /* while the call ran: they are not to be acknowledged */
     bool ready;
 } weir__outcome;
 
@@ -240,7 +242,7 @@ void weir__dead_letter(weir__stage *stage, weir__meter *meter, void *item);
 
 /* order.c; batch > 0: with room to acknowledge so many items for each call */
 int weir__order_create(weir__order **ret_order, size_t size, size_t batch);
-void weir__acknowledge(weir__stage *stage, weir__outcome *outcome);
+void weir__acknowledge(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);
 void weir__order_destroy(weir__order *order);
 bool weir__order_keep(weir__outcome *outcome, void *item, uint64_t cost);
 void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);

@@ -19,8 +19,7 @@ static bool is_called_off(const weir__stage *stage)
     weir_pipeline *pipeline = stage->pipeline;
     /* relaxed: whoever says so does not wait for this thread */
     return weir__is_halted(pipeline) ||
-           (stage->opts.source &&
-            atomic_load_explicit(&pipeline->stopping, memory_order_relaxed));
+           (stage->opts.source && atomic_load_explicit(&pipeline->stopping, memory_order_relaxed));
 }
 
 static int ask_called_off(void *stage)
@@ -373,7 +372,7 @@ static void work_plainly(weir__worker *worker)
         hold(worker, (size_t)n);
         weir__stage_call(worker->stage, worker->items, (size_t)n, &output);
         hold(worker, 0);
-        weir__acknowledge(worker->stage, &worker->outcome);
+        weir__acknowledge(worker->stage, &worker->meter, &worker->outcome);
     }
 }
 
@@ -429,6 +428,8 @@ static void work_in_order(weir__worker *worker)
         hold(worker, (size_t)n);
         weir__stage_call(stage, worker->items, (size_t)n, &output);
         hold(worker, 0);
+        worker->outcome.has_lost = worker->meter.has_lost;
+        worker->meter.has_lost = false;
         weir__order_submit(stage, &worker->meter, seq, &worker->outcome);
     }
 }

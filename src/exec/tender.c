@@ -387,8 +387,7 @@ static void give_up_sources(weir_pipeline *pipeline, weir_time now)
         return;
     for (unsigned i = 0; i < pipeline->n; i++) {
         weir__stage *stage = pipeline->stages[i];
-        if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD &&
-            hangs(stage, now))
+        if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD && hangs(stage, now))
             end_for(stage);
     }
 }

@@ -8,6 +8,8 @@
 
 #include <weir/pipeline.h>
 
+#include "base/files.h"
+
 /* ---- the n-th thread cannot be started ---------------------------------------------------------- */
 
 static int threads_allowed = -1; /* < 0: any number */
@@ -313,6 +315,101 @@ static void what_lies_on_disk_waits_for_memory(void **state)
     weir_spill_destroy(spill);
 }
 
+/* ---- the disk of the stage behind fails ---------------------------------------------------------- */
+
+static int io_error(size_t *n)
+{
+    *n = 0;
+    return EIO;
+}
+
+static int pass_while_the_disk_fails(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx;
+    soon(is_open);
+    weir__write_fails = io_error;
+    weir_emit_many(run, items, NULL, n);
+    weir__write_fails = NULL;
+    return 0;
+}
+
+static weir_spill *open_durable(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    weir_spill_opts opts = spill_opts(1 << 20, 0, true);
+    opts.dir = path;
+    weir_spill *spill;
+    must(weir_spill_create(&spill, &opts) == WEIR_OK);
+    return spill;
+}
+
+static void empty_durable(const char *name)
+{
+    char whole[sizeof folder];
+    memcpy(whole, folder, sizeof folder);
+    snprintf(folder, sizeof folder, "%.40s/%s", whole, name);
+    each_file("", remove_path, NULL);
+    memcpy(folder, whole, sizeof folder);
+}
+
+/* Two durable stages, and an inline one between them, which runs where the first one emits. */
+static void put_while_the_disk_behind_fails(bool ordered)
+{
+    weir_spill *spills[2] = {open_durable("first"), open_durable("second")};
+    const weir_codec codec = {.encode = encode, .decode = decode};
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    weir_pipeline *pipeline;
+    must(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    for (int i = 0; i < 2; i++) {
+        weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+        o.name = i ? "second" : "first";
+        o.fn = i ? arrive : pass;
+        o.open = i == 0;
+        o.workers = ordered ? 3 : 1;
+        o.ordered = ordered;
+        o.overflow = WEIR_OVERFLOW_SPILL;
+        o.spill = spills[i];
+        o.codec = &codec;
+        o.acknowledge = true;
+        must_add(pipeline, o);
+    }
+    weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+    o.name = "between";
+    o.kind = WEIR_STAGE_INLINE;
+    o.fn = pass_while_the_disk_fails;
+    weir_stage between = must_add(pipeline, o);
+    must(weir_pipeline_connect(pipeline, 0, between) == WEIR_OK);
+    must(weir_pipeline_connect(pipeline, between, 1) == WEIR_OK);
+    arrived = dropped = 0;
+    is_open = false;
+    must(weir_pipeline_start(pipeline) == WEIR_OK);
+    for (uintptr_t i = 0; i < 5; i++)
+        must(weir_pipeline_put(pipeline, 0, number(i), 0, WEIR_FOREVER) == WEIR_KEPT);
+    must(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    is_open = true;
+    must(weir_pipeline_wait(pipeline, weir_after(PATIENCE)) == WEIR_OK);
+    assert_int_equal(look(pipeline, 1).dropped[WEIR_LOSS_REFUSED], 5);
+    weir_pipeline_destroy(pipeline);
+    assert_int_equal(dropped, 5);
+    for (int i = 0; i < 2; i++)
+        weir_spill_destroy(spills[i]);
+    spills[0] = open_durable("first");
+    uint64_t recovered = log_of(spills[0]).recovered;
+    weir_spill_destroy(spills[0]);
+    empty_durable("first");
+    empty_durable("second");
+    assert_int_equal(recovered, 5);
+}
+
+static void what_the_disk_behind_did_not_take_is_not_acknowledged(void **state)
+{
+    (void)state;
+    put_while_the_disk_behind_fails(false);
+    put_while_the_disk_behind_fails(true);
+}
+
 /* ---- a start that fails half way ---------------------------------------------------------------- */
 
 static _Atomic bool is_endless;
@@ -379,6 +476,7 @@ int main(void)
         cmocka_unit_test(a_start_that_failed_leaves_nothing_to_the_next),
         cmocka_unit_test(a_stage_ends_though_one_more_worker_could_not_be_started),
         IN_FOLDER(what_lies_on_disk_waits_for_memory),
+        IN_FOLDER(what_the_disk_behind_did_not_take_is_not_acknowledged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
