@@ -580,6 +580,7 @@ static int start_all(weir_pipeline *pipeline)
 static void forget_stage(weir__stage *stage)
 {
     atomic_store(&stage->ended, false);
+    atomic_store(&stage->n_used, 0);
     atomic_store(&stage->turn, 0);
     atomic_store(&stage->waits, 0);
     atomic_store(&stage->outside_ns, 0);

@@ -173,6 +173,8 @@ typedef struct weir__stage {
     weir__mutex lock;
     weir__worker *seats;
     unsigned n_seats;
+    _Atomic unsigned
+        n_used; /* seats that somebody ever had: the first ones; all others are as made */
     weir__order *order;
     weir__meter caller; /* for emits and reports from outside */
     counter waits, outside_ns;
@@ -232,6 +234,13 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
  * that are about to leave maybe.  It does not count then. */
 int weir__stage_spawn(weir__stage *stage);
 void weir__stage_unseat(weir__worker *worker);
+
+/* The seats to look at: as many as there ever were workers, where there may be many more. */
+static inline unsigned weir__seats_used(const weir__stage *stage)
+{
+    /* relaxed: the seats were made before the start, and what is in them is atomic */
+    return atomic_load_explicit(&((weir__stage *)stage)->n_used, memory_order_relaxed);
+}
 
 /* emit.c */
 void weir__emit_now(weir__stage *stage, weir__meter *meter, void *const *items,

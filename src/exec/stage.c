@@ -482,6 +482,8 @@ static weir__worker *find_seat(weir__stage *stage)
         if (!stage->seats[i].taken) {
             found = &stage->seats[i];
             found->taken = true;
+            if (i >= weir__seats_used(stage))
+                atomic_store_explicit(&stage->n_used, i + 1, memory_order_relaxed);
         }
     weir__unlock(&stage->lock);
     return found;

@@ -369,7 +369,7 @@ static void begin_tuning(weir_pipeline *pipeline, weir_time now)
  * not waited in them for room. */
 static bool hangs(weir__stage *source, weir_time now)
 {
-    for (unsigned i = 0; i < source->n_seats; i++) {
+    for (unsigned i = 0; i < weir__seats_used(source); i++) {
         weir__times times;
         weir__meter_read(&source->seats[i].meter, now, &times);
         if (times.doing == WEIR__ABSENT)
