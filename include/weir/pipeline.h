@@ -235,7 +235,7 @@ WEIR_API const char *weir_pipeline_trouble(weir_pipeline *pipeline);
 
 /* Starts the workers.  WEIR_EDEADLK: the stages form a cycle; WEIR_EINVAL: a stage that nothing feeds,
  * or cannot broadcast; WEIR_ENOMEM, WEIR_ESPAWN: none is left running; what was wrong can be put right,
- * and it be called again. */
+ * and it be called again (after WEIR_ESPAWN not where a queue is borrowed: that is closed then). */
 WEIR_API int weir_pipeline_start(weir_pipeline *pipeline);
 
 /* ---- running ------------------------------------------------------------------------------- */

@@ -729,6 +729,8 @@ void weir_pipeline_halt(weir_pipeline *pipeline)
 
 void weir__pipeline_fail(weir_pipeline *pipeline, int error)
 {
+    if (weir__is_halted(pipeline)) /* by somebody else */
+        return;
     int none = 0; /* the first one counts */
     atomic_compare_exchange_strong_explicit(&pipeline->error, &none, error, memory_order_acq_rel,
                                             memory_order_relaxed);

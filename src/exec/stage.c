@@ -380,6 +380,29 @@ static void work_plainly(weir__worker *worker)
 
 /* ---- in order --------------------------------------------------------------------------------- */
 
+static void pause_briefly(void)
+{
+    static _Atomic uint32_t nobody_wakes;
+    weir__futex_sleep(&nobody_wakes, 0, weir_after(WEIR_MILLISECOND));
+}
+
+/* What it must not go on without: tokens come and go whatever hook a function has left on this thread, and
+ * where a queue needs memory for one, as soon as there is some. */
+static void must_put(weir_queue *tokens)
+{
+    int rc;
+    while ((rc = weir_queue_put(tokens, NULL, 0, WEIR_FOREVER)) < 0)
+        if (rc == WEIR_ENOMEM)
+            pause_briefly();
+}
+
+static void must_get(weir_queue *tokens)
+{
+    void *token;
+    while (weir_queue_get(tokens, &token, WEIR_FOREVER) < 0)
+        continue;
+}
+
 static void enter_window(weir__worker *worker)
 {
     weir__stage *stage = worker->stage;
@@ -392,7 +415,7 @@ static void enter_window(weir__worker *worker)
         blocked_on
             ? weir__wait_begin(stage->pipeline, &worker->meter, WEIR__BLOCKED, blocked_on - 1)
             : weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_ORDER);
-    weir_queue_put(order->window, NULL, 0, WEIR_FOREVER);
+    must_put(order->window);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
 }
 
@@ -403,7 +426,19 @@ static void take_baton(weir__worker *worker)
     if (weir_queue_get(stage->order->baton, &token, WEIR_PROBE) == WEIR_OK)
         return;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
-    weir_queue_get(stage->order->baton, &token, WEIR_FOREVER);
+    must_get(stage->order->baton);
+    weir__wait_end(stage->pipeline, &worker->meter, wait);
+}
+
+/* There is room: it was taken. */
+static void give_baton(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    if (weir_queue_put(stage->order->baton, NULL, 0, WEIR_POLL) >= 0)
+        return;
+    weir__wait wait =
+        weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_MEMORY);
+    must_put(stage->order->baton);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
 }
 
@@ -418,7 +453,7 @@ static void work_in_order(weir__worker *worker)
         int64_t n = take(worker);
         uint64_t seq = order->next_in;
         order->next_in += n > 0;
-        weir_queue_put(order->baton, NULL, 0, WEIR_POLL); /* there is room: it was taken */
+        give_baton(worker);
         if (n < 0) {
             void *token;
             weir_queue_get(order->window, &token, WEIR_POLL);

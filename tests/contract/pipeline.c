@@ -785,6 +785,30 @@ static void a_halt_drops_what_is_inside_the_last_stages_too(void **state)
     assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
 }
 
+static int fail_when_halted(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n;
+    *(_Atomic bool *)ctx = true; /* has come */
+    soon(weir_run_is_halted(run));
+    return WEIR_ESYSTEM;
+}
+
+static void a_call_that_fails_after_a_halt_has_not_halted_it(void **state)
+{
+    (void)state;
+    numbers it = {0, 10};
+    _Atomic bool has_come = false;
+    weir_pipeline *p = new_pipeline();
+    weir_stage s =
+        append(p, add_source(p, &it), stage_opts("sink", fail_when_halted, (void *)&has_come));
+    start(p);
+    soon(has_come);
+    weir_pipeline_halt(p);
+    assert_int_equal(weir_pipeline_wait(p, weir_after(PATIENCE)), WEIR_OK);
+    assert_int_equal(look(p, s).failed, 1);
+    end_well(p);
+}
+
 static int hang(void *ctx, void *const *items, size_t n, const weir_run *run)
 {
     (void)items, (void)n;
@@ -1304,6 +1328,7 @@ int main(void)
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
         TEST(a_halt_drops_what_is_inside_the_last_stages_too),
+        TEST(a_call_that_fails_after_a_halt_has_not_halted_it),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
         TEST(a_stopped_source_does_not_wait_for_its_limits),
         TEST(a_stopped_source_is_not_tried_again),

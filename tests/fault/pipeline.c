@@ -302,9 +302,10 @@ static void what_lies_on_disk_waits_for_memory(void **state)
     must(weir_pipeline_connect(pipeline, must_add(pipeline, o), sink) == WEIR_OK);
     made = arrived = dropped = 0;
     is_open = false;
+    fail_allocation(0, true); /* none yet */
     must(weir_pipeline_start(pipeline) == WEIR_OK);
     soon(look(pipeline, 1).ended);
-    fail_allocation(1, true);
+    fault_countdown = 1; /* all, from the next */
     is_open = true;
     soon(fault_hits > 3);
     stop_failing();
@@ -313,6 +314,63 @@ static void what_lies_on_disk_waits_for_memory(void **state)
     weir_pipeline_destroy(pipeline);
     assert_int_equal(arrived, ITEMS);
     weir_spill_destroy(spill);
+}
+
+/* ---- no memory for a while ----------------------------------------------------------------------- */
+
+static int produce_for_ever(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n;
+    made++;
+    weir_emit(run, number(made), 0);
+    return WEIR_MORE;
+}
+
+static int pass_now_and_then(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if ((uintptr_t)items[0] % 64 == 0) /* the others finish first, and fill the window */
+        nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    return pass(ctx, items, n, run);
+}
+
+static void an_ordered_stage_survives_that_there_is_no_memory_for_a_while(void **state)
+{
+    (void)state;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = count_drop;
+    weir_pipeline *pipeline;
+    must(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    weir_stage_opts o = WEIR_STAGE_OPTS_INIT;
+    o.name = "source";
+    o.fn = produce_for_ever;
+    o.source = true;
+    weir_stage at = must_add(pipeline, o);
+    for (int i = 0; i < 2; i++) {
+        o = (weir_stage_opts)WEIR_STAGE_OPTS_INIT;
+        o.name = i ? "sink" : "ordered";
+        o.fn = i ? arrive : pass_now_and_then;
+        o.workers = i ? 1 : 4;
+        o.ordered = !i;
+        o.window = i ? 0 : 256;
+        o.queue = 256;
+        weir_stage next = must_add(pipeline, o);
+        must(weir_pipeline_connect(pipeline, at, next) == WEIR_OK);
+        at = next;
+    }
+    made = arrived = dropped = 0;
+    fail_allocation(0, true); /* none yet */
+    must(weir_pipeline_start(pipeline) == WEIR_OK);
+    for (int i = 0; i < 20; i++) {
+        unsigned before = arrived;
+        soon(arrived > before + 100);
+        fault_countdown = 1; /* all, from the next */
+        nanosleep(&(struct timespec){.tv_nsec = 10 * WEIR_MILLISECOND}, NULL);
+        fault_countdown = 0;
+    }
+    weir_pipeline_stop(pipeline);
+    assert_int_equal(weir_pipeline_wait(pipeline, weir_after(PATIENCE)), WEIR_OK);
+    weir_pipeline_destroy(pipeline);
+    assert_int_equal(made, arrived + dropped);
 }
 
 /* ---- the disk of the stage behind fails ---------------------------------------------------------- */
@@ -475,6 +533,7 @@ int main(void)
         cmocka_unit_test(each_thread_may_fail_to_start),
         cmocka_unit_test(a_start_that_failed_leaves_nothing_to_the_next),
         cmocka_unit_test(a_stage_ends_though_one_more_worker_could_not_be_started),
+        cmocka_unit_test(an_ordered_stage_survives_that_there_is_no_memory_for_a_while),
         IN_FOLDER(what_lies_on_disk_waits_for_memory),
         IN_FOLDER(what_the_disk_behind_did_not_take_is_not_acknowledged),
     };
