@@ -1066,6 +1066,11 @@ def test_a_durable_stage_goes_on_after_a_kill_with_what_was_not_done(tmp_path: P
     assert set(seen) == set(range(accepted)) and accepted > 50, "each at least once"
 
 
-def test_spill_without_a_place_is_refused() -> None:
+def test_spill_without_a_place_and_a_durable_one_without_threads_are_refused(
+    tmp_path: Path,
+) -> None:
+    disk = weir.Spill(tmp_path / "spill", max_bytes=1 << 20, durable=True)
+    with pytest.raises(ValueError, match="a durable spill= goes with kind"):
+        weir.Pipeline([]).sink(len, kind="process", overflow="spill", spill=disk)
     with pytest.raises(ValueError, match="needs spill=, a"):
         weir.Pipeline([]).sink(len, overflow="spill")

@@ -130,7 +130,7 @@ def _consumer_of(sink: Any, name: str) -> Any:
 class Run:
     """A pipeline that has started.
 
-    loop   where its coroutines run; None: it has none, or `loop_thread` makes one
+    loop   where its coroutines run; None: it has none (yet: a thread of its own makes one)
     """
 
     def __init__(
@@ -502,7 +502,9 @@ class Pipeline:
         queue       items that may wait in front of it, > 0 (default 16); "auto": found by what is
                     measured
         max_bytes, sizer, max_age, overflow, spill    of its queue, as weir.Queue has them;
-                    `overflow` may be a strategy of weir.strategies
+                    `overflow` may be a strategy of weir.strategies.  A durable spill (threads only)
+                    gives an item again after a crash unless its call had returned, and what it
+                    emitted was taken
         put_timeout seconds that an item waits for room here, with overflow="block"; then it is
                     dropped (reason "timeout").  None: as long as it takes
         rate        calls for so many items a second; or a TokenBucket

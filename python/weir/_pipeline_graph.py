@@ -364,6 +364,11 @@ class _Reader:
             raise self.clash('spill= goes with overflow="spill"')
         if node.overflow == "spill" and node.spill is None:
             raise self.clash('overflow="spill" needs spill=, a weir.Spill, which says where to')
+        if node.spill is not None and node.spill.durable and node.kind != "thread":
+            raise self.clash(
+                'a durable spill= goes with kind="thread": there an item is acknowledged when its '
+                "call has returned, elsewhere it could be lost in a crash"
+            )
         if node.key is not None and node.workers_max:
             raise self.clash(
                 "key= needs a fixed number of workers: the items of one key go to the same one"
