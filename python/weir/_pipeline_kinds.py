@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSource", "AsyncStage", "ProcessStage", "Results"]
 
-_UNDIVIDED = 0.001  # seconds: a process pool does not divide what takes no longer
 _LOOK = 0.05  # seconds between two looks of who waits for a limit whether the pipeline is halted
 
 
@@ -179,7 +178,7 @@ class ProcessStage(External):
 
     Bound:   2 x workers tasks are sent and not emitted, each of what was in the queue when it was
              sent, at most: a task grows until it takes 50 to 500 ms.
-    Scaling: the pool has as many processes as there may be; fewer are kept busy by fewer tasks.
+    Scaling: the pool starts processes, and lets some go, as many as the core wants.
     """
 
     def __init__(self, run: Run, node: Node, number: int, queue: Queue[Any]) -> None:
@@ -191,6 +190,7 @@ class ProcessStage(External):
             memory_per_task=node.memory_per_item or None,
             name=node.name,
         )
+        self.pool._pool.set_workers(node.workers)
         self.pool._ensure_collector()  # where workers are forked, before there are threads
         self.fn = _with_retry(node)
         self.size = BatchSize()
@@ -200,15 +200,13 @@ class ProcessStage(External):
         self.on_way: Queue[_Sent] = Queue(None)  # bounded by `limit`
         self.busy = self.idle = 0.0  # told to the core so far
         self.ran = 0.0  # seconds; by the pool's thread, under the lock
-        self.per_item = 0.0  # seconds, lately
         self.capacity = 0.0  # seconds of all wanted processes, until `noted_at`
         self.noted_at = time.perf_counter()
 
     @property
     def limit(self) -> int:
-        """Tasks: what runs, and one more for each process, so that it does not wait for us; but if
-        there are more processes than wanted, each task keeps one of them busy."""
-        return self.wanted * (2 if self.wanted == self.node.most_workers else 1)
+        """Tasks: what runs, and one more for each process, so that it does not wait for us."""
+        return 2 * self.wanted
 
     def start(self) -> None:
         """Starts both threads."""
@@ -221,6 +219,7 @@ class ProcessStage(External):
             self._note_capacity()
             self.wanted = wanted
             self.lock.notify_all()
+        self.pool._pool.set_workers(wanted)
         self.core.report(self.number, workers=wanted)
 
     def _note_capacity(self) -> None:
@@ -269,15 +268,9 @@ class ProcessStage(External):
             raise
 
     def _task_size(self) -> int:
-        """Items for one task."""
+        """Items for one task; where there are limits, each passes them."""
         node = self.node
-        if node.bucket or node.breaker or node.limiter:
-            return 1  # each passes the limits
-        if not node.workers_max:
-            return self.size.size
-        # The pool deals parts of a task that takes longer to processes that have none; here they
-        # are to have none.
-        return min(self.size.size, max(1, int(_UNDIVIDED / max(self.per_item, 1e-7))))
+        return 1 if node.bucket or node.breaker or node.limiter else self.size.size
 
     def _leave_place(self) -> None:
         with self.lock:
@@ -329,7 +322,6 @@ class ProcessStage(External):
         """In the thread that collects replies."""
         with self.lock:
             self.ran += seconds
-            self.per_item = 0.8 * self.per_item + 0.2 * seconds / items
         self.size.report(items, seconds)
 
     # -- the thread that emits
