@@ -7,6 +7,9 @@ import gc
 import io
 import logging
 import queue
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -1066,6 +1069,44 @@ def test_a_durable_stage_goes_on_after_a_kill_with_what_was_not_done(tmp_path: P
     assert set(seen) == set(range(accepted)) and accepted > 50, "each at least once"
 
 
-def test_spill_without_a_place_is_refused() -> None:
+def test_a_durable_pipeline_that_is_killed_again_and_again_loses_nothing(tmp_path: Path) -> None:
+    program = f"""
+        import os, sys, time, weir
+        def sink(x):
+            os.write(out, b"%d\\n" % x)
+        out = os.open({str(tmp_path / "out")!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        pipeline = weir.Pipeline(durable={str(tmp_path / "disk")!r}, durable_bytes=1 << 22)
+        pipeline.stage(abs, name="one")
+        pipeline.stage(int, name="two/", kind="process")
+        pipeline.sink(sink, name="three")
+        with pipeline:
+            for x in map(int, sys.argv[1:]):
+                for n in range(x, x + 10000):
+                    pipeline.put(n)
+                    print(n, flush=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    accepted: set[int] = set()
+    for number in range(5):
+        more = [*command, str(10000 * number)]
+        killed = subprocess.Popen(more, stdout=subprocess.PIPE, text=True)
+        assert killed.stdout is not None
+        accepted.update(int(killed.stdout.readline()) for _ in range(20 + 30 * number))
+        killed.kill()
+        accepted.update(int(line) for line in killed.stdout if line.endswith("\n"))
+        killed.wait()
+        killed.stdout.close()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    delivered = [int(line) for line in (tmp_path / "out").read_text().split()]
+    assert len(accepted) >= 400 and accepted <= set(delivered)
+
+
+def test_spill_without_a_place_and_a_durable_one_without_threads_are_refused(
+    tmp_path: Path,
+) -> None:
+    disk = weir.Spill(tmp_path / "spill", max_bytes=1 << 20, durable=True)
+    with pytest.raises(ValueError, match="a durable spill= goes with kind"):
+        weir.Pipeline([]).sink(len, kind="async", overflow="spill", spill=disk)
     with pytest.raises(ValueError, match="needs spill=, a"):
         weir.Pipeline([]).sink(len, overflow="spill")

@@ -21,12 +21,14 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from weir import _guard, _weir
 from weir._errors import ShutDown
 from weir._pipeline_graph import Graph, Node, Stage, StageOptions, guarded, lines_of, read_options
 from weir._pipeline_kinds import AsyncSource, AsyncStage, External, ProcessStage, Results
 from weir._pipeline_report import PipelineReport, PipelineStats, StageStats
+from weir._spill import Spill
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -130,7 +132,7 @@ def _consumer_of(sink: Any, name: str) -> Any:
 class Run:
     """A pipeline that has started.
 
-    loop   where its coroutines run; None: it has none, or `loop_thread` makes one
+    loop   where its coroutines run; None: it has none (yet: a thread of its own makes one)
     """
 
     def __init__(
@@ -444,6 +446,12 @@ class Pipeline:
     auto_bytes      memory for all queues with queue="auto" together, as their `sizer` counts
     drain_deadline  seconds that run() gives what is inside after Ctrl-C, and leaving `with` and the
                     end of the interpreter
+    durable         a directory: every queue with overflow="block" is on disk, in a directory of its
+                    stage's name, and a later pipeline over the same one, also after a kill or a
+                    power failure, first does what was accepted and not done: at least once.  What
+                    is inside when it is stopped stays there, too.  One pipeline at a time has the
+                    directory, until it is collected.  Not with coroutines and key=
+    durable_bytes   on disk at most, for each stage
 
     A stage holds no more than its queue, and what its workers are working on.  Of each stage
     accepted = processed + failed + dropped (by reason) + left: `stats()` and the report say so.
@@ -458,6 +466,8 @@ class Pipeline:
         on_drop: Callable[[Any, str, str], object] | None = None,
         auto_bytes: int = 64 << 20,
         drain_deadline: float = 30.0,
+        durable: str | os.PathLike[str] | None = None,
+        durable_bytes: int = 1 << 30,
     ) -> None:
         if on_drop is not None and not callable(on_drop):
             raise TypeError(f"'on_drop' must be callable or None, not {on_drop!r}")
@@ -466,6 +476,8 @@ class Pipeline:
         self._on_drop = on_drop and guarded(f"on_drop of pipeline {self.name!r}", on_drop)
         self._auto_bytes = auto_bytes
         self._drain_deadline = _guard.number("drain_deadline", drain_deadline, 0, 1e9)
+        self._durable = None if durable is None else os.fspath(durable)
+        self._durable_bytes = _guard.count("durable_bytes", durable_bytes, 2**62)
         self._nodes: dict[str, Node] = {}
         self._run: Run | None = None
         self._lock = threading.Lock()
@@ -502,7 +514,9 @@ class Pipeline:
         queue       items that may wait in front of it, > 0 (default 16); "auto": found by what is
                     measured
         max_bytes, sizer, max_age, overflow, spill    of its queue, as weir.Queue has them;
-                    `overflow` may be a strategy of weir.strategies
+                    `overflow` may be a strategy of weir.strategies.  A durable spill (not in
+                    coroutines) gives an item again after a crash unless its call had returned, and
+                    what it emitted was taken
         put_timeout seconds that an item waits for room here, with overflow="block"; then it is
                     dropped (reason "timeout").  None: as long as it takes
         rate        calls for so many items a second; or a TokenBucket
@@ -552,6 +566,8 @@ class Pipeline:
         return next(candidate for candidate in numbered if candidate not in self._nodes)
 
     def _add_with(self, node: Node, options: StageOptions) -> Stage:
+        if self._durable is not None and options.get("overflow", "block") == "block":
+            options = {**options, **self._durable_options(node.name, options)}
         read_options(node, options)
         after = options.get("after")
         if after is None:
@@ -560,6 +576,16 @@ class Pipeline:
             several = [after] if isinstance(after, (str, Stage)) else list(after)
             node.after = [one if isinstance(one, str) else one.name for one in several]
         return self._add(node)
+
+    def _durable_options(self, name: str, options: StageOptions) -> StageOptions:
+        """What puts the queue of a stage, if it has one, into the directory."""
+        if options.get("kind") == "inline":
+            return {}
+        assert self._durable is not None
+        os.makedirs(self._durable, exist_ok=True)
+        path = os.path.join(self._durable, quote(name, safe=" "))
+        spill = Spill(path, max_bytes=self._durable_bytes, durable=True)
+        return {"overflow": "spill", "spill": spill}
 
     def _add(self, node: Node) -> Stage:
         if self._run is not None:

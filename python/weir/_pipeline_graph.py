@@ -364,6 +364,15 @@ class _Reader:
             raise self.clash('spill= goes with overflow="spill"')
         if node.overflow == "spill" and node.spill is None:
             raise self.clash('overflow="spill" needs spill=, a weir.Spill, which says where to')
+        if node.spill is not None and node.spill.durable and node.kind == "async":
+            raise self.clash(
+                'a durable spill= goes with kind="thread" or "process": there an item is '
+                "acknowledged when its call has returned, a coroutine could lose it in a crash"
+            )
+        if node.spill is not None and node.key is not None and node.workers > 1:
+            raise self.clash(
+                "each of the workers of a key has its own queue, and spill= is for one"
+            )
         if node.key is not None and node.workers_max:
             raise self.clash(
                 "key= needs a fixed number of workers: the items of one key go to the same one"

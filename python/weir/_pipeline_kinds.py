@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weir._errors import BreakerOpen, ShutDown, TooLarge
 from weir._map import BatchSize
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncSource", "AsyncStage", "ProcessStage", "Results"]
 
-_UNDIVIDED = 0.001  # seconds: a process pool does not divide what takes no longer
 _LOOK = 0.05  # seconds between two looks of who waits for a limit whether the pipeline is halted
 
 
@@ -153,13 +152,17 @@ def _exception_of(future: Future[Any]) -> BaseException | None:
         return error
 
 
+_Acks: TypeAlias = "list[list[Callable[[], None]]]"  # of each group; none: nothing is durable
+
+
 class _Sent:
     """A task of a process stage."""
 
-    __slots__ = ("call", "future", "groups", "permit")
+    __slots__ = ("acks", "call", "future", "groups", "permit")
 
     def __init__(self, groups: list[Any]) -> None:
         self.groups = groups  # items, or lists of items if the stage has a batch
+        self.acks: _Acks = []
         self.future: Future[Any] | None = None
         self.permit: LimitPermit | None = None
         self.call: BreakerCall | None = None
@@ -179,7 +182,7 @@ class ProcessStage(External):
 
     Bound:   2 x workers tasks are sent and not emitted, each of what was in the queue when it was
              sent, at most: a task grows until it takes 50 to 500 ms.
-    Scaling: the pool has as many processes as there may be; fewer are kept busy by fewer tasks.
+    Scaling: the pool starts processes, and lets some go, as many as the core wants.
     """
 
     def __init__(self, run: Run, node: Node, number: int, queue: Queue[Any]) -> None:
@@ -191,7 +194,9 @@ class ProcessStage(External):
             memory_per_task=node.memory_per_item or None,
             name=node.name,
         )
+        self.pool._pool.set_workers(node.workers)
         self.pool._ensure_collector()  # where workers are forked, before there are threads
+        self.is_durable = node.spill is not None and node.spill.durable
         self.fn = _with_retry(node)
         self.size = BatchSize()
         self.wanted = node.workers
@@ -200,15 +205,13 @@ class ProcessStage(External):
         self.on_way: Queue[_Sent] = Queue(None)  # bounded by `limit`
         self.busy = self.idle = 0.0  # told to the core so far
         self.ran = 0.0  # seconds; by the pool's thread, under the lock
-        self.per_item = 0.0  # seconds, lately
         self.capacity = 0.0  # seconds of all wanted processes, until `noted_at`
         self.noted_at = time.perf_counter()
 
     @property
     def limit(self) -> int:
-        """Tasks: what runs, and one more for each process, so that it does not wait for us; but if
-        there are more processes than wanted, each task keeps one of them busy."""
-        return self.wanted * (2 if self.wanted == self.node.most_workers else 1)
+        """Tasks: what runs, and one more for each process, so that it does not wait for us."""
+        return 2 * self.wanted
 
     def start(self) -> None:
         """Starts both threads."""
@@ -221,6 +224,7 @@ class ProcessStage(External):
             self._note_capacity()
             self.wanted = wanted
             self.lock.notify_all()
+        self.pool._pool.set_workers(wanted)
         self.core.report(self.number, workers=wanted)
 
     def _note_capacity(self) -> None:
@@ -235,9 +239,9 @@ class ProcessStage(External):
         try:
             while True:
                 self._wait_for_place()
-                groups = self._take()
+                groups, acks = self._take()
                 while groups:
-                    groups = self._send_some(groups)
+                    groups, acks = self._send_some(groups, acks)
                     if groups:
                         self._wait_for_place()
         except ShutDown:
@@ -257,34 +261,40 @@ class ProcessStage(External):
             self.lock.wait_for(lambda: self.sent < self.limit)
             self.sent += 1
 
-    def _take(self) -> list[Any]:
-        """Items for one task; ShutDown: there are no more."""
+    def _take(self) -> tuple[list[Any], _Acks]:
+        """Items for one task, and what acknowledges them; ShutDown: there are no more."""
         node = self.node
         try:
+            if self.is_durable:
+                return self._take_durably()
             if node.batch is not None:
-                return [self.queue.get_many(node.batch, linger=node.linger)]
-            return self.queue.get_many(self._task_size())
+                return [self.queue.get_many(node.batch, linger=node.linger)], []
+            return self.queue.get_many(self._task_size()), []
         except BaseException:
             self._leave_place()
             raise
 
+    def _take_durably(self) -> tuple[list[Any], _Acks]:
+        """One by one: each item stays on disk until its result was taken by those behind."""
+        batch, linger = self.node.batch, self.node.linger
+        got = [self.queue.get_ack()]
+        with contextlib.suppress(queues.Empty, ShutDown):
+            while len(got) < (batch or self._task_size()):
+                got.append(self.queue.get_ack(linger > 0, linger or None))
+        items, acks = [item for item, _ in got], [ack for _, ack in got]
+        return (items, [[ack] for ack in acks]) if batch is None else ([items], [acks])
+
     def _task_size(self) -> int:
-        """Items for one task."""
+        """Items for one task; where there are limits, each passes them."""
         node = self.node
-        if node.bucket or node.breaker or node.limiter:
-            return 1  # each passes the limits
-        if not node.workers_max:
-            return self.size.size
-        # The pool deals parts of a task that takes longer to processes that have none; here they
-        # are to have none.
-        return min(self.size.size, max(1, int(_UNDIVIDED / max(self.per_item, 1e-7))))
+        return 1 if node.bucket or node.breaker or node.limiter else self.size.size
 
     def _leave_place(self) -> None:
         with self.lock:
             self.sent -= 1
             self.lock.notify_all()
 
-    def _send_some(self, groups: list[Any]) -> list[Any]:
+    def _send_some(self, groups: list[Any], acks: _Acks) -> tuple[list[Any], _Acks]:
         """Sends the first of them as one task; the others."""
         task = _Sent(groups)
         try:
@@ -295,13 +305,13 @@ class ProcessStage(External):
             failed.set_exception(error)
             future, taken = failed, len(groups)
         assert future is not None  # it waits for room
-        task.future, task.groups = future, groups[:taken]
+        task.future, task.groups, task.acks = future, groups[:taken], acks[:taken]
         future.add_done_callback(task.leave)
         if self.node.ordered:
             self.on_way.put(task)
         else:
             future.add_done_callback(lambda _: self.on_way.put(task))
-        return groups[taken:]
+        return groups[taken:], acks[taken:]
 
     def _enter(self, task: _Sent) -> None:
         """Passes the limits of the stage, in the order of other stages."""
@@ -329,7 +339,6 @@ class ProcessStage(External):
         """In the thread that collects replies."""
         with self.lock:
             self.ran += seconds
-            self.per_item = 0.8 * self.per_item + 0.2 * seconds / items
         self.size.report(items, seconds)
 
     # -- the thread that emits
@@ -350,21 +359,29 @@ class ProcessStage(External):
         error = _exception_of(task.future)
         results = [Failure(error)] * len(task.groups) if error else task.future.result()
         processed = 0
-        for group, result in zip(task.groups, results, strict=True):
-            processed += self._emit_one(group, result)
+        for number, (group, result) in enumerate(zip(task.groups, results, strict=True)):
+            acks = task.acks[number] if task.acks else []
+            processed += self._emit_one(group, result, acks)
         self._report(processed)
 
-    def _emit_one(self, group: Any, result: Any) -> int:
+    def _emit_one(self, group: Any, result: Any, acks: list[Callable[[], None]]) -> int:
         """Emits the result of a call; how many items it was of, 0 if they failed."""
         items = [group] if self.node.batch is None else group
         if type(result) is not Failure:
             try:
                 self.core.emit(self.number, result)
-                return len(items)
             except Exception as error:  # of an iterable, with flat=
                 result = Failure(error)
+        if type(result) is Failure and self.run.halted:
+            for item in () if self.is_durable else items:  # else it stays on disk
+                self.drop(item)
+            return 0
+        for ack in acks:
+            ack()
+        if type(result) is not Failure:
+            return len(items)
         for item in items:
-            self.drop(item) if self.run.halted else self.fail(item, result.error)
+            self.fail(item, result.error)
         return 0
 
     def _report(self, processed: int) -> None:
