@@ -338,8 +338,6 @@ static int64_t take(weir__worker *worker)
 {
     weir__stage *stage = worker->stage;
     int64_t linger_ns = stage->opts.linger_ns, rc = WEIR_EEMPTY;
-    if (weir__is_halted(stage->pipeline))
-        return WEIR_ECLOSED; /* what is there is dropped */
     if (linger_ns == 0 || stage->opts.batch == 1)
         rc = get_some(worker, WEIR_PROBE, 0);
     if (rc > 0 || rc == WEIR_ECLOSED)
