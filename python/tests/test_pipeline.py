@@ -861,6 +861,53 @@ def test_a_drain_that_takes_too_long_after_a_signal_is_stopped() -> None:
     assert output_of(code).strip() == "stopped 2 True"
 
 
+INTERRUPTED_IN_A_LOOP = """
+    import asyncio, itertools, os, signal, threading, time, weir
+    done = []
+    async def endless():
+        for n in itertools.count():
+            yield n
+    async def hand_on(x):
+        return x
+    def slow(x):
+        time.sleep({sleep})
+        done.append(x)
+    def pipeline():
+        p = weir.Pipeline(endless(), drain_deadline={deadline})
+        p.stage(hand_on, kind="async", workers=3, queue=3)
+        p.sink(slow, queue=8)
+        return p
+    def kill():
+        while not done: time.sleep(0.01)
+        for _ in range({signals}):
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+    async def main():
+        before = signal.getsignal(signal.SIGINT)
+        threading.Thread(target=kill).start()
+        reports = await asyncio.gather(pipeline().arun(), pipeline().arun())
+        assert signal.getsignal(signal.SIGINT) is before
+        return reports
+    for report in asyncio.run(main()):
+        print(report.outcome, report.interrupted, report.left)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "sleep", "deadline", "said"),
+    [
+        (1, 0.01, 30, "drained 2 0"),
+        (2, 0.3, 30, "stopped 2 0"),
+        (1, 0.3, 0.2, "stopped 2 0"),
+    ],
+)
+def test_signals_end_the_pipelines_of_a_loop_as_well(
+    signals: int, sleep: float, deadline: float, said: str
+) -> None:
+    code = INTERRUPTED_IN_A_LOOP.format(signals=signals, sleep=sleep, deadline=deadline)
+    assert output_of(code).splitlines() == [said, said]
+
+
 def test_a_program_that_ends_drains_its_pipeline_and_is_not_held_up_by_a_source_that_hangs() -> (
     None
 ):

@@ -277,6 +277,16 @@ class Run:
         self.core.halt()
         self.cancel_calls()
 
+    def arm_deadline(self) -> None:
+        """It was interrupted: in a loop nobody else looks at the time."""
+        loop = self.loop
+        if self.ended_in_loop is not None and loop is not None:
+            self.call_in_loop(lambda: loop.call_later(self.drain_deadline, self._end_draining))
+
+    def _end_draining(self) -> None:
+        if not self.wait(0):
+            self.halt()
+
     def cancel_calls(self) -> None:
         """The pipeline is halted: calls in processes and coroutines are ended."""
         self.halted = True
@@ -393,34 +403,44 @@ def _forget(run: Run) -> None:
 # ---- Ctrl-C -------------------------------------------------------------------------------------
 
 
+_interruptible: list[Run] = []  # that the main thread runs: one, or several in an event loop
+_handlers_before: dict[int, Any] = {}
+
+
+def _take_back_signals() -> None:
+    for number, handler in _handlers_before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    _handlers_before.clear()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    first = [run for run in _interruptible if run.interrupted is None]
+    for run in first:
+        run.interrupted = number
+        run.stop()
+        run.arm_deadline()
+    if not first:
+        for run in _interruptible:
+            run.halt()
+        _take_back_signals()  # a third one has its usual effect, should a call hang
+
+
 @contextlib.contextmanager
 def _graceful(run: Run) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop the run, a second one at once; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        before.clear()
-
-    def handle(number: int, frame: object) -> None:
-        if run.interrupted is None:
-            run.interrupted = number
-            run.stop()
-        else:
-            run.halt()
-            restore()  # a third one has its usual effect, should a call hang
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    _interruptible.append(run)
+    if not _handlers_before:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            _handlers_before[number] = signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        restore()
+        _interruptible.remove(run)
+        if not _interruptible:
+            _take_back_signals()
 
 
 # ---- what people hold ---------------------------------------------------------------------------
@@ -687,11 +707,13 @@ class Pipeline:
         """run() for coroutines: its async stages and sources run in this loop, which is not held
         up.
 
-        Cancelled, it stops at once, and waits for the calls that run in threads.
+        In the main thread Ctrl-C and SIGTERM are for the pipeline, as in run().  Cancelled, it stops
+        at once, and waits for the calls that run in threads.
         """
         loop = asyncio.get_running_loop()
         run = self._start(loop)
-        return await self._serve(run)
+        with _graceful(run):
+            return await self._serve(run)
 
     async def _serve(self, run: Run) -> PipelineReport:
         run.ended_in_loop = asyncio.Event()

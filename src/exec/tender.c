@@ -181,7 +181,9 @@ static void hear(weir_pipeline *pipeline, hearing *h)
         weir__stage *stage = pipeline->stages[i];
         unsigned whole = whole_of(stage);
         weir__pressure total = stage->total;
-        total.workers = elapsed > 0 ? stage->worker_ns / elapsed : 1;
+        total.workers = stage->opts.workers; /* as they are told; on average where that changes */
+        if (weir__is_scaled(stage))
+            total.workers = elapsed > 0 ? stage->worker_ns / elapsed : 1;
         add_pressure(&h->total[whole], &total);
         for (int c = 0; c < WEIR_CAUSES; c++)
             h->charged[whole * WEIR_CAUSES + c] += pipeline->charged[i * WEIR_CAUSES + c];
