@@ -63,8 +63,13 @@ typedef struct weir_spill_opts {
  * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM (the directory cannot be made or opened). */
 WEIR_API int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts);
 
-/* Closes the log (NULL is fine): durable, it leaves what is pending and removes the rest; else it removes
- * all its files.  The directory stays.  No other thread may be in a call on it, nor a queue use it. */
+/* Leaves the directory to others: durable, what is pending stays there; else all its files are removed.
+ * From then on appends return WEIR_ECLOSED and reads WEIR_EEMPTY.  Nobody may be in an append.  Twice is
+ * fine. */
+WEIR_API void weir_spill_close(weir_spill *spill);
+
+/* Closes the log, and frees it (NULL is fine).  The directory stays.  No other thread may be in a call on
+ * it, nor a queue use it. */
 WEIR_API void weir_spill_destroy(weir_spill *spill);
 
 /* Appends a record of n bytes.  *ret_seq (NULL: not wanted) is its number: larger than those of

@@ -1966,12 +1966,22 @@ static PyType_Spec queue_spec = {
 PyDoc_STRVAR(stage_queue_doc,
              "A weir.Queue in front of a stage of a pipeline, which holds bare references.");
 
+/* leave_disk(): the stage has ended: its directory is free for the next pipeline. */
+static PyObject *StageQueue_leave_disk(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    ext_queue_spill_leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef stage_queue_methods[] = {
+    {"leave_disk", (PyCFunction)StageQueue_leave_disk, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot stage_queue_slots[] = {
-    {Py_tp_doc, (void *)stage_queue_doc},
-    {Py_tp_dealloc, Queue_dealloc},
-    {Py_tp_traverse, Queue_traverse},
-    {Py_tp_clear, Queue_clear},
-    {0, NULL},
+    {Py_tp_methods, stage_queue_methods}, {Py_tp_doc, (void *)stage_queue_doc},
+    {Py_tp_dealloc, Queue_dealloc},       {Py_tp_traverse, Queue_traverse},
+    {Py_tp_clear, Queue_clear},           {0, NULL},
 };
 
 static PyType_Spec stage_queue_spec = {

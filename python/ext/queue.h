@@ -118,6 +118,9 @@ void ext_queue_spill_begin(Queue *self);
 /* Nobody will get what is on disk, so nobody has to read it. */
 void ext_queue_spill_clear(Queue *self);
 
+/* Nobody puts or gets any more: leaves the directory to others. */
+void ext_queue_spill_leave(Queue *self);
+
 /* What __init__ or the garbage collector takes apart. */
 void ext_queue_spill_forget(Queue *self);
 

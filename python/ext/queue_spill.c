@@ -250,6 +250,12 @@ void ext_queue_spill_clear(Queue *self)
         weir_spill_clear(self->spill);
 }
 
+void ext_queue_spill_leave(Queue *self)
+{
+    if (self->spill && self->generation == ext_fork_generation())
+        weir_spill_close(self->spill);
+}
+
 void ext_queue_spill_forget(Queue *self)
 {
     if (self->spill && self->generation == ext_fork_generation())

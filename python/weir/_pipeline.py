@@ -470,7 +470,8 @@ class Pipeline:
                     stage's name, and a later pipeline over the same one, also after a kill or a
                     power failure, first does what was accepted and not done: at least once.  What
                     is inside when it is stopped stays there, too.  One pipeline at a time has the
-                    directory, until it is collected.  Not with coroutines and key=
+                    directory, until it has ended, and somebody has waited for that.  Not with
+                    coroutines and key=
     durable_bytes   on disk at most, for each stage
 
     A stage holds no more than its queue, and what its workers are working on.  Of each stage
@@ -933,6 +934,8 @@ class Pipeline:
                 )
                 if entry is not None:
                     _note(*entry, run)
+                for queue in run.graph.queues.values():
+                    queue.leave_disk()
         if error is not None and raising:
             raise error
         return self._report

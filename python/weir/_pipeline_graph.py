@@ -427,7 +427,7 @@ class Graph:
         self.nodes = nodes
         self.on_drop = on_drop
         self.parts: dict[str, list[int]] = {}
-        self.queues: dict[int, _weir.Queue[Any]] = {}
+        self.queues: dict[int, _weir.StageQueue[Any]] = {}
         self.names: dict[int, str] = {}  # number -> the name that people know
         self.splitters: dict[str, list[int]] = {}  # before the parts of a name
         self.targets = {name: self._targets_of(name) for name in nodes}

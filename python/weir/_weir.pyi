@@ -106,7 +106,8 @@ class Queue(Generic[_T]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
-class StageQueue(Queue[_T]): ...
+class StageQueue(Queue[_T]):
+    def leave_disk(self) -> None: ...
 
 @disjoint_base
 class SharedQueue(Generic[_T]):

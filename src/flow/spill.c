@@ -495,7 +495,7 @@ static int append(weir_spill *spill, const void *data, size_t n, bool kept, uint
         return WEIR_ETOOBIG;
     uint64_t seq = 0;
     weir__lock(&spill->mutex);
-    int rc = make_room(spill, size);
+    int rc = spill->closed ? WEIR_ECLOSED : make_room(spill, size);
     if (rc == WEIR_OK && !reserve_bits(spill, kept))
         rc = WEIR_ENOMEM;
     if (rc == WEIR_OK)
@@ -636,6 +636,25 @@ static void free_spill(weir_spill *spill)
     weir__free(spill);
 }
 
+/* Under both mutexes. */
+static void leave_directory(weir_spill *spill)
+{
+    while (spill->active)
+        seal(spill);
+    if (spill->now.durable)
+        log_acks(spill);
+    for (size_t i = 0; i < spill->n_segments; i++) {
+        if (!spill->now.durable)
+            remove_file(spill, spill->segments[i]->first_seq, spill->kind);
+        free_segment(spill->segments[i]);
+    }
+    spill->n_segments = 0;
+    spill->unread = 0;
+    weir__dir_close(spill->dir);
+    spill->dir = NULL;
+    spill->closed = true;
+}
+
 int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts)
 {
     if (opts->size != sizeof(*opts))
@@ -671,17 +690,20 @@ fail:
     return rc;
 }
 
+void weir_spill_close(weir_spill *spill)
+{
+    weir__lock(&spill->reading);
+    weir__lock(&spill->mutex);
+    if (!spill->closed)
+        leave_directory(spill);
+    weir__unlock(&spill->mutex);
+    weir__unlock(&spill->reading);
+}
+
 void weir_spill_destroy(weir_spill *spill)
 {
     if (!spill)
         return;
-    weir__lock(&spill->mutex);
-    while (spill->active)
-        seal(spill);
-    if (spill->now.durable)
-        log_acks(spill);
-    for (size_t i = 0; !spill->now.durable && i < spill->n_segments; i++)
-        remove_file(spill, spill->segments[i]->first_seq, spill->kind);
-    weir__unlock(&spill->mutex);
+    weir_spill_close(spill);
     free_spill(spill);
 }

@@ -94,6 +94,7 @@ struct weir_spill {
     weir__cursor cursor;
     weir_spill_snapshot now; /* the counts; without segments and unread of it */
     uint64_t unread;
+    bool closed;           /* it has no directory any more */
     weir_spill_event said; /* about the disk */
     unsigned damage_to_tell;
 

@@ -411,6 +411,26 @@ static void a_durable_log_goes_on_where_it_was_left(void **state)
     assert_int_equal(files(".seg") + files(".ack"), 0);
 }
 
+static void a_closed_log_leaves_its_directory_to_the_next(void **state)
+{
+    (void)state;
+    weir_spill *first = open_spill(1 << 20, 512, true);
+    for (unsigned n = 1; n <= 40; n++)
+        append(first, n, 3);
+    expect(first, 1, 10);
+    weir_spill_close(first);
+    weir_spill_close(first);
+    assert_int_equal(weir_spill_append(first, "x", 1, NULL), WEIR_ECLOSED);
+    expect_nothing(first);
+    weir_spill_ack(first, 20);
+    weir_spill_clear(first);
+    weir_spill *second = open_spill(1 << 20, 512, true);
+    expect(second, 11, 40);
+    weir_spill_destroy(first);
+    expect_nothing(second);
+    weir_spill_destroy(second);
+}
+
 static void what_was_read_and_not_acknowledged_is_read_again(void **state)
 {
     (void)state;
@@ -706,6 +726,7 @@ int main(void)
         IN_FOLDER(a_directory_is_made_for_its_owner_alone),
         IN_FOLDER(a_link_is_not_followed),
         IN_FOLDER(a_durable_log_goes_on_where_it_was_left),
+        IN_FOLDER(a_closed_log_leaves_its_directory_to_the_next),
         IN_FOLDER(what_was_read_and_not_acknowledged_is_read_again),
         IN_FOLDER(a_log_that_is_not_durable_leaves_nothing_and_finds_nothing),
         IN_FOLDER(records_of_a_durable_log_are_not_removed_by_another_kind),
