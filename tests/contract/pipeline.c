@@ -1226,6 +1226,26 @@ static void a_slow_source_is_named(void **state)
     end_well(p);
 }
 
+static void a_slow_stage_whose_queue_takes_in_everything_is_named(void **state)
+{
+    (void)state;
+    numbers it = {0, 60};
+    weir_pipeline *p = new_pipeline();
+    weir_stage at = append(p, add_source(p, &it), stage_opts("quick", add_1000, NULL));
+    weir_stage_opts opts = stage_opts("slow", take_a_while, (void *)(5 * WEIR_MILLISECOND));
+    opts.queue = 1000;
+    opts.workers = 2;
+    weir_stage slow = append(p, at, opts);
+    start(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    must(weir_pipeline_get_verdict(p, &verdict) == WEIR_OK);
+    assert_int_equal(verdict.stage, slow);
+    assert_non_null(strstr(verdict.text, "stage 'slow' is the slowest"));
+    assert_non_null(strstr(verdict.text, "its 2 workers"));
+    end_well(p);
+}
+
 /* ---- tuning ------------------------------------------------------------------------------------ */
 
 static void workers_are_added_while_they_are_needed(void **state)
@@ -1345,6 +1365,7 @@ int main(void)
         TEST(an_inline_stage_is_named_and_not_its_host),
         TEST(what_blocks_an_ordered_stage_is_named_behind_an_inline_one),
         TEST(a_slow_source_is_named),
+        TEST(a_slow_stage_whose_queue_takes_in_everything_is_named),
         TEST(workers_are_added_while_they_are_needed),
         TEST(the_own_thread_of_a_pipeline_does_not_wait_for_it),
         TEST(a_queue_sizes_itself),
