@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import io
@@ -812,6 +813,120 @@ def test_wait_tells_whether_it_has_ended() -> None:
     assert not pipeline.wait(0.01)
     gate.open.set()
     assert pipeline.wait(10) and pipeline.drain().outcome == "finished"
+
+
+def test_a_stage_may_use_its_pipeline_while_it_is_being_started() -> None:
+    for _ in range(50):
+        log: list[int] = []
+        pipeline = weir.Pipeline(range(3))
+
+        def use(x: int, pipeline: weir.Pipeline = pipeline) -> int:
+            pipeline.stats()
+            pipeline.put(x, stage="log")
+            return x
+
+        pipeline.stage(use)
+        pipeline.sink(abs)
+        pipeline.sink(log.append, name="log", after=[])
+        pipeline.start()
+        while len(log) < 3:
+            assert not pipeline.wait(0.001)
+        assert pipeline.drain().outcome == "drained"
+
+
+def test_a_coroutine_function_is_refused_where_nobody_would_await_it() -> None:
+    async def store(x: int) -> None: ...
+
+    with pytest.raises(TypeError, match=r"sink 'store' is a coroutine function.*kind=.async."):
+        weir.Pipeline([1]).sink(store)
+    pipeline = weir.Pipeline([1])
+    pipeline.sink(abs, kind="async")
+    with pytest.raises(TypeError, match=r"sink 'abs': kind=.async. needs a coroutine function"):
+        pipeline.run()
+
+
+def test_a_call_that_is_cancelled_from_within_has_failed() -> None:
+    async def cancelled(x: int) -> int:
+        if x == 2:
+            raise asyncio.CancelledError
+        return x
+
+    out: list[int] = []
+    pipeline = weir.Pipeline(range(5))
+    pipeline.stage(cancelled, kind="async", on_error="skip")
+    pipeline.sink(out.append)
+    report = pipeline.run()
+    assert sorted(out) == [0, 1, 3, 4] and report.stages["cancelled"].failed == 1
+    pipeline = weir.Pipeline(range(5))
+    pipeline.sink(cancelled, kind="async")
+    with pytest.raises(RuntimeError, match="cancelled from within"):
+        pipeline.run()
+
+
+def test_a_put_that_would_wait_for_itself_names_the_cycle() -> None:
+    for kind in ("thread", "async"):
+        pipeline = weir.Pipeline()
+
+        async def again(x: int, pipeline: weir.Pipeline = pipeline) -> None:
+            for _ in range(9):
+                await pipeline.aput(x, stage="first")
+
+        def once_more(x: int, pipeline: weir.Pipeline = pipeline) -> None:
+            for _ in range(9):
+                pipeline.put(x, stage="first")
+
+        pipeline.stage(lambda x: x, name="first", queue=2)
+        pipeline.sink(
+            again if kind == "async" else once_more,
+            name="last-one",
+            queue=2,
+            kind="async" if kind == "async" else "thread",
+        )
+        pipeline.start()
+        pipeline.put(1)
+        assert pipeline.wait(30)
+        assert pipeline.report is not None
+        assert str(pipeline.report.error).startswith("first -> last-one -> first: this ")
+
+
+def test_a_queue_that_is_source_and_sink_is_refused() -> None:
+    queue = weir.Queue[int](2)
+    for sink in (queue, queue.put):
+        pipeline = weir.Pipeline(queue)
+        pipeline.stage(abs, name="a")
+        pipeline.sink(sink, name="b")
+        with pytest.raises(ValueError, match="source -> a -> b -> source; one queue"):
+            pipeline.run()
+
+
+def test_a_source_that_leads_nowhere_is_refused() -> None:
+    pipeline = weir.Pipeline([1, 2])
+    with pytest.raises(ValueError, match="the source 'source' leads nowhere"):
+        pipeline.run()
+
+
+def test_who_has_waited_finds_the_report() -> None:
+    pipeline = weir.Pipeline([0])
+    pipeline.sink(lambda x: 1 / x, name="invert")
+    pipeline.start()
+    assert pipeline.wait(30) and pipeline.report is not None
+    assert isinstance(pipeline.report.error, ZeroDivisionError)
+
+
+def test_a_rate_is_kept_from_the_beginning() -> None:
+    pipeline = weir.Pipeline(range(30))
+    pipeline.sink(abs, rate=200)
+    began = time.monotonic()
+    pipeline.run()
+    assert time.monotonic() - began > 0.1
+
+
+def test_a_text_file_is_flushed_at_the_end(tmp_path: Path) -> None:
+    with open(tmp_path / "lines", "w") as file:
+        pipeline = weir.Pipeline(range(3))
+        pipeline.sink(file)
+        pipeline.run()
+        assert (tmp_path / "lines").read_text() == "0\n1\n2\n"
 
 
 INTERRUPTED = """

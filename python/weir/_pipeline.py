@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import os
 import queue as queues
@@ -26,7 +27,14 @@ from urllib.parse import quote
 from weir import _guard, _weir
 from weir._errors import ShutDown
 from weir._pipeline_graph import Graph, Node, Stage, StageOptions, guarded, lines_of, read_options
-from weir._pipeline_kinds import AsyncSource, AsyncStage, External, ProcessStage, Results
+from weir._pipeline_kinds import (
+    AsyncSource,
+    AsyncStage,
+    External,
+    ProcessStage,
+    Results,
+    running_stage,
+)
 from weir._pipeline_report import PipelineReport, PipelineStats, StageStats
 from weir._spill import Spill
 
@@ -95,6 +103,13 @@ def _to_file(file: Any) -> Callable[[Any], object]:
         write(item + b"\n" if isinstance(item, bytes) else f"{item}\n")
 
     return write_line
+
+
+def _end_of(sink: Any) -> Any:
+    """The queue or file in which items end."""
+    if _is_queue(sink) or (not callable(sink) and hasattr(sink, "write")):
+        return sink
+    return getattr(sink, "__self__", None) if _is_queue(getattr(sink, "__self__", None)) else None
 
 
 def _to_queue(sink: Any, run: Run) -> Callable[[Any], object]:
@@ -571,7 +586,7 @@ class Pipeline:
         The options are those of stage(); what the function returns is ignored.
         """
         name = self._new_name(options.get("name"), _name_of(sink))
-        node = Node(name, "sink", _consumer_of(sink, name), "thread")
+        node = Node(name, "sink", _consumer_of(sink, name), "thread", end=_end_of(sink))
         return self._add_with(node, options)
 
     def _new_name(self, name: str | None, default: str) -> str:
@@ -590,6 +605,11 @@ class Pipeline:
         if self._durable is not None and options.get("overflow", "block") == "block":
             options = {**options, **self._durable_options(node.name, options)}
         read_options(node, options)
+        if node.kind != "async" and inspect.iscoroutinefunction(node.fn):
+            raise TypeError(
+                f"{node.role} {node.name!r} is a coroutine function, which nobody would await; say "
+                'kind="async"'
+            )
         after = options.get("after")
         if after is None:
             node.after = self._last()
@@ -672,7 +692,9 @@ class Pipeline:
     @property
     def _started(self) -> Run:
         if self._run is None:
-            raise RuntimeError("the pipeline has not been started")
+            with self._lock:  # its first workers may come before start() has returned
+                if self._run is None:
+                    raise RuntimeError("the pipeline has not been started")
         return self._run
 
     def run(self) -> PipelineReport:
@@ -708,8 +730,8 @@ class Pipeline:
         """run() for coroutines: its async stages and sources run in this loop, which is not held
         up.
 
-        In the main thread Ctrl-C and SIGTERM are for the pipeline, as in run().  Cancelled, it stops
-        at once, and waits for the calls that run in threads.
+        In the main thread Ctrl-C and SIGTERM are for the pipeline, as in run().  Cancelled, it
+        stops at once, and waits for the calls that run in threads.
         """
         loop = asyncio.get_running_loop()
         run = self._start(loop)
@@ -744,14 +766,31 @@ class Pipeline:
         not taken.
         """
         run = self._started
-        run.core.put(self._input(run, stage, item), item, timeout)
+        number = self._input(run, stage, item)
+        try:
+            run.core.put(number, item, timeout)
+        except RuntimeError as error:
+            if type(error) is RuntimeError and (cycle := _cycle_of_put(run, number)):
+                raise RuntimeError(f"{cycle}: {error}") from None
+            raise
 
     async def aput(
         self, item: Any, timeout: float | None = None, *, stage: Stage | str | None = None
     ) -> None:
         """put() for coroutines."""
         run = self._started
-        await run.graph.queues[self._input(run, stage, item)].aput(item, timeout)
+        number = self._input(run, stage, item)
+        queue = run.graph.queues[number]
+        if queue._try_put(item):
+            return
+        if run.nodes[run.graph.names[number]].overflow in ("block", "spill"):
+            cycle = _cycle_of_put(run, number)
+            if cycle:
+                raise RuntimeError(
+                    f"{cycle}: this aput would wait for itself: its stage is full, and feeds the "
+                    "stage that puts; give the item another way, or a larger queue"
+                )
+        await queue.aput(item, timeout)
 
     def _input(self, run: Run, stage: Stage | str | None, item: Any) -> int:
         name = stage.name if isinstance(stage, Stage) else stage
@@ -770,8 +809,15 @@ class Pipeline:
     # ---- ending -------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has ended; False: not within `timeout` seconds."""
-        return self._outside_of_loop("wait", "await the task of arun()").wait(timeout)
+        """Wait until it has ended; False: not within `timeout` seconds.
+
+        It does not raise what stopped it; `report` has that.
+        """
+        run = self._outside_of_loop("wait", "await the task of arun()")
+        if not run.wait(timeout):
+            return False
+        self._finish(run, raising=False)
+        return True
 
     def drain(self, deadline: float | None = None) -> PipelineReport:
         """Stop its sources, and put(); wait until what is inside has gone its way.
@@ -936,6 +982,10 @@ class Pipeline:
                     _note(*entry, run)
                 for queue in run.graph.queues.values():
                     queue.leave_disk()
+                for node in self._nodes.values():
+                    if hasattr(node.end, "flush"):
+                        with contextlib.suppress(ValueError):  # it is closed
+                            node.end.flush()
         if error is not None and raising:
             raise error
         return self._report
@@ -945,6 +995,16 @@ class Pipeline:
         if self._report is not None:
             state = self._report.outcome
         return f"<weir.Pipeline {self.name!r}: {' -> '.join(self._nodes)}; {state}>"
+
+
+def _cycle_of_put(run: Run, number: int) -> str:
+    """'a -> b -> a', if the stage that runs here is fed by the one that is put into."""
+    name = running_stage.get() or threading.current_thread().name.removeprefix("weir-")
+    while name and name not in run.nodes:
+        name = name.rpartition("-")[0]  # of a worker's thread
+    target = run.graph.names[number]
+    path = run.graph.find_path(target, name) if name else []
+    return " -> ".join([*path, target]) if path else ""
 
 
 async def _ended_within(run: Run, seconds: float | None) -> bool:

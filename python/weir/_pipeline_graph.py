@@ -132,6 +132,7 @@ class Node:
     flat: bool = False
     key: Callable[[Any], Any] | None = None
     fan_out: Literal["broadcast", "round_robin"] | Callable[[Any], Any] = "broadcast"
+    end: Any = None  # of a sink: the queue or file that it puts into
 
     @property
     def is_source(self) -> bool:
@@ -262,7 +263,8 @@ class _Reader:
         if value is None or isinstance(value, TokenBucket):
             self.node.bucket = value
         elif isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-            self.node.bucket = TokenBucket(value)
+            # No more at once than come in 10 ms.
+            self.node.bucket = TokenBucket(value, burst=max(1, int(value / 100)))
         else:
             raise self.wrong("rate", "a number per second > 0, or a weir.TokenBucket", value)
 
@@ -465,6 +467,7 @@ class Graph:
                 )
             self._check_async(node)
         self._check_cycles()
+        self._check_ends()
 
     def _check_async(self, node: Node) -> None:
         if node.kind != "async":
@@ -503,6 +506,36 @@ class Graph:
             if cycle:
                 return cycle
         done.add(name)
+        return []
+
+    def _check_ends(self) -> None:
+        """A source that leads nowhere, or whose queue is that of a sink behind it."""
+        for source in self.nodes.values():
+            if source.is_source and not self.targets[source.name]:
+                raise ValueError(
+                    f"the source {source.name!r} leads nowhere; add a stage or a sink after it"
+                )
+            for sink in self.nodes.values():
+                if source.is_source and sink.end is not None and sink.end is source.fn:
+                    path = self.find_path(source.name, sink.name)
+                    if path:
+                        raise ValueError(
+                            "the stages wait for each other: "
+                            f"{' -> '.join([*path, source.name])}; one queue is source and sink"
+                        )
+
+    def find_path(self, start: str, end: str) -> list[str]:
+        """The stages on a way from one to the other, both included; none: []."""
+        ways = [[start]]
+        seen = {start}
+        for way in ways:
+            if way[-1] == end:
+                return way
+            letter = self.nodes[way[-1]].dead_letter
+            for target in [*self.targets[way[-1]], *([letter] if letter else [])]:
+                if target not in seen:
+                    seen.add(target)
+                    ways.append([*way, target])
         return []
 
     # -- adding

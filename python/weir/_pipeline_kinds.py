@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import inspect
 import queue as queues
 import threading
 import time
@@ -30,7 +32,12 @@ if TYPE_CHECKING:
     from weir._pipeline import Run
     from weir._weir import BreakerCall
 
-__all__ = ["AsyncSource", "AsyncStage", "ProcessStage", "Results"]
+__all__ = ["AsyncSource", "AsyncStage", "ProcessStage", "Results", "running_stage"]
+
+# The asynchronous stage whose coroutine runs here.
+running_stage: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "weir_running_stage", default=None
+)
 
 _LOOK = 0.05  # seconds between two looks of who waits for a limit whether the pipeline is halted
 
@@ -549,6 +556,7 @@ class AsyncStage(AsyncEmitter):
         if not task.cancelled() and task.exception() is not None:
             self.core.break_down(self.number, task.exception())
         self.core.report(self.number, workers=len(self.tasks))
+        self._adjust()
         if self.changed is not None:
             self.changed.set()
 
@@ -557,10 +565,13 @@ class AsyncStage(AsyncEmitter):
         self.is_over = True
         for task in self.tasks:
             task.cancel()
+        if self.changed is not None:
+            self.changed.set()
 
     # -- a worker
 
     async def _work(self) -> None:
+        running_stage.set(self.node.name)
         while len(self.tasks) <= self.wanted:
             began = time.perf_counter()
             try:
@@ -607,14 +618,24 @@ class AsyncStage(AsyncEmitter):
             if before is not None:
                 await asyncio.wait([before])
             await self.emit(result)
-        except asyncio.CancelledError:
-            for item in items:
-                self.drop(item)
-            raise
+        except asyncio.CancelledError as error:
+            if self._is_cancelled():
+                for item in items:
+                    self.drop(item)
+                raise
+            failure = RuntimeError("the call was cancelled from within, not by the pipeline")
+            failure.__cause__ = error
+            await self._fail(items, failure)
         except Exception as error:
             await self._fail(items, error)
         else:
             self.core.report(self.number, processed=len(items), busy=busy, workers=len(self.tasks))
+
+    def _is_cancelled(self) -> bool:
+        """Whether it is this task that was cancelled; a call may raise CancelledError by itself."""
+        task = asyncio.current_task()
+        # Task.cancelling() came with Python 3.11.
+        return self.is_over or bool(getattr(task, "cancelling", lambda: 0)())
 
     async def _fail(self, items: list[Any], error: BaseException) -> None:
         for item in items:
@@ -651,7 +672,13 @@ class AsyncStage(AsyncEmitter):
             if node.limiter is not None:
                 permit = await self._held("limiter", node.limiter.aacquire())
                 stack.enter_context(permit)
-            return await node.fn(argument)
+            awaitable = node.fn(argument)
+            if not inspect.isawaitable(awaitable):
+                raise TypeError(
+                    f'{node.role} {node.name!r}: kind="async" needs a coroutine function, and '
+                    f"{node.fn!r} returned {awaitable!r}"
+                )
+            return await awaitable
 
     async def _admit(self) -> Any:
         breaker = self.node.breaker

@@ -182,6 +182,8 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "workers must be within workers_min and workers_max, and at most 4096";
     if (o->source && o->workers_min < o->workers_max)
         return "the workers of a source are a fixed number";
+    if ((unsigned)o->overflow > WEIR_OVERFLOW_SPILL)
+        return "overflow is none of weir_overflow";
     if ((o->overflow == WEIR_OVERFLOW_SPILL) != (o->spill != NULL) && !o->borrowed)
         return "spill goes with overflow SPILL, and SPILL with a spill";
     if (o->acknowledge && (o->overflow != WEIR_OVERFLOW_SPILL || o->kind == WEIR_STAGE_INLINE))

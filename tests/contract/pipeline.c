@@ -1090,6 +1090,7 @@ static void options_out_of_range_are_refused(void **state)
     REFUSED(bad.kind = WEIR_STAGE_INLINE; bad.workers = 2);
     REFUSED(bad.source = true; bad.open = true);
     REFUSED(bad.linger_ns = -1);
+    REFUSED(bad.overflow = (weir_overflow)99);
     weir_stage_opts source = stage_opts("source", never_ends, NULL);
     source.source = true;
     must(weir_pipeline_add(p, &source, &stage) == WEIR_OK);
