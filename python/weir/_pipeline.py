@@ -555,19 +555,24 @@ class Pipeline:
                     what it emitted was taken
         put_timeout seconds that an item waits for room here, with overflow="block"; then it is
                     dropped (reason "timeout").  None: as long as it takes
-        rate        calls for so many items a second; or a TokenBucket
+        rate        calls for so many items a second, no more at once than come in 10 ms; or a
+                    TokenBucket, with a burst of its own
         limiter     an int, or a Limiter: calls at a time, shared with others who have it
         breaker     a CircuitBreaker: while it is open the stage waits
         memory, memory_per_item    a MemoryGovernor, and the bytes that a call takes
-        retry       calls for an item in all, or a Retry: its attempts, on, backoff and jitter
+        retry       calls for an item in all, or a Retry: its attempts, on, backoff and jitter.  Not
+                    for one whose process died
         on_error    what becomes of an item whose call failed for good: "stop" (the pipeline, and
                     run() raises the exception), "skip" (counted), a callable (item, exception) that
                     is told, or a stage for dead letters (a stage or a name), which gets the item
         ordered     with several workers: results leave in the order of the items
         batch, linger    fn gets a list of up to `batch` items, what is there, or after waiting up
                     to `linger` seconds for a full one
-        flat        fn returns an iterable whose items are emitted one by one; [] emits none
-        key         key(item), hashable: items of one key go to the same of the `workers`, in order
+        flat        fn returns an iterable whose items are emitted one by one; [] emits none.  What
+                    a generator had yielded when it failed stays emitted (and comes again with
+                    retry=): return a list where that matters
+        key         key(item), hashable: items of one key go to the same of the `workers`, in order.
+                    One that raises, as a fan_out that does, stops the pipeline
         fan_out     where results go if several stages follow: "broadcast" (to each),
                     "round_robin", or a callable: to number hash(it(item)) modulo how many there
                     are (0 is the first)
