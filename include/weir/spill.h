@@ -20,6 +20,8 @@
  *             been acknowledged).  Bytes cut off another file are: the next one's name tells how many
  *             records it held, and what is missing is lost.
  * Disk full:  an append that finds no room is undone and returns an error; the log stays as it was.
+ *             A durable log stops before: it holds no more than 8 times what the disk has left, so that
+ *             another one, of the next stage, finds room.
  * Memory:     a read buffer, and two bits for each record of files that are partly acknowledged.
  * Threads:    every function, from any thread, if nothing else is said; appends do not wait for reads.
  */

@@ -22,6 +22,7 @@
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(16) << 20)
 #define MAX_BYTES_MIN         4096
 #define ACTIVE_KEPT           65536 /* bytes: the active segment stays, settled, up to there */
+#define SHARE                 8     /* see takes_too_much */
 #define LOG_ACKS_EVERY        (10 * WEIR_MILLISECOND)
 
 /* What a file takes beside its records. */
@@ -457,6 +458,15 @@ static bool is_full(const weir_spill *spill, uint64_t size)
             (!fits && active->settled == active->count)); /* its room is needed */
 }
 
+/* Whether a durable log would have more than its share of the disk.  A stage of a pipeline acknowledges
+ * when the next one has the item: were all room its log's, neither could go on.  So a log may only hold
+ * so many times what is left, and a smaller one always finds something. */
+static bool takes_too_much(const weir_spill *spill, uint64_t size)
+{
+    return spill->now.durable &&
+           (spill->now.bytes + size) / SHARE > weir__dir_free_bytes(spill->dir);
+}
+
 /* Makes an active segment that has room for a record of `size` bytes. */
 static int make_room(weir_spill *spill, uint64_t size)
 {
@@ -464,6 +474,8 @@ static int make_room(weir_spill *spill, uint64_t size)
         seal(spill);
     if (spill->now.bytes + size + (spill->active ? 0 : FRAME) > spill->now.max_bytes)
         return WEIR_EFULL;
+    if (takes_too_much(spill, size))
+        return WEIR_ENOSPC;
     return spill->active ? WEIR_OK : open_segment(spill);
 }
 
