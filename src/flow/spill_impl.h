@@ -115,7 +115,7 @@ weir__segment *weir__spill_segment(const weir_spill *spill, uint64_t seq);
 /* Adds one behind the others.  NULL: no memory. */
 weir__segment *weir__spill_add_segment(weir_spill *spill, uint64_t first_seq);
 
-/* Removes it with its files, if it is wholly settled and not written to. */
+/* Removes it with its files, if it is wholly settled, and is not written to, or large. */
 void weir__spill_remove_settled(weir_spill *spill, weir__segment *segment);
 
 /* Counts something of a segment as skipped. */
