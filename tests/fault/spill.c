@@ -251,14 +251,14 @@ static void what_one_log_is_done_with_is_room_for_another(void **state)
         for (int round = 0; round < 3; round++) {
             uint64_t n = fill_with_blocks(two[0]);
             assert_true(n > 60);
-            uint64_t other = fill_with_blocks(two[1]);
-            assert_true(other < 10);
+            uint64_t second = fill_with_blocks(two[1]);
+            assert_true(second < 10);
             assert_int_equal(take_all(two[0]), n);
             assert_int_equal(log_of(two[0]).segments, 0);
             assert_int_equal(log_of(two[0]).bytes, 0);
             n = fill_with_blocks(two[1]); /* although the first one has the file open to read */
             assert_true(n > 50);
-            assert_int_equal(take_all(two[1]), n + other);
+            assert_int_equal(take_all(two[1]), n + second);
         }
         close_two(place);
     }
