@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), f"weir-hypothesis-{os.getuid()}"))
 settings.register_profile("weir", database=None, print_blob=True)
 settings.load_profile("weir")
+
+# A shell starts what is in the background with Ctrl-C ignored, and programs inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
