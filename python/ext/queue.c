@@ -945,6 +945,7 @@ static int make_bell(weir_queue **ret_bell)
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.capacity = 1;
     opts.on_drop = weir_drop_ignore;
+    opts.name = "";
     return weir_queue_create(ret_bell, &opts);
 }
 
@@ -1584,6 +1585,9 @@ static int create(Queue *self, const arguments *a)
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
     opts.watermark_ctx = self;
+    opts.name = self->name ? PyUnicode_AsUTF8(self->name) : NULL;
+    if (self->name && !opts.name)
+        PyErr_Clear(); /* lone surrogates: good enough for repr, but nothing to show others */
     if (ext_queue_spill_open(self, a->spill, &opts) < 0)
         return -1;
     int rc = weir_queue_create(&self->queue, &opts);
