@@ -87,6 +87,7 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(SLOW, 71, COUNTER, "slow")                                                                   \
     X(OPENED, 72, COUNTER, "opened") /* times that a breaker opened */                             \
     X(RATE_PER_HOUR, 73, GAUGE, "rate_per_hour")                                                   \
+    X(CANCELLED, 76, COUNTER, "cancelled")     /* taken back by who gave it */                     \
     X(REPORTS_DONE, 75, GAUGE, "reports_done") /* 1: done is counted, and bounded with depth */    \
     X(RSS, 74, GAUGE, "rss")                   /* bytes, of workers or of what a governor watches */
 

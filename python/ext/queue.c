@@ -1462,6 +1462,14 @@ int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret)
     return -1;
 }
 
+const char *ext_shown_name(PyObject *name)
+{
+    const char *text = name && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    if (!text)
+        PyErr_Clear();
+    return text;
+}
+
 int ext_parse_max_age(PyObject *value, int64_t *ret_ns)
 {
     *ret_ns = 0;
@@ -1585,9 +1593,7 @@ static int create(Queue *self, const arguments *a)
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
     opts.watermark_ctx = self;
-    opts.name = self->name ? PyUnicode_AsUTF8(self->name) : NULL;
-    if (self->name && !opts.name)
-        PyErr_Clear(); /* lone surrogates: good enough for repr, but nothing to show others */
+    opts.name = ext_shown_name(self->name);
     if (ext_queue_spill_open(self, a->spill, &opts) < 0)
         return -1;
     int rc = weir_queue_create(&self->queue, &opts);

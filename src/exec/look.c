@@ -93,6 +93,8 @@ void weir__stage_look(weir__stage *stage, weir_time now, weir__look *ret_look)
         return;
     }
     sum->workers = weir__stage_workers(stage);
+    if (stage->owns_queue)
+        weir__tell(weir__queue_record(stage->queue), WEIR_STATS_WORKERS, sum->workers);
     add_times(stage, now, sum);
 }
 

@@ -406,7 +406,10 @@ static int make_queue(weir__stage *stage)
     opts.drop_ctx = stage;
     opts.spill = o->spill;
     opts.codec = o->codec;
-    int rc = weir_queue_create(&stage->queue, &opts);
+    char name[WEIR__PAGE_NAME];
+    snprintf(name, sizeof name, "%.30s/%.31s", stage->pipeline->name, stage->name);
+    opts.name = name;
+    int rc = weir__queue_create(&stage->queue, &opts, NULL, WEIR_STATS_STAGE);
     stage->owns_queue = rc == WEIR_OK;
     return rc;
 }

@@ -25,9 +25,11 @@
 
 #include "base/alloc.h"
 #include "base/mutex.h"
+#include "flow/queue.h"
 #include "model/bottleneck.h"
 #include "model/graph.h"
 #include "model/queue_size.h"
+#include "model/sampler.h"
 #include "model/scale.h"
 
 typedef _Atomic uint64_t counter;
@@ -144,8 +146,10 @@ typedef struct weir__worker {
     uint64_t *costs;
     weir__outcome outcome; /* of the call; only `seqs` counts where there is no order */
     _Atomic uint32_t in_hand;
-    bool taken;    /* the seat; under the stage's lock */
-    bool joinable; /* `thread` has to be joined; who starts threads' */
+    weir__sampler sampler; /* of its calls, */
+    uint32_t until_timed;  /* of which one is timed after so many; 0: the next one */
+    bool taken;            /* the seat; under the stage's lock */
+    bool joinable;         /* `thread` has to be joined; who starts threads' */
     void (*main)(void *);
     pthread_t thread;
     char name[64];

@@ -16,6 +16,7 @@
 
 #include "base/mutex.h"
 #include "exec/batch.h"
+#include "flow/record.h"
 #include "flow/waitq.h"
 #include "model/backlog.h"
 #include "model/ring_depth.h"
@@ -123,7 +124,11 @@ struct weir_pool {
     uint64_t accepted, completed, cancelled, dropped[WEIR_DROP_REASONS], refused;
     uint64_t retried, died, workers_started, workers_died, workers_recycled;
     uint64_t submit_blocked_ns, service_ns;
+    weir__record *record; /* what other processes see; NULL: nothing */
 };
+
+/* tell.c: unlocks the mutex, when what changed under it was told. */
+void weir__pool_unlock(weir_pool *pool);
 
 /* Names the calling thread as long as it lives. */
 const void *weir__this_thread(void);

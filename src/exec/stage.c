@@ -149,6 +149,33 @@ static bool has_limits(const weir_stage_opts *opts)
 
 /* ---- one call --------------------------------------------------------------------------------- */
 
+/* One of a worker's calls, timed for others to see: what it waited for room meanwhile is not its own. */
+static int call_timed(weir__worker *worker, void *const *items, size_t n, const weir_run *run)
+{
+    const weir_stage_opts *opts = &worker->stage->opts;
+    uint64_t waited = worker->meter.waited_ns;
+    weir_time began = weir_now();
+    int rc = opts->fn(opts->ctx, items, n, run);
+    weir_time ended = weir_now();
+    waited = worker->meter.waited_ns - waited;
+    weir__tell_time_together(&weir__queue_record(worker->stage->queue)->service,
+                             ended - began - (int64_t)waited);
+    worker->until_timed = weir__sampler_next(&worker->sampler, ended);
+    return rc;
+}
+
+static int call_fn(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
+{
+    weir__worker *worker = weir__self;
+    bool is_own = worker && worker->stage == stage && stage->owns_queue;
+    if (is_own && weir__queue_record(stage->queue)) {
+        if (worker->until_timed <= 1)
+            return call_timed(worker, items, n, run);
+        worker->until_timed--;
+    }
+    return stage->opts.fn(stage->opts.ctx, items, n, run);
+}
+
 /* A call within limits.  What it emits leaves after they were given back: who held a permit and waited for
  * room would wait for itself, where a stage behind needs one, too. */
 static int call_within_limits(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
@@ -161,7 +188,7 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
     pass p = {.stage = stage, .meter = run->output->meter, .n = n};
     int rc = enter(&p);
     if (rc == WEIR_OK)
-        rc = stage->opts.fn(stage->opts.ctx, items, n, &later);
+        rc = call_fn(stage, items, n, &later);
     give_back(&p, rc);
     weir__emit_kept(stage, run->output->meter, &kept);
     weir__free(kept.items);
@@ -171,7 +198,7 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
 static int call_once(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
 {
     return has_limits(&stage->opts) ? call_within_limits(stage, items, n, run)
-                                    : stage->opts.fn(stage->opts.ctx, items, n, run);
+                                    : call_fn(stage, items, n, run);
 }
 
 /* Waits before the next attempt; false: the pipeline is halted. */

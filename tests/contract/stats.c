@@ -5,6 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <weir/breaker.h>
+#include <weir/pipeline.h>
+#include <weir/pool.h>
 #include <weir/stats.h>
 #include <weir/thread_pool.h>
 
@@ -351,6 +354,152 @@ static void a_thread_pool_is_seen_with_its_tasks_and_how_long_they_take(void **s
     assert_false(look_for("nappers").found);
 }
 
+/* ---- pipelines ---------------------------------------------------------------------------------- */
+
+static int take_a_nap(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n, (void)run;
+    nap(NULL);
+    return WEIR_OK;
+}
+
+static void drop_item(void *item, weir_stage stage, weir_loss reason, void *ctx)
+{
+    (void)item, (void)stage, (void)reason, (void)ctx;
+}
+
+static void the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work(void **state)
+{
+    (void)state;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    weir_stage_opts stage_opts = WEIR_STAGE_OPTS_INIT;
+    weir_pipeline *pipeline;
+    weir_stage stage;
+    opts.name = "photos";
+    opts.on_drop = drop_item;
+    stage_opts.name = "resize";
+    stage_opts.fn = take_a_nap;
+    stage_opts.open = true;
+    stage_opts.queue = 4;
+    assert_int_equal(weir_pipeline_create(&pipeline, &opts), WEIR_OK);
+    assert_int_equal(weir_pipeline_add(pipeline, &stage_opts, &stage), WEIR_OK);
+    assert_int_equal(weir_pipeline_start(pipeline), WEIR_OK);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(weir_pipeline_put(pipeline, stage, NULL, 2, WEIR_FOREVER), WEIR_KEPT);
+    soon(see("photos/resize").number[WEIR_STATS_WORKERS] == 1);
+    weir_pipeline_close_input(pipeline, stage);
+    assert_int_equal(weir_pipeline_wait(pipeline, WEIR_FOREVER), WEIR_OK);
+    weir_stats_record seen = see("photos/resize");
+    assert_int_equal(seen.kind, WEIR_STATS_STAGE);
+    assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 4);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 20);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED_COST], 40);
+    assert_int_equal(seen.number[WEIR_STATS_DELIVERED], 20);
+    assert_int_equal(seen.number[WEIR_STATS_DEPTH], 0);
+    assert_int_equal(seen.number[WEIR_STATS_CLOSED], 1);
+    assert_true(seen.number[WEIR_STATS_PUT_BLOCKED_NS] > 0);
+    assert_int_equal(weir_stats_times_count(&seen.service), 20);
+    assert_true(weir_stats_percentile(&seen.service, 0.5) >= 1900000);
+    weir_pipeline_destroy(pipeline);
+    assert_false(look_for("photos/resize").found);
+}
+
+/* ---- process pools ------------------------------------------------------------------------------ */
+
+/* Replies after two milliseconds; dies of a task that is 1. */
+static void work(weir_worker *worker, const weir_task *task, void *ctx)
+{
+    (void)ctx;
+    nap(NULL);
+    if (*(const char *)task->data == 1)
+        abort();
+    weir_worker_reply(worker, 0, NULL, 0);
+}
+
+static size_t collect(weir_pool *pool, size_t n)
+{
+    weir_completion done[8];
+    size_t got = 0;
+    while (got < n) {
+        int64_t rc = weir_pool_collect(pool, done, 8, WEIR_FOREVER);
+        must(rc > 0);
+        weir_pool_settle(pool, (size_t)rc);
+        got += (size_t)rc;
+    }
+    return got;
+}
+
+static void a_process_pool_is_seen_with_its_tasks_and_its_workers(void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    opts.name = "crunchers";
+    opts.workers = 2;
+    opts.backlog = 8;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = work;
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    for (int i = 0; i < 10; i++) {
+        char task = i == 5;
+        weir_bytes part = {&task, 1};
+        assert_int_equal(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL), WEIR_KEPT);
+    }
+    weir_stats_record seen = see("crunchers");
+    assert_int_equal(seen.kind, WEIR_STATS_PROCESS_POOL);
+    assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 10);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 10);
+    assert_int_equal(seen.number[WEIR_STATS_DEPTH], 10);
+    assert_int_equal(weir_pool_submit(pool, &(weir_bytes){"", 1}, 1, NULL, WEIR_POLL, NULL),
+                     WEIR_EFULL);
+    assert_int_equal(collect(pool, 10), 10);
+    seen = see("crunchers");
+    assert_true(seen.is_exact);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 10);
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 10);
+    assert_int_equal(seen.number[WEIR_STATS_DELIVERED], 10);
+    assert_int_equal(seen.number[WEIR_STATS_DEPTH], 0);
+    assert_int_equal(seen.number[WEIR_STATS_IN_FLIGHT], 0);
+    assert_int_equal(seen.number[WEIR_STATS_FAILED], 1);
+    assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
+    assert_in_range(seen.number[WEIR_STATS_WORKERS], 1, 2);
+    assert_int_equal(weir_stats_times_count(&seen.service), 9);
+    assert_true(weir_stats_percentile(&seen.service, 0.5) >= 1900000);
+    weir_pool_destroy(pool);
+    assert_false(look_for("crunchers").found);
+}
+
+/* ---- breakers ----------------------------------------------------------------------------------- */
+
+static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
+{
+    (void)state;
+    weir_breaker_opts opts = WEIR_BREAKER_OPTS_INIT;
+    weir_breaker *breaker;
+    weir_breaker_call call;
+    opts.name = "backend";
+    opts.window_calls = opts.min_calls = 4;
+    opts.open_ns = 1000 * WEIR_SECOND;
+    assert_int_equal(weir_breaker_create(&breaker, &opts), WEIR_OK);
+    assert_int_equal(see("backend").number[WEIR_STATS_STATE], WEIR_BREAKER_CLOSED);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(weir_breaker_admit(breaker, &call), WEIR_OK);
+        assert_int_equal(see("backend").number[WEIR_STATS_IN_FLIGHT], 1);
+        weir_breaker_report(breaker, &call, i ? WEIR_CALL_FAILURE : WEIR_CALL_SUCCESS);
+    }
+    assert_int_equal(weir_breaker_admit(breaker, &call), WEIR_EOPEN);
+    weir_stats_record seen = see("backend");
+    assert_int_equal(seen.kind, WEIR_STATS_BREAKER);
+    assert_int_equal(seen.number[WEIR_STATS_STATE], WEIR_BREAKER_OPEN);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 4);
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 4);
+    assert_int_equal(seen.number[WEIR_STATS_FAILED], 3);
+    assert_int_equal(seen.number[WEIR_STATS_REFUSED], 1);
+    assert_int_equal(seen.number[WEIR_STATS_OPENED], 1);
+    weir_breaker_destroy(breaker);
+    assert_false(look_for("backend").found);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void a_folder_that_is_not_there_yet_has_no_processes(void **state)
@@ -452,6 +601,9 @@ int main(void)
         cmocka_unit_test(how_long_items_were_inside_is_seen),
         cmocka_unit_test(no_counter_goes_back_while_threads_put_get_and_drop),
         cmocka_unit_test(a_thread_pool_is_seen_with_its_tasks_and_how_long_they_take),
+        cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
+        cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
+        cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),
         cmocka_unit_test(a_folder_that_others_can_enter_is_refused),
         cmocka_unit_test(a_forked_child_that_makes_a_queue_is_seen_under_its_parent),
