@@ -20,7 +20,7 @@
 #ifndef WEIR_FLOW_GATE_H
 #define WEIR_FLOW_GATE_H
 
-#include <weir/base.h>
+#include <weir/stats.h>
 
 #define WEIR__PARTITIONS 8u
 #define WEIR__GATE_STATE 1024u /* bytes at most */
@@ -46,6 +46,9 @@ typedef struct weir__gate_opts {
     size_t state_size;
     void (*state_init)(void *state, const void *ctx); /* NULL: zeroed */
     const void *state_ctx;
+    /* What other processes see it as; one that is shared they do not see. */
+    weir_stats_kind stats_kind; /* 0: nothing */
+    const char *stats_name;     /* as of a queue */
 } weir__gate_opts;
 
 /* WEIR_EINVAL: an option or the name is out of range; WEIR_ENOMEM; shared: as weir__named_open. */

@@ -265,12 +265,14 @@ static void find_depth(uint64_t number[])
         out_cost += number[i];
     number[WEIR_STATS_DEPTH] = difference(number[WEIR_STATS_ACCEPTED], out);
     number[WEIR_STATS_DEPTH_COST] = difference(number[WEIR_STATS_ACCEPTED_COST], out_cost);
-    if (number[WEIR_STATS_REPORTS_DONE]) {
-        number[WEIR_STATS_IN_FLIGHT] =
-            difference(number[WEIR_STATS_DELIVERED], number[WEIR_STATS_DONE]);
-        number[WEIR_STATS_IN_FLIGHT_COST] =
-            difference(number[WEIR_STATS_DELIVERED_COST], number[WEIR_STATS_DONE_COST]);
-    }
+}
+
+static void find_in_flight(uint64_t number[])
+{
+    number[WEIR_STATS_IN_FLIGHT] =
+        difference(number[WEIR_STATS_DELIVERED], number[WEIR_STATS_DONE]);
+    number[WEIR_STATS_IN_FLIGHT_COST] =
+        difference(number[WEIR_STATS_DELIVERED_COST], number[WEIR_STATS_DONE_COST]);
 }
 
 static bool is_queue(int kind)
@@ -286,8 +288,12 @@ static void copy_record(const weir__page_record *raw, weir_stats_record *ret)
     copy_text(ret->name, raw->name, sizeof ret->name);
     for (int i = 0; i < WEIR_STATS_NUMBERS; i++)
         ret->number[i] = raw->number[i];
+    if (ret->kind == WEIR_STATS_LIMIT) /* what is let in is handed out */
+        ret->number[WEIR_STATS_DELIVERED] = ret->number[WEIR_STATS_ACCEPTED];
     if (is_queue(ret->kind))
         find_depth(ret->number);
+    if (ret->number[WEIR_STATS_REPORTS_DONE])
+        find_in_flight(ret->number);
     copy_times(&ret->wait, &raw->wait);
     copy_times(&ret->service, &raw->service);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <weir/breaker.h>
+#include <weir/limit.h>
 #include <weir/pipeline.h>
 #include <weir/pool.h>
 #include <weir/stats.h>
@@ -500,6 +501,47 @@ static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
     assert_false(look_for("backend").found);
 }
 
+/* ---- limits ------------------------------------------------------------------------------------- */
+
+static void *acquire_and_release(void *limit)
+{
+    for (int i = 0; i < 10000; i++) {
+        weir_permit permit;
+        must(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit) == WEIR_OK);
+        weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    }
+    return NULL;
+}
+
+static void a_limit_is_seen_with_its_calls_from_many_threads(void **state)
+{
+    (void)state;
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_limit *limit;
+    weir_permit permits[3];
+    pthread_t threads[4];
+    opts.name = "database";
+    opts.limit = 2;
+    assert_int_equal(weir_limit_create(&limit, &opts), WEIR_OK);
+    for (int i = 0; i < 4; i++)
+        must(pthread_create(&threads[i], NULL, acquire_and_release, limit) == 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permits[i]),
+                         i < 2 ? WEIR_OK : WEIR_EFULL);
+    weir_stats_record seen = see("database");
+    assert_int_equal(seen.kind, WEIR_STATS_LIMIT);
+    assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 2);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 40002);
+    assert_int_equal(seen.number[WEIR_STATS_DELIVERED], 40002);
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 40000);
+    assert_int_equal(seen.number[WEIR_STATS_IN_FLIGHT], 2);
+    assert_int_equal(seen.number[WEIR_STATS_REFUSED], 1);
+    weir_limit_destroy(limit);
+    assert_false(look_for("database").found);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void a_folder_that_is_not_there_yet_has_no_processes(void **state)
@@ -604,6 +646,7 @@ int main(void)
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
+        cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),
         cmocka_unit_test(a_folder_that_others_can_enter_is_refused),
         cmocka_unit_test(a_forked_child_that_makes_a_queue_is_seen_under_its_parent),
