@@ -39,7 +39,7 @@ typedef enum weir_stats_kind {
 WEIR_API const char *weir_stats_kind_name(int kind);
 
 /* The numbers of a record.  COUNTERs only grow; GAUGEs are as of now.  0 where a kind has no such
- * number.  Items are tasks in a pool, calls in a limit or breaker; cost is bytes or whatever the program
+ * number.  Items are tasks in a pool, calls in a limit or breaker, tokens of a rate; cost is bytes or whatever the program
  * measures. */
 #define WEIR_STATS_NUMBER_MAP(X)                                                                   \
     X(ACCEPTED, 0, COUNTER, "accepted") /* items taken in */                                       \
@@ -77,18 +77,19 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(DROPPED_EXPIRED_COST, 59, COUNTER, "dropped_expired_cost")                                   \
     X(DROPPED_DISCARDED_COST, 60, COUNTER, "dropped_discarded_cost")                               \
     X(DROPPED_LOST_COST, 61, COUNTER, "dropped_lost_cost")                                         \
-    X(CLOSED, 64, GAUGE, "closed")             /* 1: it is */                                      \
-    X(ABOVE_HIGH, 65, GAUGE, "above_high")     /* 1: above its high mark */                        \
-    X(STATE, 66, GAUGE, "state")               /* weir_breaker_state */                            \
-    X(WORKERS, 67, GAUGE, "workers")           /* threads, or processes that live */               \
-    X(RESTARTS, 68, COUNTER, "restarts")       /* workers that died or were recycled */            \
-    X(RETRIED, 69, COUNTER, "retried")         /* tasks that were run again */                     \
-    X(FAILED, 70, COUNTER, "failed")           /* calls that failed, tasks whose worker died */    \
-    X(SLOW, 71, COUNTER, "slow")               /* calls that took too long */                      \
-    X(OPENED, 72, COUNTER, "opened")           /* times that a breaker opened */                   \
-    X(REPORTS_DONE, 75, GAUGE, "reports_done") /* 1: done is counted, and in flight follows */     \
-    X(CANCELLED, 76, COUNTER, "cancelled")     /* taken back by who gave it */                     \
-    X(SHED, 77, COUNTER, "shed")               /* sent away because of overload */
+    X(CLOSED, 64, GAUGE, "closed")               /* 1: it is */                                    \
+    X(ABOVE_HIGH, 65, GAUGE, "above_high")       /* 1: above its high mark */                      \
+    X(STATE, 66, GAUGE, "state")                 /* weir_breaker_state */                          \
+    X(WORKERS, 67, GAUGE, "workers")             /* threads, or processes that live */             \
+    X(RESTARTS, 68, COUNTER, "restarts")         /* workers that died or were recycled */          \
+    X(RETRIED, 69, COUNTER, "retried")           /* tasks that were run again */                   \
+    X(FAILED, 70, COUNTER, "failed")             /* calls that failed, tasks whose worker died */  \
+    X(SLOW, 71, COUNTER, "slow")                 /* calls that took too long */                    \
+    X(OPENED, 72, COUNTER, "opened")             /* times that a breaker opened */                 \
+    X(RATE_PER_HOUR, 73, GAUGE, "rate_per_hour") /* tokens */                                      \
+    X(REPORTS_DONE, 75, GAUGE, "reports_done")   /* 1: done is counted, and in flight follows */   \
+    X(CANCELLED, 76, COUNTER, "cancelled")       /* taken back by who gave it */                   \
+    X(SHED, 77, COUNTER, "shed")                 /* sent away because of overload */
 
 typedef enum weir_stats_number {
 #define X(name, value, type, text) WEIR_STATS_##name = (value),

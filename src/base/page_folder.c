@@ -14,7 +14,7 @@ bool weir__page_folder(char *ret_path, size_t size)
 {
     const char *told = secure_getenv("WEIR_STATS_DIR");
     int n = told ? snprintf(ret_path, size, "%s", told)
-                 : snprintf(ret_path, size, "/dev/shm/weir-stats-%ju", (uintmax_t)geteuid());
+                 : snprintf(ret_path, size, "/dev/shm/weir-%ju-stats", (uintmax_t)geteuid());
     return n > 0 && (size_t)n < size;
 }
 

@@ -50,9 +50,10 @@ struct weir_rate {
     _Atomic unsigned generation; /* the process whose line this is */
     _Alignas(WEIR__LINE) weir__mutex mutex;
     weir__waitq line;
-    uint64_t line_cost; /* of all in line */
-    weir__turn turn;    /* of the first in line */
-    place *owner;       /* that one, or NULL */
+    uint64_t line_cost;   /* of all in line */
+    weir__turn turn;      /* of the first in line */
+    place *owner;         /* that one, or NULL */
+    weir__record *record; /* what other processes see; NULL: nothing; set at creation */
 };
 
 /* What has to be done once the mutex is released. */
@@ -202,10 +203,17 @@ static void set_next_time(weir_rate *rate, place *p, weir_time now)
         p->until += PASSED_OVER + (weir_time)rate->line.count * LOOK_EACH;
 }
 
+/* Under the mutex. */
+static void note_waiting(weir_rate *rate)
+{
+    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    weir__tell(rate->record, WEIR_STATS_PUT_WAITING, rate->line.count);
+}
+
 /* Somebody has left, and the turn belongs to the first of those who are there now. */
 static void move_up(weir_rate *rate, bool granted, weir_time now, calls *after)
 {
-    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    note_waiting(rate);
     place *p = first_in(rate);
     if (p == rate->owner)
         return;
@@ -233,7 +241,7 @@ static void join(weir_rate *rate, place *p, weir_time now)
         rate->owner = p;
         weir__bucket_enter(&rate->bucket, &rate->turn, p->cost);
     }
-    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    note_waiting(rate);
     set_time(rate, p, ahead, now);
 }
 
@@ -557,6 +565,16 @@ static void nudge_all(weir_rate *rate, calls *after)
         nudge(p, after);
 }
 
+/* Under the mutex, or before anybody else has it. */
+static void tell_terms(weir_rate *rate)
+{
+    weir__rate_terms terms = weir__bucket_terms(&rate->bucket);
+    double per_hour = (double)terms.rate * 3600e9 / (double)terms.per_ns;
+    weir__tell(rate->record, WEIR_STATS_CAPACITY, terms.burst / WEIR__TOKEN);
+    weir__tell(rate->record, WEIR_STATS_RATE_PER_HOUR,
+               per_hour < 1e19 ? (uint64_t)per_hour : UINT64_MAX);
+}
+
 int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t burst)
 {
     per_ns = per_ns ? per_ns : WEIR_SECOND;
@@ -571,6 +589,7 @@ int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t bur
         return rc;
     calls after = {0};
     weir__lock(&rate->mutex);
+    tell_terms(rate);
     nudge_all(rate, &after);
     weir__unlock(&rate->mutex);
     make_calls(&after);
@@ -650,6 +669,10 @@ int weir_rate_create(weir_rate **ret_rate, const weir_rate_opts *opts)
         weir__free(rate);
         return rc;
     }
+    if (!opts->shared)
+        rate->record = weir__record_open(WEIR_STATS_RATE, opts->name);
+    weir__bucket_begin_counting(&rate->bucket, rate->record);
+    tell_terms(rate);
     *ret_rate = rate;
     return WEIR_OK;
 }
@@ -662,6 +685,7 @@ void weir_rate_destroy(weir_rate *rate)
         weir__named_close(rate->bucket.named);
     else
         weir__free(rate->bucket.page);
+    weir__record_close(rate->record);
     weir__mutex_fini(&rate->mutex);
     weir__free(rate);
 }

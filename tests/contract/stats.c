@@ -9,6 +9,7 @@
 #include <weir/limit.h>
 #include <weir/pipeline.h>
 #include <weir/pool.h>
+#include <weir/rate.h>
 #include <weir/stats.h>
 #include <weir/thread_pool.h>
 
@@ -542,6 +543,32 @@ static void a_limit_is_seen_with_its_calls_from_many_threads(void **state)
     assert_false(look_for("database").found);
 }
 
+static void a_rate_is_seen_with_its_tokens_and_its_terms(void **state)
+{
+    (void)state;
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    weir_rate *rate;
+    opts.name = "requests";
+    opts.rate = 1;
+    opts.per_ns = 3600 * WEIR_SECOND;
+    opts.burst = 10;
+    assert_int_equal(weir_rate_create(&rate, &opts), WEIR_OK);
+    assert_int_equal(weir_rate_acquire(rate, 7, WEIR_POLL), WEIR_OK);
+    assert_int_equal(weir_rate_acquire(rate, 7, WEIR_POLL), WEIR_EFULL);
+    weir_stats_record seen = see("requests");
+    assert_int_equal(seen.kind, WEIR_STATS_RATE);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 7);
+    assert_int_equal(seen.number[WEIR_STATS_REFUSED], 1);
+    assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 10);
+    assert_int_equal(seen.number[WEIR_STATS_RATE_PER_HOUR], 1);
+    assert_int_equal(weir_rate_set(rate, 5, WEIR_SECOND, 20), WEIR_OK);
+    seen = see("requests");
+    assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 20);
+    assert_int_equal(seen.number[WEIR_STATS_RATE_PER_HOUR], 18000);
+    weir_rate_destroy(rate);
+    assert_false(look_for("requests").found);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void a_folder_that_is_not_there_yet_has_no_processes(void **state)
@@ -647,6 +674,7 @@ int main(void)
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
+        cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),
         cmocka_unit_test(a_folder_that_others_can_enter_is_refused),
         cmocka_unit_test(a_forked_child_that_makes_a_queue_is_seen_under_its_parent),
