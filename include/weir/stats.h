@@ -79,7 +79,7 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(DROPPED_LOST_COST, 61, COUNTER, "dropped_lost_cost")                                         \
     X(CLOSED, 64, GAUGE, "closed")               /* 1: it is */                                    \
     X(ABOVE_HIGH, 65, GAUGE, "above_high")       /* 1: above its high mark */                      \
-    X(STATE, 66, GAUGE, "state")                 /* weir_breaker_state */                          \
+    X(STATE, 66, GAUGE, "state")                 /* weir_breaker_state, weir_memory_step */        \
     X(WORKERS, 67, GAUGE, "workers")             /* threads, or processes that live */             \
     X(RESTARTS, 68, COUNTER, "restarts")         /* workers that died or were recycled */          \
     X(RETRIED, 69, COUNTER, "retried")           /* tasks that were run again */                   \

@@ -25,7 +25,6 @@
 
 #include "base/alloc.h"
 #include "base/mutex.h"
-#include "flow/record.h"
 #include "flow/shared_gate.h"
 #include "flow/waitq.h"
 #include "model/shed.h"
@@ -48,6 +47,7 @@ static_assert(sizeof(waiter) <= sizeof(((weir_pending *)NULL)->opaque), "fits a 
 struct weir__gate {
     weir__shared_gate *shared; /* not NULL: none of the rest is used */
     bool one_always, lifo;
+    bool tells_cost; /* there is a record, for sums of costs, too */
     unsigned n_partitions;
     double shares[WEIR__PARTITIONS];
     void *state;
@@ -92,6 +92,8 @@ static bool never_fits(const weir__gate *gate, uint64_t cost)
 static void note_entry(weir__gate *gate, uint64_t used, uint64_t cost, unsigned partition)
 {
     ADD(*gate->admitted, 1);
+    if (gate->tells_cost)
+        ADD(gate->record->number[WEIR_STATS_ACCEPTED_COST], cost);
     if (gate->n_partitions > 1)
         ADD(gate->used_by[partition], cost);
     uint64_t peak = GET(gate->peak);
@@ -229,7 +231,8 @@ static void tell(const weir__gate *gate)
     weir__tell(record, WEIR_STATS_CAPACITY, GET(gate->capacity));
     weir__tell(record, WEIR_STATS_PUT_WAITING, gate->waiting);
     weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, gate->blocked_ns);
-    weir__tell(record, WEIR_STATS_SHED, gate->n_shed);
+    if (gate->shed.target_ns > 0) /* else it is not the gate that sheds */
+        weir__tell(record, WEIR_STATS_SHED, gate->n_shed);
     weir__tell(record, WEIR_STATS_CLOSED, gate->closed);
 }
 
@@ -352,6 +355,7 @@ static void begin_telling(weir__gate *gate, const weir__gate_opts *opts)
     gate->admitted = record ? &record->number[WEIR_STATS_ACCEPTED] : &gate->unseen[0];
     gate->released = record ? &record->number[WEIR_STATS_DONE] : &gate->unseen[1];
     gate->refused = record ? &record->number[WEIR_STATS_REFUSED] : &gate->unseen[2];
+    gate->tells_cost = record && opts->tells_cost;
     weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
     tell(gate);
 }
@@ -467,6 +471,8 @@ void weir__gate_release(weir__gate *gate, uint64_t cost, unsigned partition,
     }
     if (gate->n_partitions > 1)
         SUB(gate->used_by[partition], cost);
+    if (gate->tells_cost)
+        ADD(gate->record->number[WEIR_STATS_DONE_COST], cost);
     /* release: pairs with the acquire in get_counts; its entry was counted before */
     atomic_fetch_add_explicit(gate->released, 1, memory_order_release);
     /* release: pairs with the acquire in enter and let_in */
@@ -554,6 +560,11 @@ void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts)
     weir__unlock(&gate->mutex);
     ret_counts->refused = GET(*gate->refused);
     ret_counts->peak_used = GET(gate->peak);
+}
+
+weir__record *weir__gate_record(weir__gate *gate)
+{
+    return gate->record;
 }
 
 uint64_t weir__gate_capacity(const weir__gate *gate)

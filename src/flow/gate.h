@@ -20,7 +20,7 @@
 #ifndef WEIR_FLOW_GATE_H
 #define WEIR_FLOW_GATE_H
 
-#include <weir/stats.h>
+#include "flow/record.h"
 
 #define WEIR__PARTITIONS 8u
 #define WEIR__GATE_STATE 1024u /* bytes at most */
@@ -49,6 +49,7 @@ typedef struct weir__gate_opts {
     /* What other processes see it as; one that is shared they do not see. */
     weir_stats_kind stats_kind; /* 0: nothing */
     const char *stats_name;     /* as of a queue */
+    bool tells_cost;            /* costs are no mere calls: they see their sum, too */
 } weir__gate_opts;
 
 /* WEIR_EINVAL: an option or the name is out of range; WEIR_ENOMEM; shared: as weir__named_open. */
@@ -105,6 +106,9 @@ typedef struct weir__gate_counts {
 } weir__gate_counts;
 
 void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts);
+
+/* What other processes see; NULL: nothing. */
+weir__record *weir__gate_record(weir__gate *gate);
 
 /* Hints, without the lock. */
 uint64_t weir__gate_capacity(const weir__gate *gate);

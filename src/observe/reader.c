@@ -267,6 +267,13 @@ static void find_depth(uint64_t number[])
     number[WEIR_STATS_DEPTH_COST] = difference(number[WEIR_STATS_ACCEPTED_COST], out_cost);
 }
 
+/* What is let in is handed out. */
+static void find_delivered(uint64_t number[])
+{
+    number[WEIR_STATS_DELIVERED] = number[WEIR_STATS_ACCEPTED];
+    number[WEIR_STATS_DELIVERED_COST] = number[WEIR_STATS_ACCEPTED_COST];
+}
+
 static void find_in_flight(uint64_t number[])
 {
     number[WEIR_STATS_IN_FLIGHT] =
@@ -288,8 +295,8 @@ static void copy_record(const weir__page_record *raw, weir_stats_record *ret)
     copy_text(ret->name, raw->name, sizeof ret->name);
     for (int i = 0; i < WEIR_STATS_NUMBERS; i++)
         ret->number[i] = raw->number[i];
-    if (ret->kind == WEIR_STATS_LIMIT) /* what is let in is handed out */
-        ret->number[WEIR_STATS_DELIVERED] = ret->number[WEIR_STATS_ACCEPTED];
+    if (ret->kind == WEIR_STATS_LIMIT || ret->kind == WEIR_STATS_GOVERNOR)
+        find_delivered(ret->number);
     if (is_queue(ret->kind))
         find_depth(ret->number);
     if (ret->number[WEIR_STATS_REPORTS_DONE])

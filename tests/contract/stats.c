@@ -7,6 +7,7 @@
 
 #include <weir/breaker.h>
 #include <weir/limit.h>
+#include <weir/memory.h>
 #include <weir/pipeline.h>
 #include <weir/pool.h>
 #include <weir/rate.h>
@@ -569,6 +570,28 @@ static void a_rate_is_seen_with_its_tokens_and_its_terms(void **state)
     assert_false(look_for("requests").found);
 }
 
+static void a_governor_is_seen_with_what_is_reserved(void **state)
+{
+    (void)state;
+    weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
+    weir_governor *governor;
+    opts.name = "memory";
+    opts.limit_bytes = UINT64_C(1) << 40;
+    assert_int_equal(weir_governor_create(&governor, &opts), WEIR_OK);
+    assert_int_equal(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    assert_int_equal(weir_governor_reserve(governor, 500, WEIR_POLL), WEIR_OK);
+    weir_governor_release(governor, 1000);
+    weir_stats_record seen = see("memory");
+    assert_int_equal(seen.kind, WEIR_STATS_GOVERNOR);
+    assert_int_equal(seen.number[WEIR_STATS_ACCEPTED], 2);
+    assert_int_equal(seen.number[WEIR_STATS_IN_FLIGHT], 1);
+    assert_int_equal(seen.number[WEIR_STATS_IN_FLIGHT_COST], 500);
+    assert_true(seen.number[WEIR_STATS_CAPACITY] > 0);
+    weir_governor_release(governor, 500);
+    weir_governor_destroy(governor);
+    assert_false(look_for("memory").found);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 static void a_folder_that_is_not_there_yet_has_no_processes(void **state)
@@ -675,6 +698,7 @@ int main(void)
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
+        cmocka_unit_test(a_governor_is_seen_with_what_is_reserved),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),
         cmocka_unit_test(a_folder_that_others_can_enter_is_refused),
         cmocka_unit_test(a_forked_child_that_makes_a_queue_is_seen_under_its_parent),
