@@ -67,7 +67,7 @@ static void release_batch(weir_pool *pool)
     weir__pool_give_permits(pool, pool->unsettled, &after);
     pool->unsettled = 0;
     pool->n_batch = 0;
-    weir__pool_unlock(pool);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -905,7 +905,7 @@ static void deal_again(weir_pool *pool)
     weir__after after = {0};
     weir__lock(&pool->mutex);
     weir__pool_deal(pool, &after);
-    weir__pool_unlock(pool);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 

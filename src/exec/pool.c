@@ -93,6 +93,8 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     pool->limit = backlog < WEIR_AUTO - workers ? backlog + workers : SIZE_MAX;
     pool->oom_kills_seen = weir__oom_kills();
     pool->record = weir__record_open(WEIR_STATS_PROCESS_POOL, opts->name);
+    weir__lock(&pool->mutex);
+    weir__pool_unlock(pool); /* tells the bounds */
     *ret_pool = pool;
     return 0;
 
@@ -272,7 +274,7 @@ static int admit(weir_pool *pool, weir_overflow overflow, weir_time deadline)
     weir__lock(&pool->mutex);
     int rc = pool->closed ? WEIR_ECLOSED : WEIR_KEPT;
     if (pool->closed || take_permit(pool)) {
-        weir__pool_unlock(pool);
+        weir__pool_unlock_soon(pool);
         return rc;
     }
     pool->pressed = true;
@@ -345,7 +347,10 @@ int weir_pool_admit_async(weir_pool *pool, weir_pending *pending)
         if (rc == WEIR_WAITING)
             weir__waitq_push_async(&pool->submitters, &g->waiter, notify);
     }
-    weir__pool_unlock(pool);
+    if (rc == WEIR_KEPT)
+        weir__pool_unlock_soon(pool);
+    else
+        weir__pool_unlock(pool);
     return rc;
 }
 
@@ -366,7 +371,7 @@ void weir_pool_unadmit(weir_pool *pool)
     weir__lock(&pool->mutex);
     weir__pool_give_permits(pool, 1, &after);
     after.kick = pool->closed;
-    weir__pool_unlock(pool);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -378,7 +383,7 @@ void weir_pool_settle(weir_pool *pool, size_t n)
         n = pool->unsettled; /* a submit of the collecting thread has taken over the others */
     pool->unsettled -= n;
     weir__pool_give_permits(pool, n, &after);
-    weir__pool_unlock(pool);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -437,7 +442,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     weir__task *task = pool->closed ? NULL : weir__tasks_new(&pool->tasks);
     if (!task) {
         int rc = pool->closed ? WEIR_ECLOSED : WEIR_ENOMEM;
-        weir__pool_unlock(pool);
+        weir__pool_unlock_soon(pool);
         return rc;
     }
     task->tag = tag;
@@ -447,7 +452,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     if (items > 0 && !weir__batch_begin(task, items)) {
         weir__tasks_retire(&pool->tasks, task);
         weir__tasks_free(&pool->tasks, task);
-        weir__pool_unlock(pool);
+        weir__pool_unlock_soon(pool);
         return WEIR_ENOMEM;
     }
     if (block->offset == 0)
@@ -461,7 +466,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     /* A batch that is all there is to do is shared out, by the collector, when it takes long. */
     after.kick |= weir__pool_wants_worker(pool) || weir__pool_is_governed(pool) ||
                   (items > 0 && weir__pool_has_idle(pool));
-    weir__pool_unlock(pool);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
     return 0;
 }

@@ -125,10 +125,13 @@ struct weir_pool {
     uint64_t retried, died, workers_started, workers_died, workers_recycled;
     uint64_t submit_blocked_ns, service_ns;
     weir__record *record; /* what other processes see; NULL: nothing */
+    size_t busy_told, waiting_told;
 };
 
-/* tell.c: unlocks the mutex, when what changed under it was told. */
+/* tell.c: unlock the mutex, when what changed under it was told.  The second where all that may have
+ * changed is that tasks were accepted and dealt, and permits given. */
 void weir__pool_unlock(weir_pool *pool);
+void weir__pool_unlock_soon(weir_pool *pool);
 
 /* Names the calling thread as long as it lives. */
 const void *weir__this_thread(void);

@@ -257,7 +257,8 @@ static uint64_t difference(uint64_t in, uint64_t out)
 /* What is inside a queue is nobody's to store: it follows from what went in and out, by the law. */
 static void find_depth(uint64_t number[])
 {
-    uint64_t out = number[WEIR_STATS_DELIVERED] + number[WEIR_STATS_SPILLED];
+    uint64_t out =
+        number[WEIR_STATS_DELIVERED] + number[WEIR_STATS_SPILLED] + number[WEIR_STATS_CANCELLED];
     uint64_t out_cost = number[WEIR_STATS_DELIVERED_COST] + number[WEIR_STATS_SPILLED_COST];
     for (int i = WEIR_STATS_DROPPED_NEWEST; i <= WEIR_STATS_DROPPED_LOST; i++)
         out += number[i];
@@ -284,7 +285,8 @@ static void find_in_flight(uint64_t number[])
 
 static bool is_queue(int kind)
 {
-    return kind == WEIR_STATS_QUEUE || kind == WEIR_STATS_THREAD_POOL || kind == WEIR_STATS_STAGE;
+    return kind == WEIR_STATS_QUEUE || kind == WEIR_STATS_THREAD_POOL ||
+           kind == WEIR_STATS_PROCESS_POOL || kind == WEIR_STATS_STAGE;
 }
 
 static void copy_record(const weir__page_record *raw, weir_stats_record *ret)
