@@ -84,6 +84,9 @@ typedef struct get_side {
     uint64_t lost, lost_cost; /* popped, and not delivered; set by tell_all */
 } get_side;
 
+static_assert(sizeof(put_side) == WEIR__LINE && sizeof(get_side) == WEIR__LINE,
+              "a side is one line: who locks it has all of it");
+
 /* Guests who were called and have not come yet, in that order. */
 typedef struct turns {
     struct guest *head, *tail;
@@ -497,7 +500,7 @@ static void tell_bounds(const weir_queue *queue, weir__record *record)
     weir__tell(record, WEIR_STATS_REPORTS_DONE, queue->bound_in_flight);
 }
 
-/* What was counted under both mutexes: by all who call count_news. */
+/* What was counted under both mutexes, by all who set has_news. */
 static void tell_news(weir_queue *queue, weir__record *record)
 {
     weir__load spilled = on_disk(queue);
