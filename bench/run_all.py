@@ -28,6 +28,8 @@ BENCHMARKS = (
     "process_start",
     "process_overload",
     "thread_submit",
+    "pipeline_threads",
+    "pipeline_processes",
     "queue_one_thread",
     "queue_threads",
     "async_queue",

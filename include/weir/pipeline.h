@@ -93,11 +93,12 @@ typedef struct weir_pipeline_opts {
     uint64_t
         auto_bytes; /* budget for queues that size themselves, in cost, all together; 0: none */
     /* For a language whose threads hold a lock while they run: called around every wait of a worker, an
-     * emitter or the pipeline's own thread, which is outside but for on_workers and start_thread.  Both
-     * or none. */
+     * emitter or the pipeline's own thread, which is outside but for on_workers, on_end and
+     * start_thread.  Both or none. */
     void (*before_wait)(void *ctx);
     void (*after_wait)(void *ctx);
-    /* Called once, when the last stage has ended, on the thread that ended it, no lock held; NULL: not. */
+    /* Called once, when the last stage has ended, on the thread that ended it (or started the pipeline, if
+     * that took longer), no lock held; not after a start that failed.  NULL: not. */
     void (*on_end)(void *ctx);
     /* Starts a thread that calls main(arg); < 0: could not.  NULL: pthread_create, signals blocked. */
     int (*start_thread)(void (*main)(void *arg), void *arg, const char *name, void *ctx);
@@ -184,9 +185,10 @@ typedef struct weir_stage_opts {
     const weir_codec *codec;
     bool
         acknowledge; /* its queue is durable: an item is acknowledged when its call has returned, and
-                         what it emitted was taken by the stages behind, or on_error has decided.
-                         So after a crash it comes again unless that has happened; halted, what is
-                         inside stays on disk */
+                         what it emitted was taken by the stages behind (or dropped there as they
+                         say, but for want of memory or a disk), or on_error has decided.  So after
+                         a crash it comes again unless that has happened; halted, what is inside
+                         stays on disk */
     weir_queue
         *borrowed; /* a queue of the caller's, which must outlive the pipeline: it closes it, and
                              the queue's on_drop gets what is dropped there.  Its own bounds count; of
@@ -233,7 +235,7 @@ WEIR_API const char *weir_pipeline_trouble(weir_pipeline *pipeline);
 
 /* Starts the workers.  WEIR_EDEADLK: the stages form a cycle; WEIR_EINVAL: a stage that nothing feeds,
  * or cannot broadcast; WEIR_ENOMEM, WEIR_ESPAWN: none is left running; what was wrong can be put right,
- * and it be called again. */
+ * and it be called again (after WEIR_ESPAWN not where a queue is borrowed: that is closed then). */
 WEIR_API int weir_pipeline_start(weir_pipeline *pipeline);
 
 /* ---- running ------------------------------------------------------------------------------- */

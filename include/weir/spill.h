@@ -15,7 +15,13 @@
  *             long as the object, and what an earlier process left is removed.
  * Damage:     a record, or a file, that cannot be read is skipped and counted, never an error, never
  *             read as if it were whole (CRC-32C), and never in the way of what comes after it.
+ * Not noticed: what somebody else takes away while no process has the log: bytes cut off the last file
+ *             (they look like the torn tail of an append), a file that is gone, or all of them (it may have
+ *             been acknowledged).  Bytes cut off another file are: the next one's name tells how many
+ *             records it held, and what is missing is lost.
  * Disk full:  an append that finds no room is undone and returns an error; the log stays as it was.
+ *             A durable log stops before: it holds no more than 8 times what the disk has left, so that
+ *             another one, of the next stage, finds room.
  * Memory:     a read buffer, and two bits for each record of files that are partly acknowledged.
  * Threads:    every function, from any thread, if nothing else is said; appends do not wait for reads.
  */
@@ -63,8 +69,13 @@ typedef struct weir_spill_opts {
  * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM (the directory cannot be made or opened). */
 WEIR_API int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts);
 
-/* Closes the log (NULL is fine): durable, it leaves what is pending and removes the rest; else it removes
- * all its files.  The directory stays.  No other thread may be in a call on it, nor a queue use it. */
+/* Leaves the directory to others: durable, what is pending stays there; else all its files are removed.
+ * From then on appends return WEIR_ECLOSED and reads WEIR_EEMPTY.  Nobody may be in an append.  Twice is
+ * fine. */
+WEIR_API void weir_spill_close(weir_spill *spill);
+
+/* Closes the log, and frees it (NULL is fine).  The directory stays.  No other thread may be in a call on
+ * it, nor a queue use it. */
 WEIR_API void weir_spill_destroy(weir_spill *spill);
 
 /* Appends a record of n bytes.  *ret_seq (NULL: not wanted) is its number: larger than those of
@@ -95,7 +106,8 @@ WEIR_API void weir_record_free(weir_record *record);
 WEIR_API int weir_spill_read(weir_spill *spill, weir_record *into, uint64_t *ret_seq);
 
 /* Says that a record need not be kept: it was dealt with.  In any order; once acknowledged, or
- * unknown, makes no difference.  The file whose last one it was is removed. */
+ * unknown, makes no difference.  The file whose last one it was is removed; that which is written to only
+ * if it is larger than 64 KiB, or the disk was full. */
 WEIR_API void weir_spill_ack(weir_spill *spill, uint64_t seq);
 
 /* Acknowledges all that is still to be read, without reading it: what is to be thrown away. */

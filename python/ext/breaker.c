@@ -86,6 +86,11 @@ static weir_breaker *breaker_of(Breaker *self)
     return rc < 0 ? NULL : self->breaker;
 }
 
+weir_breaker *ext_breaker_of(PyObject *breaker)
+{
+    return breaker_of((Breaker *)breaker);
+}
+
 static void raise_open(Breaker *self)
 {
     int64_t ns = weir_breaker_retry_after(self->breaker);
@@ -640,9 +645,7 @@ static PyType_Spec breaker_spec = {
 
 int ext_breaker_types_add(PyObject *module, module_state *state)
 {
-    PyTypeObject *type;
-    if (ext_add_type(module, &breaker_spec, &type) < 0)
+    if (ext_add_type(module, &breaker_spec, &state->breaker_type) < 0)
         return -1;
-    Py_DECREF(type); /* the module keeps it */
     return ext_add_type(module, &call_spec, &state->breaker_call_type);
 }

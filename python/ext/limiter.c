@@ -48,6 +48,11 @@ static weir_limit *limit_of(Limiter *self)
     return NULL;
 }
 
+weir_limit *ext_limit_of(PyObject *limiter)
+{
+    return limit_of((Limiter *)limiter);
+}
+
 /* ---- waiting ------------------------------------------------------------------------------- */
 
 static void count_waiting(Limiter *self, int by)
@@ -1061,12 +1066,11 @@ int ext_limiter_types_add(PyObject *module, module_state *state)
 {
     PyTypeObject *type;
     if (ext_add_type(module, &permit_spec, &state->limit_permit_type) < 0 ||
-        ext_add_type(module, &limiter_spec, &type) < 0)
+        ext_add_type(module, &limiter_spec, &state->limiter_type) < 0)
         return -1;
-    Py_DECREF(type); /* the module keeps it */
     if (ext_add_type(module, &model_spec, &type) < 0)
         return -1;
-    Py_DECREF(type);
+    Py_DECREF(type); /* the module keeps it */
     state->limit_block_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
     return state->limit_block_type ? 0 : -1;
 }

@@ -47,6 +47,7 @@ typedef char ext_lock;
 /* X(type, name): owned references, traversed and cleared with the module. */
 #define STATE_OBJECTS(X)                                                                           \
     X(PyTypeObject, queue_type)                                                                    \
+    X(PyTypeObject, stage_queue_type)                                                              \
     X(PyTypeObject, queue_iterator_type)                                                           \
     X(PyTypeObject, shared_queue_type)                                                             \
     X(PyTypeObject, shared_queue_iterator_type)                                                    \
@@ -59,6 +60,7 @@ typedef char ext_lock;
     X(PyTypeObject, pool_permit_type)                                                              \
     X(PyTypeObject, pending_type)                                                                  \
     X(PyTypeObject, coro_type)                                                                     \
+    X(PyTypeObject, limiter_type)                                                                  \
     X(PyTypeObject, limit_permit_type)                                                             \
     X(PyTypeObject, limit_block_type)                                                              \
     X(PyTypeObject, failure_type)                                                                  \
@@ -67,6 +69,7 @@ typedef char ext_lock;
     X(PyTypeObject, future_type)                                                                   \
     X(PyTypeObject, task_future_type)                                                              \
     X(PyTypeObject, thread_pool_type)                                                              \
+    X(PyTypeObject, breaker_type)                                                                  \
     X(PyTypeObject, breaker_call_type)                                                             \
     X(PyObject, ready)           /* weir._weir.Ready, the one there is */                          \
     X(PyObject, full)            /* queue.Full */                                                  \
@@ -142,9 +145,16 @@ int ext_guard_types_add(PyObject *module, module_state *state);
 int ext_breaker_types_add(PyObject *module, module_state *state);
 int ext_throttle_types_add(PyObject *module, module_state *state);
 int ext_watermark_types_add(PyObject *module, module_state *state);
+int ext_pipeline_types_add(PyObject *module, module_state *state);
 
 int ext_batch_add(PyObject *module, module_state *state);
 int ext_results_add(PyObject *module, module_state *state);
+
+/* What is in a TokenBucketBase, a Limiter and a Breaker, for who waits for it in libweir; NULL with an
+ * exception: it is not usable here. */
+weir_rate *ext_rate_of(PyObject *bucket);
+weir_limit *ext_limit_of(PyObject *limiter);
+weir_breaker *ext_breaker_of(PyObject *breaker);
 
 /* results.c: stands for a result that is this exception; NULL: no memory. */
 PyObject *ext_failure_new(module_state *state, PyObject *error);
@@ -216,6 +226,13 @@ typedef struct ext_wait {
  * meanwhile; an exception of a handler ends the call with WEIR_EINTR and is set after end. */
 void ext_wait_begin(ext_wait *wait);
 void ext_wait_end(ext_wait *wait);
+
+/* Releases the GIL around a wait whose interruption hook is not ours: a pipeline's, in its workers. */
+void ext_release_begin(ext_wait *wait);
+void ext_release_end(ext_wait *wait);
+
+/* Whether this thread has released the GIL to wait. */
+bool ext_is_waiting(void);
 
 /* The same; in any thread, once stop(ctx) is true the call ends with WEIR_EINTR within 50 ms.  It is
  * called without the GIL. */

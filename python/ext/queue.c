@@ -61,6 +61,10 @@ static int grow_slots(Queue *self)
 /* Takes a reference to item for the queue, and counts it as unfinished. */
 int ext_queue_hold(Queue *self, PyObject *item, size_t *ret_slot)
 {
+    if (self->is_bare) {
+        *ret_slot = (size_t)Py_NewRef(item);
+        return 0;
+    }
     EXT_LOCK(&self->lock);
     if (self->first_free == self->n_slots && grow_slots(self) < 0) {
         EXT_UNLOCK(&self->lock);
@@ -98,6 +102,8 @@ static void give_memory_back(Queue *self, size_t slot)
 /* Gives the queue's reference to the caller. */
 PyObject *ext_queue_let_go(Queue *self, size_t slot)
 {
+    if (self->is_bare)
+        return (PyObject *)slot;
     if (self->governor)
         give_memory_back(self, slot);
     EXT_LOCK(&self->lock);
@@ -138,6 +144,10 @@ bool ext_queue_finish(Queue *self, size_t n)
 /* Takes an item back that the queue refused. */
 void ext_queue_take_back(Queue *self, size_t slot)
 {
+    if (self->is_bare) {
+        Py_DECREF((PyObject *)slot);
+        return;
+    }
     EXT_LOCK(&self->lock);
     bool is_gone = slot >= self->n_slots; /* the queue was taken apart before who waited for it */
     EXT_UNLOCK(&self->lock);
@@ -161,8 +171,11 @@ static void call_and_forget(PyObject *callable, PyObject *const *args, size_t n)
 static void on_drop(void *item, weir_drop_reason reason, void *ctx)
 {
     Queue *self = ctx;
-    if (self->muted)
-        return; /* free_items has it, when libweir has returned */
+    if (self->muted) { /* free_items has it, when libweir has returned */
+        if (self->is_bare)
+            Py_DECREF((PyObject *)item);
+        return;
+    }
     ext_callback callback;
     ext_callback_begin(&callback);
     PyObject *object = ext_queue_let_go(self, ext_to_slot(item));
@@ -177,7 +190,8 @@ static void on_drop(void *item, weir_drop_reason reason, void *ctx)
         }
     }
     Py_DECREF(object);
-    ext_queue_finish(self, 1);
+    if (!self->is_bare)
+        ext_queue_finish(self, 1);
     ext_callback_end(&callback);
 }
 
@@ -210,6 +224,16 @@ bool ext_queue_is_usable(Queue *self)
         return false;
     }
     return true;
+}
+
+weir_queue *ext_queue_lend(Queue *self)
+{
+    if (!ext_queue_is_usable(self))
+        return NULL;
+    if (self->is_bare)
+        return self->queue;
+    PyErr_SetString(PyExc_TypeError, "a pipeline needs a weir._weir.StageQueue");
+    return NULL;
 }
 
 /* One wait of a queue's. */
@@ -1582,6 +1606,7 @@ static int create(Queue *self, const arguments *a)
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     if (parse_options(self, a, &opts) < 0)
         return -1;
+    self->is_bare = PyObject_TypeCheck(self, self->state->stage_queue_type);
     self->measures = opts.max_cost || self->sizer || self->governor;
     self->overflow = opts.overflow;
     self->capacity = opts.capacity;
@@ -1948,9 +1973,46 @@ static PyType_Spec queue_spec = {
     .slots = queue_slots,
 };
 
+PyDoc_STRVAR(stage_queue_doc,
+             "A weir.Queue in front of a stage of a pipeline, which holds bare references.");
+
+/* leave_disk(): the stage has ended: its directory is free for the next pipeline. */
+static PyObject *StageQueue_leave_disk(Queue *self, PyObject *Py_UNUSED(ignored))
+{
+    ext_queue_spill_leave(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef stage_queue_methods[] = {
+    {"leave_disk", (PyCFunction)StageQueue_leave_disk, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot stage_queue_slots[] = {
+    {Py_tp_methods, stage_queue_methods}, {Py_tp_doc, (void *)stage_queue_doc},
+    {Py_tp_dealloc, Queue_dealloc},       {Py_tp_traverse, Queue_traverse},
+    {Py_tp_clear, Queue_clear},           {0, NULL},
+};
+
+static PyType_Spec stage_queue_spec = {
+    .name = "weir._weir.StageQueue",
+    .basicsize = sizeof(Queue),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = stage_queue_slots,
+};
+
+static int add_stage_queue(PyObject *module, module_state *state)
+{
+    PyObject *base = (PyObject *)state->queue_type;
+    PyObject *type = PyType_FromModuleAndSpec(module, &stage_queue_spec, base);
+    state->stage_queue_type = (PyTypeObject *)type;
+    return type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
+}
+
 int ext_queue_types_add(PyObject *module, module_state *state)
 {
-    if (ext_add_type(module, &queue_spec, &state->queue_type) < 0)
+    if (ext_add_type(module, &queue_spec, &state->queue_type) < 0 ||
+        add_stage_queue(module, state) < 0)
         return -1;
     state->queue_iterator_type =
         (PyTypeObject *)PyType_FromModuleAndSpec(module, &iterator_spec, NULL);

@@ -14,6 +14,7 @@ typedef struct Queue {
     weir_queue *queue;   /* NULL: __init__ has not been called */
     weir_overflow overflow;
     bool measures; /* items have a cost */
+    bool is_bare;  /* a StageQueue: what libweir queues is the item itself; see ext_queue_lend */
     unsigned generation;
     PyObject *sizer, *on_drop, *on_high, *on_low, *name; /* NULL: none */
     PyObject *memory;                                    /* the MemoryGovernor; NULL: none */
@@ -59,6 +60,12 @@ static inline size_t ext_to_slot(void *item)
 
 /* false with RuntimeError: the queue was not made, or not by this process. */
 bool ext_queue_is_usable(Queue *self);
+
+/* For a pipeline whose workers put into it and take from it themselves: the queue in a StageQueue.  There
+ * libweir queues references to items, not numbers of slots, and nothing counts as unfinished.  (So the
+ * garbage collector does not see what is inside: an item that refers to its pipeline keeps it until it is
+ * processed.)  NULL with TypeError: it is another Queue. */
+weir_queue *ext_queue_lend(Queue *self);
 
 /* What the item adds to the queue's bytes; -1 with an exception. */
 int ext_queue_measure(Queue *self, PyObject *item, uint64_t *ret_cost);
@@ -110,6 +117,9 @@ void ext_queue_spill_begin(Queue *self);
 
 /* Nobody will get what is on disk, so nobody has to read it. */
 void ext_queue_spill_clear(Queue *self);
+
+/* Nobody puts or gets any more: leaves the directory to others. */
+void ext_queue_spill_leave(Queue *self);
 
 /* What __init__ or the garbage collector takes apart. */
 void ext_queue_spill_forget(Queue *self);

@@ -9,6 +9,8 @@
 
 static PyObject *item_in(Queue *self, size_t slot)
 {
+    if (self->is_bare)
+        return Py_NewRef((PyObject *)slot);
     EXT_LOCK(&self->lock);
     PyObject *item = Py_NewRef((PyObject *)self->slots[slot]);
     EXT_UNLOCK(&self->lock);
@@ -89,7 +91,7 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
 static void release(void *item, void *ctx)
 {
     Queue *self = ctx;
-    if (self->muted)
+    if (self->muted && !self->is_bare)
         return; /* the slots are gone */
     ext_callback callback;
     ext_callback_begin(&callback);
@@ -246,6 +248,12 @@ void ext_queue_spill_clear(Queue *self)
 {
     if (self->spill && !self->is_durable)
         weir_spill_clear(self->spill);
+}
+
+void ext_queue_spill_leave(Queue *self)
+{
+    if (self->spill && self->generation == ext_fork_generation())
+        weir_spill_close(self->spill);
 }
 
 void ext_queue_spill_forget(Queue *self)

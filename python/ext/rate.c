@@ -38,6 +38,11 @@ static bool is_usable(Bucket *self)
     return false;
 }
 
+weir_rate *ext_rate_of(PyObject *bucket)
+{
+    return is_usable((Bucket *)bucket) ? ((Bucket *)bucket)->rate : NULL;
+}
+
 /* Without the GIL between the two. */
 static void begin_outside(Bucket *self, ext_wait *wait)
 {

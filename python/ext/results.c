@@ -5,6 +5,8 @@
  */
 #include "module.h"
 
+#include <structmember.h>
+
 typedef struct Failure {
     PyObject_HEAD PyObject *error;
 } Failure;
@@ -55,8 +57,14 @@ static PyObject *failure_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     return (PyObject *)self;
 }
 
+static PyMemberDef failure_members[] = {
+    {"error", T_OBJECT, offsetof(Failure, error), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyType_Slot failure_slots[] = {
     {Py_tp_doc, (void *)"Failure(error, /)\n--\n\nStands for a result that is an exception."},
+    {Py_tp_members, failure_members},
     {Py_tp_new, failure_new},
     {Py_tp_dealloc, failure_dealloc},
     {Py_tp_traverse, failure_traverse},

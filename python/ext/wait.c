@@ -85,6 +85,26 @@ void ext_wait_end(ext_wait *wait)
     PyEval_RestoreThread(saved);
 }
 
+void ext_release_begin(ext_wait *wait)
+{
+    *wait = (ext_wait){.outer = innermost};
+    innermost = wait;
+    wait->saved = PyEval_SaveThread();
+}
+
+void ext_release_end(ext_wait *wait)
+{
+    PyThreadState *saved = wait->saved;
+    wait->saved = NULL;
+    innermost = wait->outer;
+    PyEval_RestoreThread(saved);
+}
+
+bool ext_is_waiting(void)
+{
+    return innermost && innermost->saved;
+}
+
 void ext_callback_begin(ext_callback *callback)
 {
     ext_wait *wait = innermost;

@@ -226,3 +226,17 @@ def test_a_limiter_keeps_what_it_decorates() -> None:
     weir.Limiter(2)(length)(3) if TYPE_CHECKING else None  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         weir.Limiter("3")  # type: ignore[arg-type]
+
+
+def test_a_pipeline_takes_options_by_name_and_tells_records() -> None:
+    pipeline = weir.Pipeline(["a"], on_drop=lambda item, stage, reason: stage.upper())
+    stage = pipeline.stage(length, workers=(1, 2), overflow="drop_oldest", on_error="skip")
+    assert_type(stage, weir.Stage)
+    pipeline.sink([].append, after=[stage], kind="inline")
+    assert_type(pipeline.run(), weir.PipelineReport)
+    assert_type(pipeline.stats().stages["length"], weir.StageStats)
+    assert_type(pipeline.report, weir.PipelineReport | None)
+    with pytest.raises(ValueError, match="kind must be"):
+        weir.Pipeline([]).stage(length, kind="fiber")  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        weir.Pipeline([]).stage(length, worker=3)  # type: ignore[call-arg]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
     from weir._memory import MemoryGovernor, MemoryReservation
+    from weir._pipeline import Pipeline, Stage
+    from weir._pipeline_report import PipelineReport, PipelineStats, StageStats
     from weir._process import ProcessPoolExecutor
     from weir._rate import Reservation, TokenBucket
     from weir._retry import Attempt, Jitter, Retry, RetryBudget, block_and_retry
@@ -88,6 +90,9 @@ __all__ = [
     "MemoryStats",
     "OnFull",
     "Overloaded",
+    "Pipeline",
+    "PipelineReport",
+    "PipelineStats",
     "ProcessPoolExecutor",
     "ProcessPoolStats",
     "Queue",
@@ -103,6 +108,8 @@ __all__ = [
     "SharedQueueStats",
     "ShutDown",
     "Spill",
+    "Stage",
+    "StageStats",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
     "Throttle",
@@ -155,6 +162,9 @@ _LATER = {
     "MemoryStats": ("weir._stats", "MemoryStats"),
     "OnFull": ("weir._admission", "OnFull"),
     "Overloaded": ("weir._errors", "Overloaded"),
+    "Pipeline": ("weir._pipeline", "Pipeline"),
+    "PipelineReport": ("weir._pipeline_report", "PipelineReport"),
+    "PipelineStats": ("weir._pipeline_report", "PipelineStats"),
     "ProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
     "QueueStats": ("weir._stats", "QueueStats"),
@@ -167,6 +177,8 @@ _LATER = {
     "SharedQueueStats": ("weir._stats", "SharedQueueStats"),
     "ShutDown": ("weir._errors", "ShutDown"),
     "Spill": ("weir._spill", "Spill"),
+    "Stage": ("weir._pipeline", "Stage"),
+    "StageStats": ("weir._pipeline_report", "StageStats"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),
     "Throttle": ("weir._breaker", "Throttle"),

@@ -147,6 +147,7 @@ class Retry:
         if self._most_ns < self._base_ns:
             raise ValueError(f"'backoff' must be (base, most) with base <= most, not {backoff!r}")
         self._attempts = attempts
+        self._on = on
         self._should: Callable[[BaseException], bool] = _retryable(on)
         self._multiplier = _guard.number("multiplier", multiplier, 1)
         self._jitter = _JITTERS[jitter]

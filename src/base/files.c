@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,6 +142,15 @@ int weir__dir_list(weir__dir *dir, int (*each)(const char *name, void *ctx), voi
 int weir__dir_sync(weir__dir *dir)
 {
     return fsync(dir->fd) < 0 ? error_of(errno) : WEIR_OK;
+}
+
+uint64_t weir__dir_free_bytes(weir__dir *dir)
+{
+    struct statvfs is;
+    if (fstatvfs(dir->fd, &is) < 0)
+        return UINT64_MAX;
+    uint64_t blocks = is.f_bavail, unit = is.f_frsize ? is.f_frsize : 1;
+    return blocks > UINT64_MAX / unit ? UINT64_MAX : blocks * unit;
 }
 
 void weir__file_remove(weir__dir *dir, const char *name)

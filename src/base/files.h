@@ -28,6 +28,9 @@ int weir__dir_list(weir__dir *dir, int (*each)(const char *name, void *ctx), voi
 /* Waits until the disk knows which files there are. */
 int weir__dir_sync(weir__dir *dir);
 
+/* What the file system has left; UINT64_MAX: it does not say. */
+uint64_t weir__dir_free_bytes(weir__dir *dir);
+
 void weir__file_remove(weir__dir *dir, const char *name);
 
 /* ---- files in it ------------------------------------------------------------------------------ */

@@ -12,6 +12,13 @@ static void drop(weir__stage *stage, void *item, weir_loss reason)
     pipeline->opts.on_drop(item, stage->index, reason, pipeline->opts.ctx);
 }
 
+/* What this thread works on is not acknowledged: a restart may bring it through. */
+static void note_lost(weir__meter *meter)
+{
+    if (!meter->shared)
+        meter->has_lost = true;
+}
+
 /* The target does not get it: as if it had accepted and dropped it. */
 static void turn_away(weir__stage *target, void *item, weir_loss reason)
 {
@@ -35,15 +42,23 @@ static weir_loss loss_of(int rc)
     }
 }
 
+/* Not for want of room, and not as the item is what it is. */
+static bool is_trouble(int rc)
+{
+    return rc == WEIR_ENOMEM || rc == WEIR_ENOFD || rc == WEIR_ESYSTEM;
+}
+
 static weir_time put_deadline(const weir__stage *target)
 {
     return target->opts.put_timeout_ns ? weir_after(target->opts.put_timeout_ns) : WEIR_FOREVER;
 }
 
+/* The stage may be an inline one that runs where an ordered one emits. */
 static void note_block(weir__stage *stage, unsigned target_and_one)
 {
-    if (stage->order) /* relaxed: a hint for who waits for the window */
-        atomic_store_explicit(&stage->order->blocked_on, target_and_one, memory_order_relaxed);
+    weir__order *order = stage->pipeline->stages[stage->host]->order;
+    if (order) /* relaxed: a hint for who waits for the window */
+        atomic_store_explicit(&order->blocked_on, target_and_one, memory_order_relaxed);
 }
 
 /* Waits for room for the first of n items, and puts what it can. */
@@ -85,6 +100,8 @@ static size_t put(weir__stage *stage, weir__stage *target, weir__meter *meter, v
             i += (size_t)rc;
             continue;
         }
+        if (is_trouble((int)rc))
+            note_lost(meter);
         turn_away(target, items[i], loss_of((int)rc));
         lost++;
         i++;
@@ -186,14 +203,21 @@ static bool broadcast(weir__stage *stage, weir__meter *meter, void *item, uint64
         }
         weir__add(&meter->tallies[stage->index].emitted, 1, meter->shared);
         weir__add(&behind(stage, i)->turned_away[WEIR_LOSS_NO_MEMORY], 1, true);
+        note_lost(meter);
         kept = false;
     }
     return emit_to(stage, behind(stage, stage->n_behind - 1), meter, item, cost) && kept;
 }
 
+/* Whether many items may be put at once: one queue, no costs to ask for, and it says of each that it did
+ * not take. */
 static bool is_plain(weir__stage *stage)
 {
-    return stage->n_behind == 1 && behind(stage, 0)->queue && !behind(stage, 0)->opts.max_cost;
+    if (stage->n_behind != 1 || !behind(stage, 0)->queue)
+        return false;
+    const weir_stage_opts *opts = &behind(stage, 0)->opts;
+    return !opts->max_cost && opts->overflow != WEIR_OVERFLOW_DROP_NEWEST &&
+           opts->overflow != WEIR_OVERFLOW_SAMPLE;
 }
 
 static bool emit_one(weir__stage *stage, weir__meter *meter, void *item, uint64_t cost)
@@ -229,6 +253,7 @@ void weir__emit_lost(weir__stage *stage, weir__meter *meter, void *item, weir_lo
         return;
     }
     weir__add(&meter->tallies[stage->index].emitted, 1, meter->shared);
+    note_lost(meter);
     turn_away(behind(stage, 0), item, reason);
 }
 

@@ -22,7 +22,8 @@ static uint64_t counter_at(const weir__meter *meter, weir_stage of, size_t offse
 static uint64_t sum_of(const weir__stage *host, weir_stage of, size_t offset)
 {
     uint64_t sum = counter_at(&host->caller, of, offset);
-    for (unsigned i = 0; i < host->n_seats; i++)
+    unsigned n = weir__seats_used(host);
+    for (unsigned i = 0; i < n; i++)
         sum += counter_at(&host->seats[i].meter, of, offset);
     return sum;
 }
@@ -58,7 +59,7 @@ static void add_times(weir__stage *stage, weir_time now, weir__pressure *sum)
     sum->idle_ns += weir__read(&stage->reported_idle_ns);
     for (int c = 0; c < WEIR_CAUSES; c++)
         sum->held_ns[c] += weir__read(&stage->reported_held_ns[c]);
-    for (unsigned i = 0; i < stage->n_seats; i++) {
+    for (unsigned i = 0; i < weir__seats_used(stage); i++) {
         weir__times times;
         weir__meter_read(&stage->seats[i].meter, now, &times);
         sum->busy_ns += times.busy_ns;
@@ -104,7 +105,7 @@ void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked)
     uint64_t *row = blocked + (size_t)stage->index * stage->pipeline->n;
     for (unsigned j = 0; j < stage->pipeline->n; j++)
         row[j] += sum_of(stage, j, offsetof(weir__tally, blocked_ns));
-    for (unsigned i = 0; i < stage->n_seats; i++) {
+    for (unsigned i = 0; i < weir__seats_used(stage); i++) {
         weir__times times;
         weir__meter_read(&stage->seats[i].meter, now, &times);
         if (times.doing == WEIR__BLOCKED)
@@ -115,7 +116,7 @@ void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked)
 static uint64_t in_hand(const weir__stage *stage)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < stage->n_seats; i++)
+    for (unsigned i = 0; i < weir__seats_used(stage); i++)
         sum += atomic_load_explicit(&stage->seats[i].in_hand, memory_order_relaxed);
     return sum;
 }

@@ -85,12 +85,15 @@ void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outc
     outcome->n = 0;
 }
 
-/* What the call took was dealt with.  Not where the pipeline is halted: then what was emitted may be lost. */
-void weir__acknowledge(weir__stage *stage, weir__outcome *outcome)
+/* What the call took was dealt with.  Not where the pipeline is halted: then what was emitted may be lost;
+ * or where it is. */
+void weir__acknowledge(weir__stage *stage, weir__meter *meter, weir__outcome *outcome)
 {
-    for (size_t i = 0; i < outcome->n_seqs && !weir__is_halted(stage->pipeline); i++)
+    bool was_taken = !outcome->has_lost && !meter->has_lost;
+    for (size_t i = 0; i < outcome->n_seqs && was_taken && !weir__is_halted(stage->pipeline); i++)
         weir_queue_ack(stage->queue, outcome->seqs[i]);
     outcome->n_seqs = 0;
+    outcome->has_lost = meter->has_lost = false;
 }
 
 /* The slots and the worker change arrays: no copy, and none is lost. */
@@ -110,7 +113,7 @@ void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
         swap(&order->slots[seq % order->size], outcome);
         order->slots[seq % order->size].ready = true;
         outcome->n = outcome->n_seqs = 0;
-        outcome->ready = false;
+        outcome->ready = outcome->has_lost = false;
         weir__unlock(&order->lock);
         return;
     }
@@ -118,7 +121,7 @@ void weir__order_submit(weir__stage *stage, weir__meter *meter, uint64_t seq,
     for (bool more = true; more;) {
         weir__unlock(&order->lock);
         weir__emit_kept(stage, meter, outcome);
-        weir__acknowledge(stage, outcome);
+        weir__acknowledge(stage, meter, outcome);
         void *token;
         weir_queue_get(order->window, &token, WEIR_POLL); /* there is one: this call's */
         weir__lock(&order->lock);

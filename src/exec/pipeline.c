@@ -141,6 +141,7 @@ static void free_stage(weir__stage *stage)
 #define QUEUE_MAX_DEFAULT 4096
 #define WORKERS_MAX       4096
 #define BATCH_MAX         65536
+#define NAME_MAX_BYTES    100
 
 static void set_defaults(weir_stage_opts *opts)
 {
@@ -169,16 +170,20 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "kind is none of weir_stage_kind";
     if (!o->fn && o->kind != WEIR_STAGE_EXTERNAL)
         return "fn is required";
-    if (is_inline &&
-        (o->source || o->ordered || o->borrowed || o->open || o->batch > 1 || o->workers_max > 1))
+    if (strlen(o->name) > NAME_MAX_BYTES)
+        return "a name is at most 100 bytes long";
+    if (is_inline && (o->source || o->ordered || o->borrowed || o->open || o->spill ||
+                      o->batch > 1 || o->workers_max > 1))
         return "an inline stage has no queue and no workers of its own";
-    if (o->source && (o->borrowed || o->open || o->ordered || o->batch > 1))
+    if (o->source && (o->borrowed || o->open || o->spill || o->ordered || o->batch > 1))
         return "a source has no queue, no order and no batch";
     if (o->workers_min > o->workers_max || o->workers > o->workers_max ||
         o->workers_max > WORKERS_MAX)
         return "workers must be within workers_min and workers_max, and at most 4096";
     if (o->source && o->workers_min < o->workers_max)
         return "the workers of a source are a fixed number";
+    if ((unsigned)o->overflow > WEIR_OVERFLOW_SPILL)
+        return "overflow is none of weir_overflow";
     if ((o->overflow == WEIR_OVERFLOW_SPILL) != (o->spill != NULL) && !o->borrowed)
         return "spill goes with overflow SPILL, and SPILL with a spill";
     if (o->acknowledge && (o->overflow != WEIR_OVERFLOW_SPILL || o->kind == WEIR_STAGE_INLINE))
@@ -193,6 +198,8 @@ static const char *fault_of(weir_pipeline *pipeline, const weir_stage_opts *o)
         return "on_error is none of weir_on_error";
     if (o->on_error == WEIR_ON_ERROR_DEAD_LETTER && o->dead_letter >= pipeline->n)
         return "the stage for dead letters has to be added first";
+    if (o->on_error == WEIR_ON_ERROR_DEAD_LETTER && pipeline->stages[o->dead_letter]->opts.source)
+        return "dead letters cannot go to a source";
     if (o->governor && o->governor_bytes == 0)
         return "governor_bytes must be > 0";
     if (o->is_part && o->part_of >= pipeline->n)
@@ -473,6 +480,24 @@ static void unmake(weir_pipeline *pipeline)
     weir__tender_fini(pipeline);
 }
 
+/* ---- the end of all --------------------------------------------------------------------------- */
+
+static void declare_done(weir_pipeline *pipeline)
+{
+    /* release: pairs with the acquire in weir_pipeline_wait */
+    atomic_store_explicit(&pipeline->done, 1, memory_order_release);
+    weir__futex_wake(&pipeline->done, INT32_MAX, false);
+}
+
+static void lose_alive(weir_pipeline *pipeline)
+{
+    if (atomic_fetch_sub_explicit(&pipeline->alive, 1, memory_order_acq_rel) > 1)
+        return;
+    declare_done(pipeline);
+    if (pipeline->opts.on_end)
+        pipeline->opts.on_end(pipeline->opts.ctx);
+}
+
 /* ---- threads ---------------------------------------------------------------------------------- */
 
 static void *run_thread(void *arg)
@@ -556,16 +581,34 @@ static int start_all(weir_pipeline *pipeline)
     return rc;
 }
 
+/* What some stages have done before others could not be started. */
+static void forget_stage(weir__stage *stage)
+{
+    atomic_store(&stage->ended, false);
+    atomic_store(&stage->n_used, 0);
+    atomic_store(&stage->turn, 0);
+    atomic_store(&stage->waits, 0);
+    atomic_store(&stage->outside_ns, 0);
+    for (int i = 0; i < WEIR_LOSS_REASONS; i++) {
+        atomic_store(&stage->turned_away[i], 0);
+        atomic_store(&stage->let_go[i], 0);
+    }
+    stage->workers_peak = 0;
+    stage->total = (weir__pressure){0};
+    stage->worker_ns = 0;
+}
+
 static void forget(weir_pipeline *pipeline)
 {
     atomic_store(&pipeline->halted, 0);
     atomic_store(&pipeline->stopping, 0);
     atomic_store(&pipeline->stopped_at, 0);
     atomic_store(&pipeline->done, 0);
+    atomic_store(&pipeline->error, 0);
     pipeline->started = false;
     pipeline->started_at = 0;
     for (unsigned i = 0; i < pipeline->n; i++)
-        atomic_store(&pipeline->stages[i]->ended, false);
+        forget_stage(pipeline->stages[i]);
 }
 
 static bool borrows(weir_pipeline *pipeline)
@@ -589,15 +632,18 @@ int weir_pipeline_start(weir_pipeline *pipeline)
         unmake(pipeline);
         return rc;
     }
-    atomic_store(&pipeline->alive, pipeline->n);
+    atomic_store(&pipeline->alive, pipeline->n + 1); /* one more: it has not started yet */
     pipeline->started = true;
     pipeline->started_at = pipeline->charged_at = weir_now();
     rc = start_all(pipeline);
-    if (rc == WEIR_OK)
+    if (rc == WEIR_OK) {
+        lose_alive(pipeline);
         return rc;
+    }
     weir_pipeline_halt(pipeline);
     for (unsigned i = 0; i < pipeline->n; i++)
         weir__stage_end(pipeline->stages[i]);
+    declare_done(pipeline);
     wait_for_threads(pipeline);
     if (borrows(pipeline)) /* queues that are closed now */
         return rc;
@@ -629,13 +675,7 @@ void weir__stage_end(weir__stage *stage)
         lose_input(pipeline->stages[stage->behind[i]]);
     if (stage->opts.on_error == WEIR_ON_ERROR_DEAD_LETTER)
         lose_input(pipeline->stages[stage->opts.dead_letter]);
-    if (atomic_fetch_sub_explicit(&pipeline->alive, 1, memory_order_acq_rel) > 1)
-        return;
-    /* release: pairs with the acquire in weir_pipeline_wait */
-    atomic_store_explicit(&pipeline->done, 1, memory_order_release);
-    weir__futex_wake(&pipeline->done, INT32_MAX, false);
-    if (pipeline->opts.on_end)
-        pipeline->opts.on_end(pipeline->opts.ctx);
+    lose_alive(pipeline);
 }
 
 static weir__stage *find(weir_pipeline *pipeline, weir_stage stage)
@@ -669,6 +709,7 @@ void weir_pipeline_stop(weir_pipeline *pipeline)
     weir_time never = 0;
     atomic_compare_exchange_strong(&pipeline->stopped_at, &never, weir_now());
     atomic_store_explicit(&pipeline->stopping, 1, memory_order_release);
+    weir__futex_wake(&pipeline->stopping, INT32_MAX, false);
     for (unsigned i = 0; i < pipeline->n; i++)
         weir_pipeline_close_input(pipeline, i); /* WEIR_EINVAL: it has none */
 }
@@ -693,6 +734,8 @@ void weir_pipeline_halt(weir_pipeline *pipeline)
 
 void weir__pipeline_fail(weir_pipeline *pipeline, int error)
 {
+    if (weir__is_halted(pipeline)) /* by somebody else */
+        return;
     int none = 0; /* the first one counts */
     atomic_compare_exchange_strong_explicit(&pipeline->error, &none, error, memory_order_acq_rel,
                                             memory_order_relaxed);

@@ -62,6 +62,7 @@ typedef struct weir__meter {
     weir__tally *tallies; /* one for each stage */
     bool shared;          /* several threads use it: for callers; has no times */
     uint64_t waited_ns;   /* all waits that have ended; the thread's own */
+    bool has_lost; /* the thread's own: what it emits was lost for want of memory or a disk */
     /* the thread's own, for inline stages: */
     uint64_t inner_ns;      /* in their functions */
     uint32_t calls, sample; /* one in `sample` is timed ... */
@@ -118,6 +119,7 @@ typedef struct weir__outcome {
     weir__held *items;
     uint64_t *seqs; /* to acknowledge then; a batch of them, or NULL */
     size_t n_seqs;
+    bool has_lost; /* while the call ran: they are not to be acknowledged */
     bool ready;
 } weir__outcome;
 
@@ -175,6 +177,8 @@ typedef struct weir__stage {
     weir__mutex lock;
     weir__worker *seats;
     unsigned n_seats;
+    _Atomic unsigned
+        n_used; /* seats that somebody ever had: the first ones; all others are as made */
     weir__order *order;
     weir__meter caller; /* for emits and reports from outside */
     counter waits, outside_ns;
@@ -209,10 +213,10 @@ struct weir_pipeline {
     size_t n_edges;
     weir_time started_at;  /* 0: not yet */
     _Atomic uint32_t done; /* futex: 1 when all stages have ended; release: pairs with who waits */
-    _Atomic uint32_t halted, stopping;
+    _Atomic uint32_t halted, stopping; /* futexes; stopping, too, when halted */
     _Atomic weir_time stopped_at;
     _Atomic int error;        /* of the call that halted it */
-    _Atomic unsigned alive;   /* stages that have not ended */
+    _Atomic unsigned alive;   /* stages that have not ended; and the start, until it has worked */
     _Atomic uint32_t threads; /* futex: that run, the tender included */
     weir__worker tender;
     /* charges; under `lock` */
@@ -224,7 +228,7 @@ struct weir_pipeline {
     weir__pressure *window;
 };
 
-/* The worker that this thread is. */
+/* The worker that this thread is; the tender is one without a stage. */
 extern _Thread_local weir__worker *weir__self;
 
 /* stage.c */
@@ -235,6 +239,13 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
 int weir__stage_spawn(weir__stage *stage);
 void weir__stage_unseat(weir__worker *worker);
 
+/* The seats to look at: as many as there ever were workers, where there may be many more. */
+static inline unsigned weir__seats_used(const weir__stage *stage)
+{
+    /* relaxed: the seats were made before the start, and what is in them is atomic */
+    return atomic_load_explicit(&((weir__stage *)stage)->n_used, memory_order_relaxed);
+}
+
 /* emit.c */
 void weir__emit_now(weir__stage *stage, weir__meter *meter, void *const *items,
                     const uint64_t *costs, size_t n, size_t *ret_dropped);
@@ -244,7 +255,7 @@ void weir__dead_letter(weir__stage *stage, weir__meter *meter, void *item);
 
 /* order.c; batch > 0: with room to acknowledge so many items for each call */
 int weir__order_create(weir__order **ret_order, size_t size, size_t batch);
-void weir__acknowledge(weir__stage *stage, weir__outcome *outcome);
+void weir__acknowledge(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);
 void weir__order_destroy(weir__order *order);
 bool weir__order_keep(weir__outcome *outcome, void *item, uint64_t cost);
 void weir__emit_kept(weir__stage *stage, weir__meter *meter, weir__outcome *outcome);

@@ -2,8 +2,8 @@
  *
  * A call passes the stage's limits first (rate, memory, breaker, concurrency, in this order, so that
  * nobody holds a permit and waits for something else), and is made again where the stage retries.
- * While a worker waits for a limit its interruption hook looks whether the pipeline is halted; all
- * other waits are ended by closing a queue.
+ * While a worker waits for a limit its interruption hook looks whether the pipeline is halted (or, in a
+ * source, stopped); all other waits are ended by closing a queue.
  */
 #include "exec/pipeline_impl.h"
 
@@ -13,9 +13,18 @@ _Thread_local weir__worker *weir__self;
 
 /* ---- limits ----------------------------------------------------------------------------------- */
 
-static int ask_halted(void *pipeline)
+/* Whether the stage makes no call any more: halted, or it is a source and is to stop. */
+static bool is_called_off(const weir__stage *stage)
 {
-    return weir__is_halted(pipeline);
+    weir_pipeline *pipeline = stage->pipeline;
+    /* relaxed: whoever says so does not wait for this thread */
+    return weir__is_halted(pipeline) ||
+           (stage->opts.source && atomic_load_explicit(&pipeline->stopping, memory_order_relaxed));
+}
+
+static int ask_called_off(void *stage)
+{
+    return is_called_off(stage);
 }
 
 /* What a call has taken of its stage's limits. */
@@ -31,12 +40,14 @@ typedef struct pass {
 /* Tries one limit, or waits for it until the deadline. */
 typedef int limit_fn(pass *p, weir_time deadline);
 
-/* Sleeps so long, or until the pipeline is halted. */
-static void pause_for(weir_pipeline *pipeline, int64_t ns)
+/* Sleeps so long, or until the stage's calls are called off. */
+static void pause_for(weir__stage *stage, int64_t ns)
 {
+    weir_pipeline *pipeline = stage->pipeline;
+    _Atomic uint32_t *word = stage->opts.source ? &pipeline->stopping : &pipeline->halted;
     weir_time until = weir_after(ns);
-    while (!weir__is_halted(pipeline) && weir_now() < until)
-        weir__futex_wait(&pipeline->halted, 0, until, false);
+    while (!is_called_off(stage) && weir_now() < until)
+        weir__futex_wait(word, 0, until, false);
 }
 
 /* A batch that is more than the burst takes its tokens one by one. */
@@ -65,9 +76,9 @@ static int take_memory(pass *p, weir_time deadline)
            WEIR_ESHED) {
         if (deadline <= WEIR_POLL)
             return WEIR_EFULL;
-        if (weir__is_halted(p->stage->pipeline))
+        if (is_called_off(p->stage))
             return WEIR_EINTR;
-        pause_for(p->stage->pipeline, LOOK);
+        pause_for(p->stage, LOOK);
     }
     return rc;
 }
@@ -79,10 +90,10 @@ static int take_breaker(pass *p, weir_time deadline)
     while ((rc = weir_breaker_admit(breaker, &p->breaker_call)) == WEIR_EOPEN) {
         if (deadline <= WEIR_POLL)
             return WEIR_EFULL;
-        if (weir__is_halted(p->stage->pipeline))
+        if (is_called_off(p->stage))
             return WEIR_EINTR;
         int64_t left = weir_breaker_retry_after(breaker);
-        pause_for(p->stage->pipeline, left < LOOK ? left : LOOK);
+        pause_for(p->stage, left < LOOK ? left : LOOK);
     }
     return rc;
 }
@@ -92,30 +103,39 @@ static int take_permit(pass *p, weir_time deadline)
     return weir_limit_acquire(p->stage->opts.limit, 1, 0, deadline, &p->permit);
 }
 
-/* 0, or what the limit says: closed, shed, halted. */
+/* 0, or what the limit says: closed, shed, called off.  The thread may be one of the caller's, with a hook
+ * of its own. */
 static int go_through(pass *p, limit_fn *take, weir_cause cause)
 {
     weir_pipeline *pipeline = p->stage->pipeline;
     int rc = take(p, WEIR_PROBE);
     if (rc != WEIR_EFULL)
         return rc;
-    weir_set_interrupt(ask_halted, pipeline);
+    void *outer_ctx;
+    weir_interrupt_fn *outer = weir__get_interrupt(&outer_ctx);
+    weir_set_interrupt(ask_called_off, p->stage);
     weir__wait wait = weir__wait_begin(pipeline, p->meter, WEIR__HELD, cause);
     rc = take(p, WEIR_FOREVER);
     weir__wait_end(pipeline, p->meter, wait);
-    weir_set_interrupt(NULL, NULL);
+    weir_set_interrupt(outer, outer_ctx);
     return rc;
 }
 
-static void give_back(pass *p, int rc)
+static weir_call_result result_of(bool was_called, int rc)
+{
+    if (!was_called) /* another limit did not let it in */
+        return WEIR_CALL_IGNORED;
+    return rc >= 0 ? WEIR_CALL_SUCCESS : WEIR_CALL_FAILURE;
+}
+
+static void give_back(pass *p, bool was_called, int rc)
 {
     const weir_stage_opts *opts = &p->stage->opts;
     if (p->permitted)
         weir_limit_release(opts->limit, &p->permit,
                            rc >= 0 ? WEIR_LIMIT_SUCCESS : WEIR_LIMIT_IGNORE);
     if (p->asked)
-        weir_breaker_report(opts->breaker, &p->breaker_call,
-                            rc >= 0 ? WEIR_CALL_SUCCESS : WEIR_CALL_FAILURE);
+        weir_breaker_report(opts->breaker, &p->breaker_call, result_of(was_called, rc));
     if (p->reserved)
         weir_governor_release(opts->governor, opts->governor_bytes);
 }
@@ -187,9 +207,10 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
         later.output = &output;
     pass p = {.stage = stage, .meter = run->output->meter, .n = n};
     int rc = enter(&p);
-    if (rc == WEIR_OK)
+    bool has_entered = rc == WEIR_OK;
+    if (has_entered)
         rc = call_fn(stage, items, n, &later);
-    give_back(&p, rc);
+    give_back(&p, has_entered, rc);
     weir__emit_kept(stage, run->output->meter, &kept);
     weir__free(kept.items);
     return rc;
@@ -201,16 +222,16 @@ static int call_once(weir__stage *stage, void *const *items, size_t n, const wei
                                     : call_fn(stage, items, n, run);
 }
 
-/* Waits before the next attempt; false: the pipeline is halted. */
+/* Waits before the next attempt; false: there is to be none. */
 static bool pause_before(weir__stage *stage, weir__meter *meter, unsigned attempt)
 {
     weir_pipeline *pipeline = stage->pipeline;
     int64_t ns = weir_backoff_delay(&stage->opts.backoff, attempt, 0, weir_random());
     weir__wait wait = weir__wait_begin(pipeline, meter, WEIR__HELD, WEIR_CAUSE_RETRY);
     if (ns > 0)
-        pause_for(pipeline, ns);
+        pause_for(stage, ns);
     weir__wait_end(pipeline, meter, wait);
-    return !weir__is_halted(pipeline);
+    return !is_called_off(stage);
 }
 
 /* The items have failed for good. */
@@ -229,10 +250,16 @@ static void give_up(weir__stage *stage, weir__meter *meter, void *const *items, 
         weir__pipeline_fail(pipeline, error);
 }
 
-/* A limit was waited for when the pipeline was halted: the function was not called. */
-static bool was_halted(weir__stage *stage, int rc)
+static void let_all_go(weir__stage *stage, void *const *items, size_t n)
 {
-    return rc == WEIR_EINTR && has_limits(&stage->opts) && weir__is_halted(stage->pipeline);
+    for (size_t i = 0; i < n; i++)
+        weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
+}
+
+/* A limit was waited for when the call was called off: the function was not called. */
+static bool was_called_off(weir__stage *stage, int rc)
+{
+    return rc == WEIR_EINTR && has_limits(&stage->opts) && is_called_off(stage);
 }
 
 int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_output *output)
@@ -240,18 +267,24 @@ int weir__stage_call(weir__stage *stage, void *const *items, size_t n, weir_outp
     weir__tally *tally = &output->meter->tallies[stage->index];
     weir_run run = {.pipeline = stage->pipeline, .stage = stage->index, .output = output};
     int rc;
+    if (weir__is_halted(stage->pipeline)) { /* it was taken before the queue was emptied */
+        let_all_go(stage, items, n);
+        return WEIR_EINTR;
+    }
     while ((rc = call_once(stage, items, n, &run)) < 0) {
-        if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts ||
-            !pause_before(stage, output->meter, run.attempt + 1))
+        if (rc == WEIR_FATAL || run.attempt + 1 >= stage->opts.attempts)
             break;
+        if (!pause_before(stage, output->meter, run.attempt + 1)) {
+            rc = n == 0 ? WEIR_END : rc; /* a source that is to stop has not failed */
+            break;
+        }
         run.attempt++;
         weir__add(&tally->retried, 1, output->meter->shared);
     }
     if (rc >= 0)
         weir__add(&tally->processed, n, output->meter->shared);
-    else if (was_halted(stage, rc))
-        for (size_t i = 0; i < n; i++)
-            weir__let_go(stage, items[i], WEIR_LOSS_DISCARDED);
+    else if (was_called_off(stage, rc))
+        let_all_go(stage, items, n);
     else
         give_up(stage, output->meter, items, n, rc);
     return rc;
@@ -326,22 +359,24 @@ static int64_t get_some(weir__worker *worker, weir_time deadline, int64_t linger
                                linger_ns);
 }
 
-/* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again. */
+/* Up to a batch of items: how many, or WEIR_ECLOSED, or WEIR_ETIMEDOUT: look again.  Where there is no
+ * memory, or descriptor, for what lies on disk, it stays there, and is looked for later. */
 static int64_t take(weir__worker *worker)
 {
     weir__stage *stage = worker->stage;
     int64_t linger_ns = stage->opts.linger_ns, rc = WEIR_EEMPTY;
-    if (weir__is_halted(stage->pipeline))
-        return WEIR_ECLOSED; /* what is there is dropped */
     if (linger_ns == 0 || stage->opts.batch == 1)
         rc = get_some(worker, WEIR_PROBE, 0);
-    if (rc != WEIR_EEMPTY)
+    if (rc > 0 || rc == WEIR_ECLOSED)
         return rc;
     weir_time deadline = weir__is_scaled(stage) ? weir_after(LOOK_AGAIN) : WEIR_FOREVER;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
     rc = get_some(worker, deadline, linger_ns);
+    bool is_starved = rc < 0 && rc != WEIR_ECLOSED && rc != WEIR_ETIMEDOUT;
+    if (is_starved)
+        weir__futex_sleep(&stage->pipeline->halted, 0, weir_after(LOOK));
     weir__wait_end(stage->pipeline, &worker->meter, wait);
-    return rc == WEIR_ENOMEM ? WEIR_ETIMEDOUT : rc; /* for what lies on disk: it is tried again */
+    return is_starved ? WEIR_ETIMEDOUT : rc;
 }
 
 static void hold(weir__worker *worker, size_t n)
@@ -364,11 +399,34 @@ static void work_plainly(weir__worker *worker)
         hold(worker, (size_t)n);
         weir__stage_call(worker->stage, worker->items, (size_t)n, &output);
         hold(worker, 0);
-        weir__acknowledge(worker->stage, &worker->outcome);
+        weir__acknowledge(worker->stage, &worker->meter, &worker->outcome);
     }
 }
 
 /* ---- in order --------------------------------------------------------------------------------- */
+
+static void pause_briefly(void)
+{
+    static _Atomic uint32_t nobody_wakes;
+    weir__futex_sleep(&nobody_wakes, 0, weir_after(WEIR_MILLISECOND));
+}
+
+/* What it must not go on without: tokens come and go whatever hook a function has left on this thread, and
+ * where a queue needs memory for one, as soon as there is some. */
+static void must_put(weir_queue *tokens)
+{
+    int rc;
+    while ((rc = weir_queue_put(tokens, NULL, 0, WEIR_FOREVER)) < 0)
+        if (rc == WEIR_ENOMEM)
+            pause_briefly();
+}
+
+static void must_get(weir_queue *tokens)
+{
+    void *token;
+    while (weir_queue_get(tokens, &token, WEIR_FOREVER) < 0)
+        continue;
+}
 
 static void enter_window(weir__worker *worker)
 {
@@ -382,7 +440,7 @@ static void enter_window(weir__worker *worker)
         blocked_on
             ? weir__wait_begin(stage->pipeline, &worker->meter, WEIR__BLOCKED, blocked_on - 1)
             : weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_ORDER);
-    weir_queue_put(order->window, NULL, 0, WEIR_FOREVER);
+    must_put(order->window);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
 }
 
@@ -393,7 +451,19 @@ static void take_baton(weir__worker *worker)
     if (weir_queue_get(stage->order->baton, &token, WEIR_PROBE) == WEIR_OK)
         return;
     weir__wait wait = weir__wait_begin(stage->pipeline, &worker->meter, WEIR__IDLE, 0);
-    weir_queue_get(stage->order->baton, &token, WEIR_FOREVER);
+    must_get(stage->order->baton);
+    weir__wait_end(stage->pipeline, &worker->meter, wait);
+}
+
+/* There is room: it was taken. */
+static void give_baton(weir__worker *worker)
+{
+    weir__stage *stage = worker->stage;
+    if (weir_queue_put(stage->order->baton, NULL, 0, WEIR_POLL) >= 0)
+        return;
+    weir__wait wait =
+        weir__wait_begin(stage->pipeline, &worker->meter, WEIR__HELD, WEIR_CAUSE_MEMORY);
+    must_put(stage->order->baton);
     weir__wait_end(stage->pipeline, &worker->meter, wait);
 }
 
@@ -408,7 +478,7 @@ static void work_in_order(weir__worker *worker)
         int64_t n = take(worker);
         uint64_t seq = order->next_in;
         order->next_in += n > 0;
-        weir_queue_put(order->baton, NULL, 0, WEIR_POLL); /* there is room: it was taken */
+        give_baton(worker);
         if (n < 0) {
             void *token;
             weir_queue_get(order->window, &token, WEIR_POLL);
@@ -420,23 +490,19 @@ static void work_in_order(weir__worker *worker)
         hold(worker, (size_t)n);
         weir__stage_call(stage, worker->items, (size_t)n, &output);
         hold(worker, 0);
+        worker->outcome.has_lost = worker->meter.has_lost;
+        worker->meter.has_lost = false;
         weir__order_submit(stage, &worker->meter, seq, &worker->outcome);
     }
 }
 
 /* ---- sources ---------------------------------------------------------------------------------- */
 
-static bool goes_on(weir__stage *stage)
-{
-    /* relaxed: whoever says so does not wait for this thread */
-    return !atomic_load_explicit(&stage->pipeline->stopping, memory_order_relaxed) &&
-           !weir__is_halted(stage->pipeline);
-}
-
 static void work_as_source(weir__worker *worker)
 {
     weir_output output = {.meter = &worker->meter};
-    while (goes_on(worker->stage) && weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
+    while (!is_called_off(worker->stage) &&
+           weir__stage_call(worker->stage, NULL, 0, &output) != WEIR_END)
         continue;
     atomic_fetch_sub_explicit(&worker->stage->running, 1, memory_order_acq_rel);
 }
@@ -478,6 +544,8 @@ static weir__worker *find_seat(weir__stage *stage)
         if (!stage->seats[i].taken) {
             found = &stage->seats[i];
             found->taken = true;
+            if (i >= weir__seats_used(stage))
+                atomic_store_explicit(&stage->n_used, i + 1, memory_order_relaxed);
         }
     weir__unlock(&stage->lock);
     return found;

@@ -181,7 +181,9 @@ static void hear(weir_pipeline *pipeline, hearing *h)
         weir__stage *stage = pipeline->stages[i];
         unsigned whole = whole_of(stage);
         weir__pressure total = stage->total;
-        total.workers = elapsed > 0 ? stage->worker_ns / elapsed : 1;
+        total.workers = stage->opts.workers; /* as they are told; on average where that changes */
+        if (weir__is_scaled(stage))
+            total.workers = elapsed > 0 ? stage->worker_ns / elapsed : 1;
         add_pressure(&h->total[whole], &total);
         for (int c = 0; c < WEIR_CAUSES; c++)
             h->charged[whole * WEIR_CAUSES + c] += pipeline->charged[i * WEIR_CAUSES + c];
@@ -231,6 +233,16 @@ static void call_end(weir_pipeline *pipeline)
         pipeline->opts.before_wait(pipeline->opts.ctx);
 }
 
+/* By this thread, for who is not there to do it. */
+static void end_for(weir__stage *stage)
+{
+    if (atomic_load_explicit(&stage->ended, memory_order_relaxed))
+        return;
+    call_begin(stage->pipeline);
+    weir__stage_end(stage);
+    call_end(stage->pipeline);
+}
+
 static void set_workers(weir__stage *stage, unsigned wanted)
 {
     uint32_t before = atomic_load_explicit(&stage->wanted, memory_order_relaxed);
@@ -255,6 +267,8 @@ static void set_workers(weir__stage *stage, unsigned wanted)
         call_end(stage->pipeline);
         running = atomic_load_explicit(&stage->running, memory_order_acquire);
     }
+    if (running == 0) /* the last one left while a worker counted that did not come */
+        end_for(stage);
 }
 
 /* Under the lock: sums over a row or column of what was blocked. */
@@ -353,15 +367,16 @@ static void begin_tuning(weir_pipeline *pipeline, weir_time now)
 
 /* ---- sources that do not come back ------------------------------------------------------------ */
 
-/* Whether all workers of a stopped source are in a call that began before the stop. */
-static bool hangs(weir__stage *source, weir_time now, weir_time stopped_at)
+/* Whether all workers of a source that was to stop so long ago have been in their calls since, and have
+ * not waited in them for room. */
+static bool hangs(weir__stage *source, weir_time now)
 {
-    for (unsigned i = 0; i < source->n_seats; i++) {
+    for (unsigned i = 0; i < weir__seats_used(source); i++) {
         weir__times times;
         weir__meter_read(&source->seats[i].meter, now, &times);
         if (times.doing == WEIR__ABSENT)
             continue;
-        if (times.doing != WEIR__BUSY || now - (weir_time)times.in_progress_ns > stopped_at)
+        if (times.doing != WEIR__BUSY || times.in_progress_ns < (uint64_t)GIVE_UP)
             return false;
     }
     return true;
@@ -374,9 +389,8 @@ static void give_up_sources(weir_pipeline *pipeline, weir_time now)
         return;
     for (unsigned i = 0; i < pipeline->n; i++) {
         weir__stage *stage = pipeline->stages[i];
-        if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD &&
-            hangs(stage, now, stopped_at))
-            weir__stage_end(stage);
+        if (stage->opts.source && stage->opts.kind == WEIR_STAGE_THREAD && hangs(stage, now))
+            end_for(stage);
     }
 }
 
@@ -407,7 +421,8 @@ static void tend(weir_pipeline *pipeline)
 
 void weir__tend(void *arg)
 {
-    weir_pipeline *pipeline = ((weir__worker *)arg)->pipeline;
+    weir__self = arg;
+    weir_pipeline *pipeline = weir__self->pipeline;
     call_end(pipeline);
     begin_tuning(pipeline, weir_now());
     /* acquire: pairs with the release in weir__stage_end */
@@ -416,5 +431,6 @@ void weir__tend(void *arg)
         tend(pipeline);
     }
     call_begin(pipeline);
+    weir__self = NULL;
     weir__thread_gone(pipeline, &pipeline->tender);
 }

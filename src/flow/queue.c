@@ -107,6 +107,7 @@ typedef struct spilling {
     weir__load reserved;    /* room for puts that are logged first, and then stay in memory */
     atomic_bool is_full;    /* a put found no room on disk, ... */
     _Atomic uint64_t freed; /* ... and nothing was acknowledged or read since: Dekker's way */
+    weir_time full_at;      /* when that was: who else writes to the disk may have made room */
 
     bool refilling;   /* somebody brings items back; what follows is his */
     bool is_starved;  /* the last who did found no memory */
@@ -298,8 +299,9 @@ static size_t available(const weir_queue *queue)
 
 /* ---- one call ------------------------------------------------------------------------------- */
 
-#define DROPS_MAX (2 * WEIR__FIFO_BLOCK)
-#define OVERDUE   (100 * WEIR_MILLISECOND)
+#define DROPS_MAX  (2 * WEIR__FIFO_BLOCK)
+#define OVERDUE    (100 * WEIR_MILLISECOND)
+#define DISK_AGAIN (100 * WEIR_MILLISECOND) /* a full disk is tried again */
 
 typedef struct drop {
     weir__entry entry;
@@ -848,7 +850,7 @@ static void serve_all(weir_queue *queue, weir__waitq *line, int result, call *c)
 }
 
 /* Leaves, and sleeps until served, hinted at, or the deadline; WEIR__LOOK: until it is time to look
- * whether a guest is late who has to come first. */
+ * whether a guest is late who has to come first, or whether the disk has room again. */
 #define WEIR__LOOK (WEIR__HINTED + 1)
 
 static int leave_and_park(weir_queue *queue, weir__waitq *line, waiter *w, weir_time deadline,
@@ -856,8 +858,11 @@ static int leave_and_park(weir_queue *queue, weir__waitq *line, waiter *w, weir_
 {
     bool behind_guests =
         queue->called_putters.head || queue->called_getters.head || is_guest((waiter *)line->head);
+    bool for_the_disk = queue->spilling && line == &queue->putters;
     leave(queue, c); /* what stood behind us may fit now */
-    weir_time look = behind_guests ? weir_after(OVERDUE) : WEIR_FOREVER;
+    weir_time look = behind_guests  ? weir_after(OVERDUE)
+                     : for_the_disk ? weir_after(DISK_AGAIN)
+                                    : WEIR_FOREVER;
     int rc = weir__waiter_park(&w->base, look < deadline ? look : deadline);
     return rc == WEIR_ETIMEDOUT && look < deadline ? WEIR__LOOK : rc;
 }
@@ -1418,7 +1423,8 @@ static int offer_rest(weir_queue *queue, putter *p, call *c)
  *
  * Putting:    a putter writes on its own thread, and counts as `writing` meanwhile.  If there is no room
  *             on disk it comes into line, where nobody serves it: it is invited to try again, as the
- *             first in line, and stays there until that has worked.
+ *             first in line, and stays there until that has worked.  Room that others make on the
+ *             disk nobody tells of: it is tried again from time to time, by who waits or comes by.
  * Refilling:  one at a time.  Every leave looks whether what is in memory has fallen to half; who finds
  *             it so does it, then and there.  So nobody waits for an item on disk: before he sleeps he
  *             has left, and so has whoever wrote the item.
@@ -1552,6 +1558,7 @@ static int refill(weir_queue *queue)
  * the two sees the other. */
 static void note_full(spilling *s, uint64_t freed_then)
 {
+    s->full_at = weir_now();
     atomic_store(&s->is_full, true);
     if (atomic_load(&s->freed) != freed_then)
         atomic_store(&s->is_full, false);
@@ -1566,7 +1573,8 @@ static bool stays_in_memory(weir_queue *queue, uint64_t cost)
 /* Whether it is worth trying, for the first in line. */
 static bool may_try(weir_queue *queue, uint64_t cost)
 {
-    return !atomic_load(&queue->spilling->is_full) ||
+    const spilling *s = queue->spilling;
+    return !atomic_load(&s->is_full) || weir_now() - s->full_at >= DISK_AGAIN ||
            (!queue->logs_first && stays_in_memory(queue, cost));
 }
 

@@ -7,7 +7,8 @@
  * A failed sync: says nothing about what is on the disk, and a second one may say "fine" although pages
  *                are gone.  So its records are taken back, and the file is not written to any more.
  * Settled:       acknowledged or lost.  A segment is removed when all of it is settled; the active one
- *                when its room is needed.
+ *                when its room is worth a new file, or is needed.  A reader may have it open, so its
+ *                bytes are given back, too.
  */
 #include "flow/spill_impl.h"
 
@@ -20,6 +21,8 @@
 #define SEGMENT_BYTES_MIN     512
 #define SEGMENT_BYTES_DEFAULT (UINT64_C(16) << 20)
 #define MAX_BYTES_MIN         4096
+#define ACTIVE_KEPT           65536 /* bytes: the active segment stays, settled, up to there */
+#define SHARE                 8     /* see takes_too_much */
 #define LOG_ACKS_EVERY        (10 * WEIR_MILLISECOND)
 
 /* What a file takes beside its records. */
@@ -159,6 +162,14 @@ static void drop_segment(weir_spill *spill, weir__segment *segment)
     free_segment(segment);
 }
 
+/* It is not written to any more. */
+static void close_active(weir_spill *spill)
+{
+    weir__file_close(spill->fd);
+    spill->fd = -1;
+    spill->active = NULL;
+}
+
 static void forget_unlogged(weir_spill *spill, uint64_t first_seq)
 {
     size_t kept = 0;
@@ -168,11 +179,40 @@ static void forget_unlogged(weir_spill *spill, uint64_t first_seq)
     spill->n_unlogged = kept;
 }
 
+/* Removes a segment's file.  Its bytes go at once, whoever has it open: on a full disk others wait for
+ * them.  Not before the name: an empty file that has one speaks of records that are lost. */
+static void remove_bytes(const weir_spill *spill, uint64_t first_seq)
+{
+    char name[WEIR__SEGMENT_NAME];
+    int fd = -1;
+    weir__segment_name(name, first_seq, spill->kind);
+    weir__file_open(spill->dir, name, WEIR__FILE_MEND, &fd);
+    weir__file_remove(spill->dir, name);
+    if (fd >= 0)
+        weir__file_truncate(fd, 0);
+    weir__file_close(fd);
+}
+
+/* Whether the segment is to go.  The active one: if that is worth it, and nobody waits for its sync. */
+static bool is_done_with(const weir_spill *spill, const weir__segment *segment)
+{
+    if (segment->settled < segment->count)
+        return false;
+    if (segment != spill->active)
+        return true;
+    bool is_synced =
+        !spill->syncing && (!spill->now.durable || spill->synced == spill->next_seq - 1);
+    return is_synced && segment->count > 0 &&
+           (segment->bytes > ACTIVE_KEPT || spill->said == WEIR_SPILL_DISK_FULL);
+}
+
 void weir__spill_remove_settled(weir_spill *spill, weir__segment *segment)
 {
-    if (segment == spill->active || segment->settled < segment->count)
+    if (!is_done_with(spill, segment))
         return;
-    remove_file(spill, segment->first_seq, spill->kind);
+    if (segment == spill->active)
+        close_active(spill);
+    remove_bytes(spill, segment->first_seq);
     if (spill->now.durable) {
         /* In this order: acknowledgements alone say nothing, records alone would come again. */
         remove_file(spill, segment->first_seq, WEIR__FILE_ACKS);
@@ -317,9 +357,7 @@ static void end_commits(weir_spill *spill, uint64_t up_to, int rc)
 static void abandon_active(weir_spill *spill)
 {
     weir__segment *segment = spill->active;
-    weir__file_close(spill->fd);
-    spill->fd = -1;
-    spill->active = NULL;
+    close_active(spill);
     bool is_untouched = segment->first_seq >= spill->cursor.seq && segment->settled == 0;
     if (is_untouched && !segment->kept.words)
         forget_bits(&segment->acked); /* made to retract by; reading it makes them again */
@@ -420,6 +458,15 @@ static bool is_full(const weir_spill *spill, uint64_t size)
             (!fits && active->settled == active->count)); /* its room is needed */
 }
 
+/* Whether a durable log would have more than its share of the disk.  A stage of a pipeline acknowledges
+ * when the next one has the item: were all room its log's, neither could go on.  So a log may only hold
+ * so many times what is left, and a smaller one always finds something. */
+static bool takes_too_much(const weir_spill *spill, uint64_t size)
+{
+    return spill->now.durable &&
+           (spill->now.bytes + size) / SHARE > weir__dir_free_bytes(spill->dir);
+}
+
 /* Makes an active segment that has room for a record of `size` bytes. */
 static int make_room(weir_spill *spill, uint64_t size)
 {
@@ -427,6 +474,8 @@ static int make_room(weir_spill *spill, uint64_t size)
         seal(spill);
     if (spill->now.bytes + size + (spill->active ? 0 : FRAME) > spill->now.max_bytes)
         return WEIR_EFULL;
+    if (takes_too_much(spill, size))
+        return WEIR_ENOSPC;
     return spill->active ? WEIR_OK : open_segment(spill);
 }
 
@@ -495,7 +544,7 @@ static int append(weir_spill *spill, const void *data, size_t n, bool kept, uint
         return WEIR_ETOOBIG;
     uint64_t seq = 0;
     weir__lock(&spill->mutex);
-    int rc = make_room(spill, size);
+    int rc = spill->closed ? WEIR_ECLOSED : make_room(spill, size);
     if (rc == WEIR_OK && !reserve_bits(spill, kept))
         rc = WEIR_ENOMEM;
     if (rc == WEIR_OK)
@@ -543,7 +592,7 @@ void weir_spill_ack(weir_spill *spill, uint64_t seq)
         settle(segment, seq);
         spill->now.pending--;
         spill->now.acknowledged++;
-        if (spill->now.durable && (segment == spill->active || segment->settled < segment->count))
+        if (spill->now.durable && !is_done_with(spill, segment))
             log_ack(spill, segment, seq);
         weir__spill_remove_settled(spill, segment);
     }
@@ -636,6 +685,25 @@ static void free_spill(weir_spill *spill)
     weir__free(spill);
 }
 
+/* Under both mutexes. */
+static void leave_directory(weir_spill *spill)
+{
+    while (spill->active)
+        seal(spill);
+    if (spill->now.durable)
+        log_acks(spill);
+    for (size_t i = 0; i < spill->n_segments; i++) {
+        if (!spill->now.durable)
+            remove_file(spill, spill->segments[i]->first_seq, spill->kind);
+        free_segment(spill->segments[i]);
+    }
+    spill->n_segments = 0;
+    spill->unread = 0;
+    weir__dir_close(spill->dir);
+    spill->dir = NULL;
+    spill->closed = true;
+}
+
 int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts)
 {
     if (opts->size != sizeof(*opts))
@@ -671,17 +739,20 @@ fail:
     return rc;
 }
 
+void weir_spill_close(weir_spill *spill)
+{
+    weir__lock(&spill->reading);
+    weir__lock(&spill->mutex);
+    if (!spill->closed)
+        leave_directory(spill);
+    weir__unlock(&spill->mutex);
+    weir__unlock(&spill->reading);
+}
+
 void weir_spill_destroy(weir_spill *spill)
 {
     if (!spill)
         return;
-    weir__lock(&spill->mutex);
-    while (spill->active)
-        seal(spill);
-    if (spill->now.durable)
-        log_acks(spill);
-    for (size_t i = 0; !spill->now.durable && i < spill->n_segments; i++)
-        remove_file(spill, spill->segments[i]->first_seq, spill->kind);
-    weir__unlock(&spill->mutex);
+    weir_spill_close(spill);
     free_spill(spill);
 }

@@ -94,6 +94,7 @@ struct weir_spill {
     weir__cursor cursor;
     weir_spill_snapshot now; /* the counts; without segments and unread of it */
     uint64_t unread;
+    bool closed;           /* it has no directory any more */
     weir_spill_event said; /* about the disk */
     unsigned damage_to_tell;
 
@@ -114,7 +115,7 @@ weir__segment *weir__spill_segment(const weir_spill *spill, uint64_t seq);
 /* Adds one behind the others.  NULL: no memory. */
 weir__segment *weir__spill_add_segment(weir_spill *spill, uint64_t first_seq);
 
-/* Removes it with its files, if it is wholly settled and not written to. */
+/* Removes it with its files, if it is wholly settled, and is not written to, or large. */
 void weir__spill_remove_settled(weir_spill *spill, weir__segment *segment);
 
 /* Counts something of a segment as skipped. */

@@ -4,6 +4,7 @@
  * through once, head by head, and given one.  How many records the others hold says their end; which of
  * them are acknowledged says the file beside them.  Whether they are whole is found out when they are
  * read.  A tail without a record is what an append was about to write when it was killed, and is cut off.
+ * But only the last segment can have one: another without an end held what the name of the next one says.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,14 @@ static int add(weir_spill *spill, uint64_t first_seq, uint64_t count, uint64_t s
     return WEIR_OK;
 }
 
+/* How many a segment without an end held, of which so many are left: all up to the next one.  A name that
+ * cannot be true says nothing. */
+static uint64_t count_by_next(const weir_spill *spill, uint64_t count, uint64_t up_to_next)
+{
+    bool is_plausible = up_to_next <= spill->now.max_bytes / WEIR__RECORD_HEAD;
+    return is_plausible && up_to_next > count ? up_to_next : count;
+}
+
 /* Numbers from next_first on belong to the next segment. */
 static int recover_segment(weir_spill *spill, uint64_t first_seq, uint64_t next_first)
 {
@@ -215,8 +224,11 @@ static int recover_segment(weir_spill *spill, uint64_t first_seq, uint64_t next_
     }
     bool is_whole = size == 0 || has_head(reader->fd, first_seq);
     uint64_t found = size, count = count_by_end(reader->fd, first_seq, size);
+    bool is_bare = false; /* no record is left */
     if (count == 0) {
         count = count_by_walk(reader, &size);
+        is_bare = count == 0;
+        count = count_by_next(spill, count, next_first - first_seq);
         if (count > 0)
             give_end(spill, first_seq, count, &size);
     }
@@ -225,7 +237,7 @@ static int recover_segment(weir_spill *spill, uint64_t first_seq, uint64_t next_
         count = next_first - first_seq;
     if (!is_whole) {
         spill->now.segments_damaged++;
-        spill->now.bytes_skipped += count > 0 ? WEIR__SEGMENT_HEAD : found;
+        spill->now.bytes_skipped += is_bare ? found : WEIR__SEGMENT_HEAD;
         spill->damage_to_tell++;
     }
     if (count == 0) {

@@ -5,6 +5,8 @@
 
 #define NEGLIGIBLE           0.01 /* of the workers' time */
 #define NEGLIGIBLE_TO_SOURCE 0.1  /* of the sources' time */
+#define WORTH_NAMING         0.1  /* of the time that a stage was at work */
+#define CLEARLY              1.5  /* times as much as a source */
 
 /* ---- charging ------------------------------------------------------------------------------- */
 
@@ -165,12 +167,54 @@ static weir__verdict slowest_source(const weir__pressure *total, unsigned n, con
     return verdict;
 }
 
+/* Of the time, what the workers of a stage were at work, or held by its own limits. */
+static double occupancy(const weir__pressure *stage, uint64_t elapsed_ns)
+{
+    double ns = stage->workers * (double)elapsed_ns;
+    return ns > 0 ? own_ns(stage) / ns : 0;
+}
+
+static weir__cause largest_cause(const weir__pressure *stage)
+{
+    weir__cause largest = WEIR__CAUSE_WORKERS;
+    uint64_t most = stage->busy_ns;
+    for (int cause = 0; cause < WEIR__CAUSES; cause++)
+        if (stage->held_ns[cause] > most) {
+            most = stage->held_ns[cause];
+            largest = (weir__cause)cause;
+        }
+    return largest;
+}
+
+/* Where nobody was held up: a queue took in all there was, say.  What took longest is a stage, if one
+ * was clearly more at work than every source. */
+static weir__verdict slowest_of_all(const weir__pressure *total, unsigned n, const times *all,
+                                    uint64_t elapsed_ns)
+{
+    weir__verdict verdict = {.stage = -1, .unpressed = true};
+    double of_sources = 0;
+    for (unsigned i = 0; i < n; i++) {
+        double share = occupancy(&total[i], elapsed_ns);
+        if (total[i].is_source && share > of_sources)
+            of_sources = share;
+        if (!total[i].is_source && share > verdict.share) {
+            verdict.share = share;
+            verdict.stage = (int)i;
+        }
+    }
+    if (verdict.stage < 0 || verdict.share < WORTH_NAMING || verdict.share < CLEARLY * of_sources)
+        return slowest_source(total, n, all);
+    verdict.share = verdict.share < 1 ? verdict.share : 1;
+    verdict.cause = largest_cause(&total[verdict.stage]);
+    return verdict;
+}
+
 weir__verdict weir__bottleneck_find(const double *charged, unsigned n, const weir__pressure *total,
                                     uint64_t elapsed_ns)
 {
     times all = add_up(charged, n, total, elapsed_ns);
     if (is_negligible(&all))
-        return slowest_source(total, n, &all);
+        return slowest_of_all(total, n, &all, elapsed_ns);
     weir__verdict verdict = {.stage = -1};
     double most = 0;
     for (unsigned i = 0; i < n; i++)
@@ -221,6 +265,11 @@ size_t weir__bottleneck_say(char *buf, size_t size, const char *const *names,
             "the source '%s' is the slowest: the stages waited for it %d %% of their time",
             names[stage], percent);
     say_cause(limit, sizeof limit, verdict->cause, total[stage].workers, rates ? rates[stage] : 0);
+    if (verdict->unpressed)
+        return (size_t)snprintf(
+            buf, size,
+            "nobody was held up; stage '%s' is the slowest: at work %d %% of the time, limited by its %s",
+            names[stage], percent, limit);
     return (size_t)snprintf(
         buf, size, "stage '%s' is the bottleneck: %d %% of blocked time; it is limited by its %s",
         names[stage], percent, limit);

@@ -70,11 +70,13 @@ typedef struct weir__verdict {
     double share; /* of all that is charged, the stage's; source_bound: of the time of the other
                           stages' workers, what they waited for input */
     bool source_bound;
+    bool unpressed; /* nobody was held up; share: of the time, what the stage was at work */
 } weir__verdict;
 
 /* What the charges of elapsed_ns say; `total` is what the windows add up to (workers: the average).
  * Where they are negligible, less than 1 % of all workers' time and a tenth of the sources', the
- * source is the slowest, if anybody waited for it 1 % of his time: the one that rested least. */
+ * source is the slowest, if anybody waited for it 1 % of his time: the one that rested least.  Or a stage,
+ * where it was clearly more at work than the sources: its queue took in all they had. */
 weir__verdict weir__bottleneck_find(const double *charged, unsigned n, const weir__pressure *total,
                                     uint64_t elapsed_ns);
 

@@ -379,6 +379,47 @@ static void each_policy_is_that_of_the_queue(void **state)
     }
 }
 
+typedef struct told {
+    _Atomic size_t dropped;
+    _Atomic bool is_done;
+} told;
+
+static int emit_ten(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n;
+    told *t = ctx;
+    void *ten[10] = {0};
+    t->dropped = weir_emit_many(run, ten, NULL, 10);
+    t->is_done = true;
+    return WEIR_END;
+}
+
+static void who_emits_many_is_told_how_many_were_dropped(void **state)
+{
+    (void)state;
+    static const weir_overflow policies[] = {WEIR_OVERFLOW_FAIL, WEIR_OVERFLOW_DROP_NEWEST,
+                                             WEIR_OVERFLOW_SAMPLE};
+    for (size_t i = 0; i < 3; i++) {
+        forget(NULL);
+        told t = {0};
+        sink out = SINK;
+        out.closed = true;
+        weir_pipeline *p = new_pipeline();
+        weir_stage_opts source = stage_opts("source", emit_ten, &t), opts;
+        source.source = true;
+        opts = stage_opts("sink", collect, &out);
+        opts.queue = 4;
+        opts.overflow = policies[i];
+        append(p, add(p, source), opts);
+        start(p);
+        soon(t.is_done);
+        must(t.dropped >= 5); /* one may be in hand */
+        must(t.dropped == lost.n);
+        out.closed = false;
+        end_well(p);
+    }
+}
+
 /* ---- fans -------------------------------------------------------------------------------------- */
 
 static uint64_t by_value(void *item, void *ctx)
@@ -594,6 +635,84 @@ static void a_stage_keeps_its_limits(void **state)
     weir_rate_destroy(rate);
 }
 
+static weir_rate *new_rate(uint64_t tokens, int64_t per_ns)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    opts.rate = tokens;
+    opts.per_ns = per_ns;
+    opts.burst = 1;
+    weir_rate *rate;
+    must(weir_rate_create(&rate, &opts) == WEIR_OK);
+    return rate;
+}
+
+static int count_asks(void *ctx)
+{
+    ++*(unsigned *)ctx;
+    return 0;
+}
+
+static void a_limit_gives_the_interruption_hook_back_to_who_waited_for_it(void **state)
+{
+    (void)state;
+    sink out = SINK;
+    weir_rate *rate = new_rate(1, 20 * WEIR_MILLISECOND);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("outside", NULL, NULL);
+    opts.kind = WEIR_STAGE_EXTERNAL;
+    opts.open = true;
+    weir_stage s = add(p, opts);
+    opts = stage_opts("inline", collect, &out);
+    opts.kind = WEIR_STAGE_INLINE;
+    opts.rate = rate;
+    append(p, s, opts);
+    start(p);
+    unsigned asked = 0;
+    weir_set_interrupt(count_asks, &asked);
+    for (uintptr_t i = 0; i < 3; i++)
+        must(weir_pipeline_emit(p, s, number(i), 0) == WEIR_KEPT);
+    asked = 0;
+    void *item;
+    int64_t wait_ns = 200 * WEIR_MILLISECOND;
+    must(weir_queue_get(weir_pipeline_queue(p, s), &item, weir_after(wait_ns)) == WEIR_ETIMEDOUT);
+    weir_set_interrupt(NULL, NULL);
+    assert_true(asked > 0);
+    must(weir_pipeline_end_stage(p, s) == WEIR_OK);
+    end_well(p);
+    assert_int_equal(out.n, 3);
+    weir_rate_destroy(rate);
+}
+
+static void a_call_that_no_limit_let_in_is_none_to_the_breaker(void **state)
+{
+    (void)state;
+    numbers it = {0, 50};
+    sink out = SINK;
+    weir_limit_opts limit_opts = WEIR_LIMIT_OPTS_INIT;
+    limit_opts.limit = 1;
+    weir_limit *limit;
+    must(weir_limit_create(&limit, &limit_opts) == WEIR_OK);
+    weir_limit_close(limit);
+    weir_breaker_opts breaker_opts = WEIR_BREAKER_OPTS_INIT;
+    weir_breaker *breaker;
+    must(weir_breaker_create(&breaker, &breaker_opts) == WEIR_OK);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("sink", collect, &out);
+    opts.limit = limit;
+    opts.breaker = breaker;
+    opts.on_error = WEIR_ON_ERROR_SKIP;
+    append(p, add_source(p, &it), opts);
+    start(p);
+    end_well(p);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_FAILED], 50);
+    weir_breaker_snapshot now = WEIR_BREAKER_SNAPSHOT_INIT;
+    must(weir_breaker_get_snapshot(breaker, &now) == WEIR_OK);
+    assert_int_equal(now.failed, 0);
+    assert_int_equal(now.ignored, 50);
+    weir_breaker_destroy(breaker);
+    weir_limit_destroy(limit);
+}
+
 /* ---- ending ------------------------------------------------------------------------------------ */
 
 static void a_stop_lets_through_what_is_inside(void **state)
@@ -635,6 +754,59 @@ static void a_halt_drops_what_is_inside(void **state)
     weir_pipeline_destroy(p);
     assert_int_equal(out.n, 1);
     assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
+}
+
+static void drop_slowly(void *item, weir_stage stage, weir_loss reason, void *ctx)
+{
+    pause_ns(WEIR_MILLISECOND);
+    note_drop(item, stage, reason, ctx);
+}
+
+static void a_halt_drops_what_is_inside_the_last_stages_too(void **state)
+{
+    (void)state;
+    numbers it = {0, 0};
+    sink out = SINK;
+    out.closed = true;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = drop_slowly; /* who halts needs long for the stages before */
+    opts.ctx = &lost;
+    weir_pipeline *p;
+    must(weir_pipeline_create(&p, &opts) == WEIR_OK);
+    weir_stage_opts source = stage_opts("source", never_ends, &it);
+    source.source = true;
+    weir_stage s = append(p, add(p, source), stage_opts("work", add_1000, NULL));
+    append(p, s, stage_opts("sink", collect, &out));
+    start(p);
+    soon(out.inside == 1 && look(p, s).waits > 0);
+    weir_pipeline_halt(p);
+    end_well(p);
+    assert_int_equal(out.n, 1);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
+}
+
+static int fail_when_halted(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n;
+    *(_Atomic bool *)ctx = true; /* has come */
+    soon(weir_run_is_halted(run));
+    return WEIR_ESYSTEM;
+}
+
+static void a_call_that_fails_after_a_halt_has_not_halted_it(void **state)
+{
+    (void)state;
+    numbers it = {0, 10};
+    _Atomic bool has_come = false;
+    weir_pipeline *p = new_pipeline();
+    weir_stage s =
+        append(p, add_source(p, &it), stage_opts("sink", fail_when_halted, (void *)&has_come));
+    start(p);
+    soon(has_come);
+    weir_pipeline_halt(p);
+    assert_int_equal(weir_pipeline_wait(p, weir_after(PATIENCE)), WEIR_OK);
+    assert_int_equal(look(p, s).failed, 1);
+    end_well(p);
 }
 
 static int hang(void *ctx, void *const *items, size_t n, const weir_run *run)
@@ -680,6 +852,84 @@ static void destroying_one_that_runs_halts_it(void **state)
     soon(out.n > 100);
     weir_pipeline_destroy(p);
     assert_int_equal(out.n + lost.n, it.next);
+}
+
+#define HOURS (3600 * WEIR_SECOND)
+
+static void a_stopped_source_does_not_wait_for_its_limits(void **state)
+{
+    (void)state;
+    numbers it = {0, 0};
+    sink out = SINK;
+    weir_rate *rate = new_rate(1, 10 * HOURS);
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", never_ends, &it);
+    source.source = true;
+    source.rate = rate;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(out.n == 1 && look(p, 0).held_ns[WEIR_CAUSE_RATE] > 0);
+    weir_pipeline_stop(p);
+    end_well(p);
+    assert_int_equal(it.next, 1); /* nor was it asked again */
+    weir_rate_destroy(rate);
+}
+
+static int fails(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)items, (void)n, (void)run;
+    ++*(_Atomic unsigned *)ctx;
+    return WEIR_ESYSTEM;
+}
+
+static void a_stopped_source_is_not_tried_again(void **state)
+{
+    (void)state;
+    _Atomic unsigned calls = 0;
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", fails, (void *)&calls);
+    source.source = true;
+    source.attempts = 2;
+    source.backoff = (weir_backoff)WEIR_BACKOFF_INIT;
+    source.backoff.base_ns = source.backoff.max_ns = 10 * HOURS;
+    source.backoff.jitter = WEIR_JITTER_NONE;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(look(p, 0).held_ns[WEIR_CAUSE_RETRY] > 0);
+    weir_pipeline_stop(p);
+    end_well(p);
+    assert_int_equal(calls, 1);
+}
+
+static int emit_and_hang(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    _Atomic bool *go_on = ctx;
+    for (int i = 0; i < 30; i++)
+        weir_emit(run, number(1), 0);
+    return hang((void *)go_on, items, n, run);
+}
+
+static void a_source_that_hangs_after_it_waited_is_given_up_too(void **state)
+{
+    (void)state;
+    _Atomic bool go_on[2] = {false, false};
+    sink out = SINK;
+    out.closed = true;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts source = stage_opts("source", emit_and_hang, (void *)go_on);
+    source.source = true;
+    append(p, add(p, source), stage_opts("sink", collect, &out));
+    start(p);
+    soon(look(p, 1).waits > 0);
+    weir_pipeline_stop(p);
+    out.closed = false;
+    must(weir_pipeline_wait(p, weir_after(PATIENCE / 2)) == WEIR_OK);
+    go_on[0] = true;
+    soon(look(p, 1).dropped[WEIR_LOSS_DISCARDED] == 1);
+    check_laws(p);
+    weir_pipeline_destroy(p);
+    assert_int_equal(out.n, 30);
 }
 
 /* ---- puts from outside ------------------------------------------------------------------------- */
@@ -840,6 +1090,29 @@ static void options_out_of_range_are_refused(void **state)
     REFUSED(bad.kind = WEIR_STAGE_INLINE; bad.workers = 2);
     REFUSED(bad.source = true; bad.open = true);
     REFUSED(bad.linger_ns = -1);
+    REFUSED(bad.overflow = (weir_overflow)99);
+    weir_stage_opts source = stage_opts("source", never_ends, NULL);
+    source.source = true;
+    must(weir_pipeline_add(p, &source, &stage) == WEIR_OK);
+    REFUSED(bad.on_error = WEIR_ON_ERROR_DEAD_LETTER; bad.dead_letter = stage);
+    weir_pipeline_destroy(p);
+    p = new_pipeline();
+    weir_spill *nowhere = (weir_spill *)&p; /* is not looked at */
+    bad = good;
+    bad.overflow = WEIR_OVERFLOW_SPILL;
+    bad.spill = nowhere;
+    weir_stage_opts spills = bad;
+    REFUSED(bad = spills; bad.source = true);
+    REFUSED(bad = spills; bad.kind = WEIR_STAGE_INLINE);
+    char name[102];
+    memset(name, 'x', sizeof(name));
+    name[101] = 0;
+    REFUSED(bad.name = name);
+    name[100] = 0;
+    bad.name = name;
+    must(weir_pipeline_add(p, &bad, &stage) == WEIR_OK);
+    weir_pipeline_destroy(p);
+    p = new_pipeline();
     must(weir_pipeline_add(p, &good, &stage) == WEIR_OK);
     assert_int_equal(weir_pipeline_add(p, &good, &stage), WEIR_EINVAL); /* the name */
     assert_int_equal(weir_pipeline_connect(p, 0, 9), WEIR_EINVAL);
@@ -905,6 +1178,31 @@ static void an_inline_stage_is_named_and_not_its_host(void **state)
     assert_int_equal(lost.by_reason[WEIR_LOSS_OUTPUT], 60);
 }
 
+/* Who waits for the window of an ordered stage waits for what blocks the one that emits. */
+static void what_blocks_an_ordered_stage_is_named_behind_an_inline_one(void **state)
+{
+    (void)state;
+    numbers it = {0, 200};
+    sink out = SINK;
+    out.pause_ns = 3 * WEIR_MILLISECOND;
+    weir_pipeline *p = new_pipeline();
+    weir_stage_opts opts = stage_opts("ordered", add_1000, NULL);
+    opts.workers = 4;
+    opts.ordered = true;
+    weir_stage ordered = append(p, add_source(p, &it), opts);
+    opts = stage_opts("inline", add_1000, NULL);
+    opts.kind = WEIR_STAGE_INLINE;
+    weir_stage slow = append(p, append(p, ordered, opts), stage_opts("slow", collect, &out));
+    start(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    weir_stage_snapshot s = look(p, ordered);
+    assert_true(s.held_ns[WEIR_CAUSE_ORDER] < s.blocked_ns);
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    must(weir_pipeline_get_verdict(p, &verdict) == WEIR_OK);
+    assert_int_equal(verdict.stage, slow);
+    end_well(p);
+}
+
 static int slow_source(void *ctx, void *const *items, size_t n, const weir_run *run)
 {
     pause_ns(2 * WEIR_MILLISECOND);
@@ -929,6 +1227,26 @@ static void a_slow_source_is_named(void **state)
     end_well(p);
 }
 
+static void a_slow_stage_whose_queue_takes_in_everything_is_named(void **state)
+{
+    (void)state;
+    numbers it = {0, 60};
+    weir_pipeline *p = new_pipeline();
+    weir_stage at = append(p, add_source(p, &it), stage_opts("quick", add_1000, NULL));
+    weir_stage_opts opts = stage_opts("slow", take_a_while, (void *)(5 * WEIR_MILLISECOND));
+    opts.queue = 1000;
+    opts.workers = 2;
+    weir_stage slow = append(p, at, opts);
+    start(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    must(weir_pipeline_get_verdict(p, &verdict) == WEIR_OK);
+    assert_int_equal(verdict.stage, slow);
+    assert_non_null(strstr(verdict.text, "stage 'slow' is the slowest"));
+    assert_non_null(strstr(verdict.text, "its 2 workers"));
+    end_well(p);
+}
+
 /* ---- tuning ------------------------------------------------------------------------------------ */
 
 static void workers_are_added_while_they_are_needed(void **state)
@@ -946,6 +1264,41 @@ static void workers_are_added_while_they_are_needed(void **state)
     soon(look(p, s).workers >= 4);
     end_well(p);
     assert_int_equal(out.n, 2000);
+}
+
+typedef struct waiter {
+    weir_pipeline *pipeline;
+    _Atomic int result; /* 1: none yet */
+} waiter;
+
+static void wait_for_it(void *ctx, unsigned wanted)
+{
+    (void)wanted;
+    waiter *w = ctx;
+    w->result = weir_pipeline_wait(w->pipeline, weir_after(PATIENCE / 10));
+}
+
+static void the_own_thread_of_a_pipeline_does_not_wait_for_it(void **state)
+{
+    (void)state;
+    numbers it = {0, 100};
+    weir_pipeline *p = new_pipeline();
+    waiter w = {p, 1};
+    weir_stage_opts opts = stage_opts("outside", NULL, &w);
+    opts.kind = WEIR_STAGE_EXTERNAL;
+    opts.workers_max = 6;
+    opts.on_workers = wait_for_it;
+    weir_stage s = append(p, add_source(p, &it), opts);
+    start(p);
+    weir_work work = WEIR_WORK_INIT;
+    work.workers = 1;
+    weir_time from = weir_now();
+    soon((work.busy_ns = (uint64_t)(weir_now() - from), from = weir_now(),
+          weir_pipeline_report(p, s, &work), w.result != 1));
+    assert_int_equal(w.result, WEIR_EDEADLK);
+    weir_pipeline_halt(p);
+    must(weir_pipeline_end_stage(p, s) == WEIR_OK);
+    end_well(p);
 }
 
 static void a_queue_sizes_itself(void **state)
@@ -981,6 +1334,7 @@ int main(void)
         TEST(a_stage_holds_its_queue_and_one_item_per_worker),
         TEST(what_finds_no_room_in_time_is_dropped_and_counted),
         TEST(each_policy_is_that_of_the_queue),
+        TEST(who_emits_many_is_told_how_many_were_dropped),
         TEST(a_broadcast_goes_to_all),
         TEST(round_robin_goes_to_each_in_turn),
         TEST(items_of_one_key_go_one_way_in_order),
@@ -990,9 +1344,16 @@ int main(void)
         TEST(what_fails_goes_to_the_stage_for_dead_letters),
         TEST(a_failure_halts_the_pipeline),
         TEST(a_stage_keeps_its_limits),
+        TEST(a_limit_gives_the_interruption_hook_back_to_who_waited_for_it),
+        TEST(a_call_that_no_limit_let_in_is_none_to_the_breaker),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
+        TEST(a_halt_drops_what_is_inside_the_last_stages_too),
+        TEST(a_call_that_fails_after_a_halt_has_not_halted_it),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
+        TEST(a_stopped_source_does_not_wait_for_its_limits),
+        TEST(a_stopped_source_is_not_tried_again),
+        TEST(a_source_that_hangs_after_it_waited_is_given_up_too),
         TEST(destroying_one_that_runs_halts_it),
         TEST(an_open_stage_is_fed_from_outside),
         TEST(a_stage_that_feeds_itself_is_told_when_it_would_wait),
@@ -1003,8 +1364,11 @@ int main(void)
         TEST(options_out_of_range_are_refused),
         TEST(the_slow_stage_is_named_wherever_it_is),
         TEST(an_inline_stage_is_named_and_not_its_host),
+        TEST(what_blocks_an_ordered_stage_is_named_behind_an_inline_one),
         TEST(a_slow_source_is_named),
+        TEST(a_slow_stage_whose_queue_takes_in_everything_is_named),
         TEST(workers_are_added_while_they_are_needed),
+        TEST(the_own_thread_of_a_pipeline_does_not_wait_for_it),
         TEST(a_queue_sizes_itself),
     };
     return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);

@@ -411,6 +411,26 @@ static void a_durable_log_goes_on_where_it_was_left(void **state)
     assert_int_equal(files(".seg") + files(".ack"), 0);
 }
 
+static void a_closed_log_leaves_its_directory_to_the_next(void **state)
+{
+    (void)state;
+    weir_spill *first = open_spill(1 << 20, 512, true);
+    for (unsigned n = 1; n <= 40; n++)
+        append(first, n, 3);
+    expect(first, 1, 10);
+    weir_spill_close(first);
+    weir_spill_close(first);
+    assert_int_equal(weir_spill_append(first, "x", 1, NULL), WEIR_ECLOSED);
+    expect_nothing(first);
+    weir_spill_ack(first, 20);
+    weir_spill_clear(first);
+    weir_spill *second = open_spill(1 << 20, 512, true);
+    expect(second, 11, 40);
+    weir_spill_destroy(first);
+    expect_nothing(second);
+    weir_spill_destroy(second);
+}
+
 static void what_was_read_and_not_acknowledged_is_read_again(void **state)
 {
     (void)state;
@@ -581,7 +601,48 @@ static void an_unreadable_segment_is_skipped(void **state)
     expect_nothing(spill);
     assert_int_equal(log_of(spill).segments_damaged, 1);
     assert_int_equal(log_of(spill).bytes_skipped, 2000);
+    assert_int_equal(log_of(spill).records_lost, 24); /* says the name of the next one */
     assert_int_equal(damages, 1);
+    weir_spill_destroy(spill);
+}
+
+/* Whatever is cut off a segment that is not the last, its end goes with it. */
+static void a_segment_cut_short_from_outside_is_counted_as_lost(void **state)
+{
+    (void)state;
+    char path[512];
+    static const int left[] = {0, 10, 24, 24 + 39, 24 + 40, 24 + 40 * 10 + 3, 24 + 24 * 40 - 1};
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+        fill_segments(path);
+        unsigned n = left[i] < 24 ? 0 : (unsigned)(left[i] - 24) / 40;
+        assert_int_equal(truncate(path, left[i]), 0);
+        weir_spill_destroy(open_counting()); /* it is still known the next time */
+        weir_spill *spill = open_counting();
+        assert_int_equal(log_of(spill).recovered, 60);
+        expect(spill, 1, 24 + n);
+        expect(spill, 49, 60);
+        expect_nothing(spill);
+        assert_int_equal(log_of(spill).records_lost, 24 - n);
+        assert_int_equal(log_of(spill).segments_damaged, 1);
+        assert_int_equal(damages, 1);
+        assert_true(log_of(spill).bytes_skipped < 100);
+        weir_spill_destroy(spill);
+        assert_int_equal(files(".seg"), 0);
+    }
+}
+
+static void a_segment_whose_next_one_has_an_absurd_name_is_read_as_it_is(void **state)
+{
+    (void)state;
+    char path[512], far[512];
+    fill_segments(path);
+    assert_int_equal(truncate(path, 24 + 40 * 10), 0);
+    snprintf(path, sizeof path, "%s/%016x.seg", folder, 49);
+    snprintf(far, sizeof far, "%s/00ffffffffffffff.seg", folder);
+    assert_int_equal(rename(path, far), 0);
+    weir_spill *spill = open_counting();
+    expect(spill, 1, 34);
+    assert_int_equal(log_of(spill).records_lost, 0);
     weir_spill_destroy(spill);
 }
 
@@ -706,6 +767,7 @@ int main(void)
         IN_FOLDER(a_directory_is_made_for_its_owner_alone),
         IN_FOLDER(a_link_is_not_followed),
         IN_FOLDER(a_durable_log_goes_on_where_it_was_left),
+        IN_FOLDER(a_closed_log_leaves_its_directory_to_the_next),
         IN_FOLDER(what_was_read_and_not_acknowledged_is_read_again),
         IN_FOLDER(a_log_that_is_not_durable_leaves_nothing_and_finds_nothing),
         IN_FOLDER(records_of_a_durable_log_are_not_removed_by_another_kind),
@@ -714,6 +776,8 @@ int main(void)
         IN_FOLDER(a_damaged_end_or_beginning_costs_nothing),
         IN_FOLDER(a_torn_tail_is_cut_off),
         IN_FOLDER(an_unreadable_segment_is_skipped),
+        IN_FOLDER(a_segment_cut_short_from_outside_is_counted_as_lost),
+        IN_FOLDER(a_segment_whose_next_one_has_an_absurd_name_is_read_as_it_is),
         IN_FOLDER(a_segment_that_vanishes_while_it_is_read_is_lost_and_counted),
         IN_FOLDER(damaged_acknowledgements_are_delivered_again),
         IN_FOLDER(hostile_files_cost_only_what_they_damage),

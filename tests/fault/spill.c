@@ -151,19 +151,33 @@ static void a_failed_sync_takes_its_records_back(void **state)
     weir_spill_destroy(spill);
 }
 
+/* A file system of that size in the folder; false: not root. */
+static bool mount_small(char place[128], const char *size)
+{
+    snprintf(place, 128, "%s/small", folder);
+    if (mkdir(place, 0700) < 0 || mount("none", place, "tmpfs", 0, size) < 0) {
+        rmdir(place);
+        return false;
+    }
+    return true;
+}
+
+static weir_spill *open_at(const char *dir, uint64_t segment_bytes, bool durable)
+{
+    weir_spill *spill = NULL;
+    weir_spill_opts opts = spill_opts(64 << 20, segment_bytes, durable);
+    opts.dir = dir;
+    must(weir_spill_create(&spill, &opts) == WEIR_OK);
+    return spill;
+}
+
 static void a_disk_that_is_full_is_waited_for(void **state)
 {
     (void)state;
-    weir_spill *spill = NULL;
     char place[128];
-    snprintf(place, sizeof place, "%s/small", folder);
-    if (mkdir(place, 0700) < 0 || mount("none", place, "tmpfs", 0, "size=64k") < 0) {
-        rmdir(place);
-        skip(); /* not root */
-    }
-    weir_spill_opts opts = spill_opts(1 << 20, 8192, false);
-    opts.dir = place;
-    assert_int_equal(weir_spill_create(&spill, &opts), WEIR_OK);
+    if (!mount_small(place, "size=64k"))
+        skip();
+    weir_spill *spill = open_at(place, 8192, false);
     uint64_t in = 0, out = 0;
     for (int round = 0; round < 10; round++) {
         int rc;
@@ -178,10 +192,117 @@ static void a_disk_that_is_full_is_waited_for(void **state)
     }
     expect(spill, out + 1, in);
     weir_spill_destroy(spill);
-    strcat(place, "/lock");
-    remove_path(place, NULL);
-    *strrchr(place, '/') = 0;
     assert_int_equal(umount(place), 0);
+    assert_int_equal(rmdir(place), 0);
+}
+
+/* Two logs on a disk of 4 MiB, each of which would fit in one file. */
+static weir_spill *two[2];
+
+static bool open_two(char place[128], bool durable, bool other_durable)
+{
+    if (!mount_small(place, "size=4m"))
+        return false;
+    for (int i = 0; i < 2; i++) {
+        char dir[160];
+        snprintf(dir, sizeof dir, "%s/%d", place, i);
+        two[i] = open_at(dir, 16 << 20, i ? other_durable : durable);
+    }
+    return true;
+}
+
+static void close_two(const char *place)
+{
+    weir_spill_destroy(two[0]);
+    weir_spill_destroy(two[1]);
+    assert_int_equal(umount(place), 0);
+    assert_int_equal(rmdir(place), 0);
+}
+
+static uint64_t fill_with_blocks(weir_spill *spill)
+{
+    static const char block[50000];
+    uint64_t n = 0;
+    while (weir_spill_append(spill, block, sizeof block, NULL) == WEIR_OK)
+        n++;
+    return n;
+}
+
+/* Reads all there is, and acknowledges it in the end. */
+static uint64_t take_all(weir_spill *spill)
+{
+    weir_record record = {0};
+    uint64_t n = 0, seq = 0, first = 0;
+    for (; weir_spill_read(spill, &record, &seq) == WEIR_OK; n++)
+        first = first ? first : seq;
+    for (uint64_t i = 0; i < n; i++)
+        weir_spill_ack(spill, first + i);
+    weir_record_free(&record);
+    return n;
+}
+
+static void what_one_log_is_done_with_is_room_for_another(void **state)
+{
+    (void)state;
+    for (int durable = 0; durable < 2; durable++) {
+        char place[128];
+        if (!open_two(place, durable, durable))
+            skip();
+        for (int round = 0; round < 3; round++) {
+            uint64_t n = fill_with_blocks(two[0]);
+            assert_true(n > 60);
+            uint64_t second = fill_with_blocks(two[1]);
+            assert_true(second < 10);
+            assert_int_equal(take_all(two[0]), n);
+            assert_int_equal(log_of(two[0]).segments, 0);
+            assert_int_equal(log_of(two[0]).bytes, 0);
+            n = fill_with_blocks(two[1]); /* although the first one has the file open to read */
+            assert_true(n > 50);
+            assert_int_equal(take_all(two[1]), n + second);
+        }
+        close_two(place);
+    }
+}
+
+/* As two stages do: the first acknowledges what the second has. */
+static void a_durable_log_that_fills_the_disk_leaves_room_for_the_next_one(void **state)
+{
+    (void)state;
+    char place[128];
+    if (!open_two(place, true, true))
+        skip();
+    uint64_t n = fill_with_blocks(two[0]), seq, next_seq;
+    assert_true(n > 60);
+    weir_record record = {0};
+    for (uint64_t i = 0; i < n; i++) {
+        assert_int_equal(weir_spill_read(two[0], &record, &seq), WEIR_OK);
+        assert_int_equal(weir_spill_append(two[1], record.data, record.size, NULL), WEIR_OK);
+        assert_int_equal(weir_spill_read(two[1], &record, &next_seq), WEIR_OK);
+        weir_spill_ack(two[1], next_seq);
+        weir_spill_ack(two[0], seq);
+    }
+    weir_record_free(&record);
+    assert_int_equal(log_of(two[0]).pending + log_of(two[1]).pending, 0);
+    close_two(place);
+}
+
+/* Its disk has been full: the little that is done with goes, too. */
+static void what_is_done_with_on_a_full_disk_goes_whatever_its_size(void **state)
+{
+    (void)state;
+    for (int durable = 0; durable < 2; durable++) {
+        weir_spill *spill = open_told(1 << 20, durable);
+        assert_int_equal(append(spill, 1), WEIR_OK);
+        disk_fails_with(ENOSPC, 0);
+        assert_int_equal(append(spill, 2), WEIR_ENOSPC);
+        disk_fails_with(0, 0);
+        expect(spill, 1, 1);
+        assert_int_equal(log_of(spill).bytes, 0);
+        assert_int_equal(append(spill, 2), WEIR_OK);
+        expect(spill, 2, 2);
+        assert_true(log_of(spill).bytes > 0); /* no file for each record */
+        weir_spill_destroy(spill);
+    }
 }
 
 static void a_limit_on_file_sizes_is_a_full_disk_and_no_signal(void **state)
@@ -435,6 +556,67 @@ static void a_durable_queue_tells_that_the_disk_failed(void **state)
     weir_spill_destroy(spill);
 }
 
+/* ---- a queue over it, and another log -------------------------------------------------------- */
+
+static int encode_large(void *item, weir_record *into, void *ctx)
+{
+    static const char block[50000];
+    int rc = encode(item, into, ctx);
+    return rc < 0 ? rc : weir_record_add(into, block, sizeof block);
+}
+
+static int decode_large(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)n;
+    return decode(data, sizeof *ret_item, ret_item, ctx);
+}
+
+static void a_put_that_waits_for_the_disk_sees_room_that_another_log_made(void **state)
+{
+    (void)state;
+    static const weir_codec large = {.encode = encode_large, .decode = decode_large};
+    char place[128];
+    if (!open_two(place, false, true))
+        skip();
+    uint64_t n = fill_with_blocks(two[0]);
+    weir_queue *queue = NULL;
+    weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
+    opts.capacity = 5;
+    opts.overflow = WEIR_OVERFLOW_SPILL;
+    opts.on_drop = weir_drop_ignore;
+    opts.spill = two[1];
+    opts.codec = &large;
+    assert_int_equal(weir_queue_create(&queue, &opts), WEIR_OK);
+    assert_int_equal(weir_queue_put(queue, number(1), 1, WEIR_POLL), WEIR_EFULL);
+    other waits = {.queue = queue, .item = number(1), .cost = 1, .deadline = WEIR_FOREVER};
+    start_waiting_put(&waits);
+    assert_int_equal(take_all(two[0]), n);
+    assert_int_equal(finish(&waits), WEIR_KEPT);
+
+    assert_true(fill_with_blocks(two[0]) > 0); /* and so does one that does not wait, in time */
+    int rc;
+    uintptr_t last = 2;
+    while ((rc = weir_queue_put(queue, number(last), 1, WEIR_POLL)) == WEIR_KEPT)
+        last++;
+    assert_int_equal(rc, WEIR_EFULL);
+    take_all(two[0]);
+    weir_time limit = weir_after(20 * WEIR_SECOND);
+    while ((rc = weir_queue_put(queue, number(last), 1, WEIR_POLL)) == WEIR_EFULL)
+        assert_true(weir_now() < limit);
+    assert_int_equal(rc, WEIR_KEPT);
+    for (uintptr_t i = 1; i <= last; i++) {
+        void *item;
+        uint64_t seq;
+        assert_int_equal(weir_queue_get_seq(queue, &item, NULL, &seq, WEIR_FOREVER), WEIR_OK);
+        assert_ptr_equal(item, number(i));
+        weir_queue_ack(queue, seq);
+    }
+    weir_queue_snapshot now = snapshot_of(queue);
+    assert_true(obeys_the_law(&now));
+    weir_queue_destroy(queue);
+    close_two(place);
+}
+
 /* ---- kill -9 -------------------------------------------------------------------------------- */
 
 #define PRODUCERS 2u
@@ -549,6 +731,9 @@ int main(void)
         IN_FOLDER(a_full_disk_is_said_once),
         IN_FOLDER(a_failed_sync_takes_its_records_back),
         IN_FOLDER(a_disk_that_is_full_is_waited_for),
+        IN_FOLDER(what_one_log_is_done_with_is_room_for_another),
+        IN_FOLDER(a_durable_log_that_fills_the_disk_leaves_room_for_the_next_one),
+        IN_FOLDER(what_is_done_with_on_a_full_disk_goes_whatever_its_size),
         IN_FOLDER(a_limit_on_file_sizes_is_a_full_disk_and_no_signal),
         IN_FOLDER(appends_of_several_threads_share_a_sync),
         IN_FOLDER(syncs_that_fail_now_and_then_lose_nothing),
@@ -557,6 +742,7 @@ int main(void)
         IN_FOLDER(a_queue_without_memory_loses_nothing),
         IN_FOLDER(a_queue_on_a_full_disk_blocks_and_goes_on),
         IN_FOLDER(a_durable_queue_tells_that_the_disk_failed),
+        IN_FOLDER(a_put_that_waits_for_the_disk_sees_room_that_another_log_made),
         IN_FOLDER(every_put_that_returned_is_delivered_after_any_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
