@@ -267,6 +267,12 @@ static bool is_spilling(const weir_queue *queue)
                  (int64_t)(s->in - s->out) > 0);
 }
 
+/* Whether more will be in memory: that, or puts that are being logged and stay there. */
+static bool is_coming(const weir_queue *queue)
+{
+    return is_spilling(queue) || (queue->spilling && queue->spilling->reserved.items > 0);
+}
+
 static bool is_idle(weir_queue *queue)
 {
     return own(&queue->put.pushed) == own(released(queue)) && !is_spilling(queue);
@@ -389,7 +395,7 @@ static inline bool check(weir_queue *queue)
     assert(flying.items > 0 || flying.cost == 0);
     assert(queue->bound_in_flight || flying.items == 0);
     assert(!queue->getters.head ||
-           ((!queue->closed || is_spilling(queue)) &&
+           ((!queue->closed || is_coming(queue)) &&
             (available(queue) == 0 || wants_more((waiter *)queue->getters.head))));
     assert(queue->kept_room.items == queue->called_putters.count);
     assert(queue->kept_items >= queue->called_getters.count);
@@ -663,7 +669,7 @@ static void settle(weir_queue *queue, call *c)
 {
     serve_getters(queue, c);
     admit(queue, c);
-    if (queue->closed && queue->getters.head && available(queue) == 0 && !is_spilling(queue))
+    if (queue->closed && queue->getters.head && available(queue) == 0 && !is_coming(queue))
         serve_all(queue, &queue->getters, WEIR_ECLOSED, c); /* the disk is empty, too */
     weir__marks_update(&queue->marks, inside(queue));
     if (queue->on_watermark && queue->told != queue->marks.above && !queue->telling) {
@@ -1885,7 +1891,7 @@ static int get_long(weir_queue *queue, getter *g, weir_time deadline)
             leave(queue, &c); /* report before waiting or giving up */
             continue;
         }
-        bool is_over = queue->closed && !is_spilling(queue);
+        bool is_over = queue->closed && !is_coming(queue);
         if (is_over || deadline <= WEIR_POLL) {
             int brought = leave(queue, &c);
             if (brought > 0)
@@ -2058,7 +2064,7 @@ static bool is_in_line(const guest *g)
 static int come(weir_queue *queue, guest *g, call *c)
 {
     bool is_worth_it = g->wanted && available(queue) > 0; /* then it is called at once */
-    if (queue->closed && !is_worth_it && !(g->wanted && is_spilling(queue)))
+    if (queue->closed && !is_worth_it && !(g->wanted && is_coming(queue)))
         return WEIR_ECLOSED;
     g->waiter.since = time_of(c);
     weir__waitq_push_async(line_of(queue, g), &g->waiter.base, notify);
@@ -2177,7 +2183,7 @@ int64_t weir_queue_get_waited(weir_queue *queue, void **ret_items, uint64_t *ret
             begin_turn(queue, g, &c);
             leave(queue, &c);
             enter(queue, &c);
-        } else if (queue->closed && !is_spilling(queue)) {
+        } else if (queue->closed && !is_coming(queue)) {
             rc = WEIR_ECLOSED;
         } else { /* what was kept has been dropped */
             come_again(queue, g, &c);
@@ -2214,7 +2220,7 @@ void weir_queue_close(weir_queue *queue)
     queue->closed = queue->has_news = true;
     serve_all(queue, &queue->putters, WEIR_ECLOSED, &c);
     serve_getters(queue, &c); /* a guest that waits for more than there will be */
-    if (!is_spilling(queue))
+    if (!is_coming(queue))
         serve_all(queue, &queue->getters, WEIR_ECLOSED, &c);
     leave(queue, &c);
 }

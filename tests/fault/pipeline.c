@@ -1,31 +1,12 @@
 /* A pipeline that gets no memory, or no thread: an error or a counted loss, nothing left behind. */
 #include "contract/folder.h"
 #include "faults.h"
-
-#include <dlfcn.h>
-#include <errno.h>
+#include "threads.h"
 #include <string.h>
 
 #include <weir/pipeline.h>
 
 #include "base/files.h"
-
-/* ---- the n-th thread cannot be started ---------------------------------------------------------- */
-
-static int threads_allowed = -1; /* < 0: any number */
-
-/* Stands before libc's (and the sanitizers') for the whole program. */
-int pthread_create(pthread_t *ret_id, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
-{
-    typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-    create_fn *real;
-    *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
-    if (threads_allowed == 0)
-        return EAGAIN;
-    if (threads_allowed > 0)
-        threads_allowed--;
-    return real(ret_id, attr, start, arg);
-}
 
 #define ITEMS 200
 

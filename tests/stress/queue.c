@@ -355,6 +355,7 @@ static void check_progress(const weir_queue_snapshot *before, const weir_queue_s
 
 static void *watch(void *arg)
 {
+    in_call = true; /* a snapshot is a call, and all there is here */
     uint64_t *snapshots = arg;
     weir_queue_snapshot before = snapshot_of(run.queue);
     while (!run.finished) {
