@@ -1059,7 +1059,11 @@ static PyObject *Pipeline_snapshot(Pipeline *self, PyObject *arg)
     weir_stage_snapshot now = WEIR_STAGE_SNAPSHOT_INIT;
     if (PyErr_Occurred() || !is_usable(self))
         return NULL;
+    /* Without the GIL: the pipeline's thread may hold its lock and want the GIL, for a spill's loads. */
+    ext_wait wait;
+    begin_outside(self, &wait);
     int rc = weir_pipeline_get_snapshot(self->pipeline, (weir_stage)index, &now);
+    end_outside(self, &wait);
     if (rc < 0)
         return ext_raise(self->state, rc);
     double held[WEIR_CAUSES], charged[WEIR_CAUSES];
@@ -1086,7 +1090,10 @@ static PyObject *Pipeline_verdict(Pipeline *self, PyObject *Py_UNUSED(ignored))
     weir_verdict verdict = WEIR_VERDICT_INIT;
     if (!is_usable(self))
         return NULL;
+    ext_wait wait; /* as above */
+    begin_outside(self, &wait);
     int rc = weir_pipeline_get_verdict(self->pipeline, &verdict);
+    end_outside(self, &wait);
     if (rc < 0)
         return ext_raise(self->state, rc);
     int stage = verdict.stage == WEIR_NO_STAGE ? -1 : (int)verdict.stage;

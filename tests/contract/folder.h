@@ -54,7 +54,7 @@ static inline int begin_folder(void **state)
     (void)state;
     const char *place =
         access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; /* no disk to wait for */
-    snprintf(folder, sizeof folder, "%s/weir-test-XXXXXX", place);
+    snprintf(folder, sizeof folder, "%s/spill-test-XXXXXX", place);
     return mkdtemp(folder) ? 0 : -1;
 }
 
