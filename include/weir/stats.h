@@ -27,7 +27,8 @@ extern "C" {
     X(RATE, 7, "rate")                                                                             \
     X(BREAKER, 8, "breaker")                                                                       \
     X(GOVERNOR, 9, "governor")                                                                     \
-    X(WATERMARK, 10, "watermark")
+    X(WATERMARK, 10, "watermark")                                                                  \
+    X(WORKER, 11, "worker")
 
 typedef enum weir_stats_kind {
 #define X(name, value, text) WEIR_STATS_##name = (value),
@@ -89,7 +90,19 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(RATE_PER_HOUR, 73, GAUGE, "rate_per_hour") /* tokens */                                      \
     X(REPORTS_DONE, 75, GAUGE, "reports_done")   /* 1: done is counted, and in flight follows */   \
     X(CANCELLED, 76, COUNTER, "cancelled")       /* taken back by who gave it */                   \
-    X(SHED, 77, COUNTER, "shed")                 /* sent away because of overload */
+    X(SHED, 77, COUNTER, "shed")                 /* sent away because of overload */               \
+    X(PUT_WAITS, 78, COUNTER, "put_waits")       /* calls that had to wait for room */             \
+    X(GET_WAITS, 79, COUNTER, "get_waits")       /* calls that had to wait for items */            \
+    X(SHARED, 80, GAUGE, "shared") /* 1: of several processes; the counters are this one's part */ \
+    X(PID, 81, GAUGE, "pid")       /* of a worker that is a process */                             \
+    X(OWNER, 82, GAUGE, "owner")   /* id of what it is a part of: a worker's pool, a stage's first stage */ \
+    X(PLACE, 83, GAUGE, "place")   /* of a stage or worker in its owner, from 0 */                 \
+    X(FEEDS, 84, GAUGE, "feeds")   /* a stage: bit i: it emits to the stage in place i (< 64) */   \
+    X(PRESSURE_NS, 85, COUNTER, "pressure_ns") /* a stage: waits of others whose root it is */     \
+    X(CAUSE, 86, GAUGE, "cause")               /* a stage: weir_cause, of most of that */          \
+    X(BUSY_NS, 87, COUNTER, "busy_ns")         /* of workers, summed: in the function */           \
+    X(IDLE_NS, 88, COUNTER, "idle_ns")         /* of workers, summed: without input */             \
+    X(BLOCKED_NS, 89, COUNTER, "blocked_ns")   /* of a stage's workers, summed: for room behind it */
 
 typedef enum weir_stats_number {
 #define X(name, value, type, text) WEIR_STATS_##name = (value),
