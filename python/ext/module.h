@@ -443,6 +443,10 @@ int ext_parse_max_age(PyObject *value, int64_t *ret_ns);
 int ext_parse_sample(PyObject *value, uint32_t *ret);
 PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS]);
 
+/* What other processes are to see of a name (a str, or NULL or None): its UTF-8, the str's own; NULL:
+ * nothing, or it has lone surrogates, which are good enough for repr. */
+const char *ext_shown_name(PyObject *name);
+
 /* Sorts the arguments of a METH_FASTCALL | METH_KEYWORDS call into ret[], one per name, NULL for
  * those not given.  Names up to n_positional may come by position; those up to n_required must
  * come.  names ends with NULL.  -1 with TypeError. */

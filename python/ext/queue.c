@@ -969,6 +969,7 @@ static int make_bell(weir_queue **ret_bell)
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.capacity = 1;
     opts.on_drop = weir_drop_ignore;
+    opts.name = "";
     return weir_queue_create(ret_bell, &opts);
 }
 
@@ -1485,6 +1486,14 @@ int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret)
     return -1;
 }
 
+const char *ext_shown_name(PyObject *name)
+{
+    const char *text = name && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    if (!text)
+        PyErr_Clear();
+    return text;
+}
+
 int ext_parse_max_age(PyObject *value, int64_t *ret_ns)
 {
     *ret_ns = 0;
@@ -1609,6 +1618,7 @@ static int create(Queue *self, const arguments *a)
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
     opts.watermark_ctx = self;
+    opts.name = ext_shown_name(self->name);
     if (ext_queue_spill_open(self, a->spill, &opts) < 0)
         return -1;
     int rc = weir_queue_create(&self->queue, &opts);
