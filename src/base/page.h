@@ -74,16 +74,35 @@ _Static_assert(sizeof(weir__page_record) == 19584, "as documented");
  * gets "kind_name-1" and so on. */
 weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const char *name);
 
+/* The record as one of another object, which begins with the numbers that are there. */
+void weir__page_rename(weir__page_record *record, uint64_t kind, const char *name);
+
+/* Which one it is, in its process and for ever; 0: of NULL, or of one from before a fork. */
+uint64_t weir__page_id(const weir__page_record *record);
+
 /* NULL is fine, and so is a record from before a fork. */
 void weir__page_give_back(weir__page_record *record);
 
+/* As much of the name as fits, not cut within a character of UTF-8, to where it is all zero. */
+void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
+
+/* How many forks lie between this process and the first one that asked for a record. */
+unsigned weir__page_generation(void);
+
 /* When a process began, as in field 22 of /proc/pid/stat; 0: the kernel does not tell. */
 uint64_t weir__page_start_ticks(pid_t pid);
+
+/* The parent of a process now; 0: it has none here, or the kernel does not tell. */
+int64_t weir__page_parent_of(pid_t pid);
 
 /* ---- for who reads -------------------------------------------------------------------------- */
 
 /* The folder: $WEIR_STATS_DIR, or the user's own.  false: it is switched off. */
 bool weir__page_folder(char *ret_path, size_t size);
+
+/* Calls `each` with the path of every user's folder, as they lie in the memory file system; < 0 from it ends
+ * that, and is returned.  WEIR_ENOFD, WEIR_ENOMEM: they could not be listed. */
+int weir__page_each_folder(int (*each)(const char *path, void *ctx), void *ctx);
 
 /* Opens it to be listed; < 0: it is not there, or it is not the user's alone. */
 int weir__page_open_folder(const char *path);

@@ -123,7 +123,7 @@ struct weir_pool {
     /* counters */
     uint64_t accepted, completed, cancelled, dropped[WEIR_DROP_REASONS], refused;
     uint64_t retried, died, workers_started, workers_died, workers_recycled;
-    uint64_t submit_blocked_ns, service_ns;
+    uint64_t submit_waits, submit_blocked_ns, service_ns;
     weir__record *record; /* what other processes see; NULL: nothing */
     size_t busy_told, waiting_told;
 };
