@@ -6,6 +6,7 @@
 #include <weir/breaker.h>
 #include <weir/limit.h>
 #include <weir/memory.h>
+#include <weir/monitor.h>
 #include <weir/pipeline.h>
 #include <weir/pool.h>
 #include <weir/queue.h>

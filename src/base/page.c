@@ -104,15 +104,25 @@ static size_t slurp(const char *path, char *text, size_t size)
     return n > 0 ? (size_t)n : 0;
 }
 
-uint64_t weir__page_start_ticks(pid_t pid)
+static uint64_t stat_field(pid_t pid, int wanted)
 {
     char path[48], text[1024];
     snprintf(path, sizeof path, "/proc/%jd/stat", (intmax_t)pid);
     slurp(path, text, sizeof text);
     char *at = strrchr(text, ')'); /* the second field may hold anything */
-    for (int field = 2; at && field < 22; field++)
+    for (int field = 2; at && field < wanted; field++)
         at = strchr(at + 1, ' ');
     return at ? strtoull(at, NULL, 10) : 0;
+}
+
+uint64_t weir__page_start_ticks(pid_t pid)
+{
+    return stat_field(pid, 22);
+}
+
+int64_t weir__page_parent_of(pid_t pid)
+{
+    return (int64_t)stat_field(pid, 4);
 }
 
 static void tell_command(char *command, size_t size)

@@ -80,10 +80,17 @@ void weir__page_give_back(weir__page_record *record);
 /* When a process began, as in field 22 of /proc/pid/stat; 0: the kernel does not tell. */
 uint64_t weir__page_start_ticks(pid_t pid);
 
+/* The parent of a process now; 0: it has none here, or the kernel does not tell. */
+int64_t weir__page_parent_of(pid_t pid);
+
 /* ---- for who reads -------------------------------------------------------------------------- */
 
 /* The folder: $WEIR_STATS_DIR, or the user's own.  false: it is switched off. */
 bool weir__page_folder(char *ret_path, size_t size);
+
+/* Calls `each` with the path of every user's folder, as they lie in the memory file system; < 0 from it ends
+ * that, and is returned.  WEIR_ENOFD, WEIR_ENOMEM: they could not be listed. */
+int weir__page_each_folder(int (*each)(const char *path, void *ctx), void *ctx);
 
 /* Opens it to be listed; < 0: it is not there, or it is not the user's alone. */
 int weir__page_open_folder(const char *path);

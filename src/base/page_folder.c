@@ -1,6 +1,7 @@
 /* page_folder.c - the folder of the pages, as those see it who look for pages; see page.h. */
 #include "base/page.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -16,6 +17,36 @@ bool weir__page_folder(char *ret_path, size_t size)
     int n = told ? snprintf(ret_path, size, "%s", told)
                  : snprintf(ret_path, size, "/dev/shm/weir-%ju-stats", (uintmax_t)geteuid());
     return n > 0 && (size_t)n < size;
+}
+
+/* weir-<uid>-stats */
+static bool is_folder_name(const char *name)
+{
+    static const char begin[] = "weir-", end[] = "-stats";
+    if (strncmp(name, begin, sizeof begin - 1) != 0)
+        return false;
+    name += sizeof begin - 1;
+    size_t uid = strspn(name, "0123456789");
+    return uid > 0 && uid <= 10 && strcmp(name + uid, end) == 0;
+}
+
+int weir__page_each_folder(int (*each)(const char *path, void *ctx), void *ctx)
+{
+    DIR *all = opendir("/dev/shm");
+    if (!all)
+        return errno == EMFILE || errno == ENFILE ? WEIR_ENOFD
+               : errno == ENOMEM                  ? WEIR_ENOMEM
+                                                  : WEIR_OK;
+    int rc = WEIR_OK;
+    for (struct dirent *entry; rc >= 0 && (entry = readdir(all));) {
+        char path[64];
+        if (!is_folder_name(entry->d_name))
+            continue;
+        snprintf(path, sizeof path, "/dev/shm/%.40s", entry->d_name);
+        rc = each(path, ctx);
+    }
+    closedir(all);
+    return rc;
 }
 
 int weir__page_open_folder(const char *path)
