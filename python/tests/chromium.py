@@ -1,4 +1,4 @@
-"""A headless Chromium, told what to do by its DevTools protocol: what the tests of the status page look with."""
+"""A headless Chromium, told what to do by its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ANSWER_S = 60.0  # the machine may be busy
-KEYS = {"Enter": ("\r", 13), "Tab": ("", 9), "Escape": ("", 27), "End": ("", 35), "Home": ("", 36),
-        "ArrowLeft": ("", 37), "ArrowUp": ("", 38), "ArrowRight": ("", 39), "ArrowDown": ("", 40)}  # fmt: skip
+KEYS = {
+    "Enter": ("\r", 13), "Tab": ("", 9), "Escape": ("", 27), "End": ("", 35), "Home": ("", 36),
+    "ArrowLeft": ("", 37), "ArrowUp": ("", 38), "ArrowRight": ("", 39), "ArrowDown": ("", 40),
+}  # fmt: skip
 
 
 def find_chromium() -> str:
@@ -33,7 +38,10 @@ def find_chromium() -> str:
 
 
 class Chromium:
-    """A browser with one tab.  `errors` is what its console complained of, `requests` every URL it asked for."""
+    """A browser with one tab.
+
+    `errors` is what its console complained of, `requests` every URL that was asked for.
+    """
 
     def __init__(self, folder: Path) -> None:
         from websockets.sync.client import connect
@@ -44,9 +52,9 @@ class Chromium:
         self._session = ""
         self._open = contextlib.ExitStack()
         command = [find_chromium(), "--headless=new", "--disable-gpu", "--hide-scrollbars",
-                   "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                   "--disable-dev-shm-usage", "--remote-debugging-port=0",
-                   f"--user-data-dir={folder}"]  # fmt: skip
+                   "--no-first-run", "--disable-background-networking",
+                   "--disable-component-update", "--disable-dev-shm-usage",
+                   "--remote-debugging-port=0", f"--user-data-dir={folder}"]  # fmt: skip
         if os.geteuid() == 0:
             command.append("--no-sandbox")  # it refuses to run as root with one
         self._process = subprocess.Popen(
@@ -54,7 +62,9 @@ class Chromium:
         )
         try:
             self._socket = self._open.enter_context(
-                connect(self._address(folder), max_size=None, open_timeout=ANSWER_S)
+                connect(
+                    self._address(folder), max_size=None, open_timeout=ANSWER_S, ping_interval=None
+                )
             )
             target = self.tell("Target.createTarget", url="about:blank")["targetId"]
             session = self.tell("Target.attachToTarget", targetId=target, flatten=True)
@@ -75,11 +85,14 @@ class Chromium:
             time.sleep(0.02)
         return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
 
-    def __enter__(self) -> Chromium:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self._open.close()
         self._process.terminate()

@@ -1,4 +1,4 @@
-"""What a server of the status page sends, made up: pipelines, queues, pools and limits at any time one likes."""
+"""What a server of the status page sends, made up, for any time."""
 
 from __future__ import annotations
 
@@ -120,15 +120,17 @@ class Document:
 
 
 def busy_host(at: float, many: int = 0) -> dict[str, Any]:
-    """Two services and a batch job, under pressure; and `many` queues more in a process of theirs."""
+    """Two services and a batch job, under pressure; and `many` queues more in a process."""
     document = Document(at)
     document.process(4242, "python ingest.py --source s3://measurements/2026 --workers 8")
     read = document.object(4242, "stage", "ingest/read", flow=310, out=300, full=0.35, wait=0.02,
                            service=0.004, busy=0.31)  # fmt: skip
-    parse = document.object(4242, "stage", "ingest/parse", flow=300, out=296, full=0.71, blocked=0.4,
-                            wait=0.24, service=0.012, busy=0.55, numbers={"workers": 8})  # fmt: skip
+    parse = document.object(4242, "stage", "ingest/parse", flow=300, out=296, full=0.71,
+                            blocked=0.4, wait=0.24, service=0.012, busy=0.55,
+                            numbers={"workers": 8})  # fmt: skip
     enrich = document.object(4242, "stage", "ingest/enrich", flow=210, full=0.88, blocked=2.2,
-                             wait=1.4, service=0.05, busy=0.64, numbers={"workers": 50})  # fmt: skip
+                             wait=1.4, service=0.05, busy=0.64,
+                             numbers={"workers": 50})  # fmt: skip
     thumbs = document.object(4242, "stage", "ingest/thumbnails", flow=86, full=0.22, wait=0.09,
                              service=0.03, busy=0.4, numbers={"workers": 2})  # fmt: skip
     store = document.object(4242, "stage", "ingest/store", flow=296, full=0.96, blocked=4.1,
@@ -162,8 +164,8 @@ def busy_host(at: float, many: int = 0) -> dict[str, Any]:
         document.process(7000, "python many_queues.py")
     for i in range(many):
         document.object(7000, "queue", f"shard {i:03}", flow=i, full=(i % 70) / 100, length=10)
-    document.root(store, "stage 'ingest/store' is the bottleneck: 94 % of blocked time; it is limited "
-                         "by its 4 workers, which are busy 99 % of the time")  # fmt: skip
+    document.root(store, "stage 'ingest/store' is the bottleneck: 94 % of blocked time; it is "
+                         "limited by its 4 workers, which are busy 99 % of the time")  # fmt: skip
     document.issue(store, "queue_high", "stage 'ingest/store' is 96 % full: 96 of 100 places")
     document.issue(store, "backpressure", "stage 'ingest/store' made 412 calls wait in 10 s")
     document.issue(enrich, "queue_high", "stage 'ingest/enrich' is 88 % full: 88 of 100 places", 25)

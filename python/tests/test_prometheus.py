@@ -1,9 +1,11 @@
-"""Alerts, dashboard and configuration for Prometheus: against promtool, and against a real Prometheus that scrapes
-real programs, one under overload and one that is calm."""
+"""Alerts, dashboard and configuration for Prometheus.
+
+Against promtool, and against a real Prometheus that scrapes real programs: one under overload, one
+that is calm, and `weir export` for both.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -15,11 +17,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from programs import started, weir_command
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "docs" / "prometheus" / "weir.rules.yml"
@@ -27,16 +32,17 @@ DASHBOARD = ROOT / "docs" / "grafana" / "weir.json"
 
 # The families of the metrics; what a program really serves is compared with them below.
 FAMILIES = set(
-    """accepted delivered done refused dropped accepted_cost delivered_cost done_cost dropped_cost cancelled shed
-    retried failed slow opened restarts blocked_seconds waits pressure_seconds worker_seconds depth depth_cost
-    capacity max_cost max_age_seconds fullness_ratio spilled spilled_cost in_flight in_flight_cost peak_depth
-    waiting workers closed above_high breaker_state memory_step rate_limit issue bottleneck wait_seconds
-    service_seconds process_resident_bytes process_info process_unrecorded processes""".split()
+    """accepted delivered done refused dropped accepted_cost delivered_cost done_cost dropped_cost
+    cancelled shed retried failed slow opened restarts blocked_seconds waits pressure_seconds
+    worker_seconds depth depth_cost capacity max_cost max_age_seconds fullness_ratio spilled
+    spilled_cost in_flight in_flight_cost peak_depth waiting workers closed above_high
+    breaker_state memory_step rate_limit issue bottleneck wait_seconds service_seconds
+    process_resident_bytes process_info process_unrecorded processes""".split()
 )
 
 
 def program(name: str) -> str:
-    """prometheus or promtool; where it is missing the test is skipped, but not in continuous integration."""
+    """prometheus or promtool; without it the test is skipped, but not in continuous integration."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if found is None:
@@ -78,9 +84,9 @@ def test_the_tests_of_the_rules_fail_without_each_of_the_alerts(tmp_path: Path) 
     )  # fmt: skip
     assert failed.returncode != 0
     for alert in re.findall(r"- alert: (\w+)", rules):
-        assert re.search(rf'alertname: ?(=\\?")?{alert}\b|alertname=\\?"{alert}\b', failed.stderr), (
-            f"no test fails without {alert}"
-        )
+        assert re.search(
+            rf'alertname: ?(=\\?")?{alert}\b|alertname=\\?"{alert}\b', failed.stderr
+        ), f"no test fails without {alert}"
 
 
 def test_each_alert_says_what_is_wrong_where_and_what_to_do() -> None:
@@ -115,7 +121,11 @@ def metrics_of(text: str) -> set[str]:
 
 def test_the_dashboard_and_the_rules_ask_for_families_that_there_are() -> None:
     variables = [one["query"]["query"] for one in dashboard()["templating"]["list"][1:]]
-    for text in [*expressions(), *variables, *re.findall(r"expr: (.*(?:\n +[^a-z].*)?)", RULES.read_text())]:
+    for text in [
+        *expressions(),
+        *variables,
+        *re.findall(r"expr: (.*(?:\n +[^a-z].*)?)", RULES.read_text()),
+    ]:
         if "weir_" in text:
             assert metrics_of(text) and metrics_of(text) <= FAMILIES, text
 
@@ -140,7 +150,9 @@ def test_the_dashboard_is_laid_out_as_grafana_wants_it() -> None:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         cells = {
-            (place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])
+            (place["x"] + dx, place["y"] + dy)
+            for dx in range(place["w"])
+            for dy in range(place["h"])
         }
         assert not cells & taken, f"panel {panel['title']!r} lies on another one"
         taken |= cells
@@ -153,15 +165,16 @@ def test_the_dashboard_is_laid_out_as_grafana_wants_it() -> None:
 
 # ---- the real thing -----------------------------------------------------------------------------
 
-# For each of two queues one producer and one consumer; arguments: seconds that each takes for an item.
+# For each of two queues one producer and one consumer; arguments: how many seconds each takes.
 PROGRAM = """
 import sys, threading, time, weir
 
 make, use = float(sys.argv[1]), float(sys.argv[2])
 jobs = weir.Queue(10, name="jobs")
 prices = weir.Queue(5, overflow="drop_oldest", name="prices")
-keep = [weir.CircuitBreaker(name="payments"), weir.TokenBucket(100, name="api"), weir.Limiter(4, name="gpu"),
-        weir.MemoryGovernor(name="memory"), weir.ThreadPoolExecutor(2, name="threads")]
+keep = [weir.CircuitBreaker(name="payments"), weir.TokenBucket(100, name="api"),
+        weir.Limiter(4, name="gpu"), weir.MemoryGovernor(name="memory"),
+        weir.ThreadPoolExecutor(2, name="threads")]
 
 def produce(queue):
     while True:
@@ -182,28 +195,15 @@ with weir.serve_metrics(0, processes="self") as server:
 """
 
 
-@contextlib.contextmanager
-def running(make: float, use: float) -> Iterator[int]:
-    """The program; its port."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(make), str(use)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.kill()
-
-
 class Prometheus:
-    """A real one, of its own, that scrapes these ports each half second and keeps what it saw in `folder`."""
+    """A real one that scrapes these ports each second and keeps what it saw in `folder`."""
 
     def __init__(self, folder: Path, ports: list[int], rules: str) -> None:
         (folder / "rules.yml").write_text(rules)
         targets = [f"127.0.0.1:{port}" for port in ports]
         config = {
-            "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms", "scrape_timeout": "500ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s",
+                       "evaluation_interval": "500ms"},
             "rule_files": ["rules.yml"],
             "scrape_configs": [{"job_name": "weir", "static_configs": [{"targets": targets}]}],
         }  # fmt: skip
@@ -219,7 +219,7 @@ class Prometheus:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
-    def __enter__(self) -> Prometheus:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -231,7 +231,9 @@ class Prometheus:
         deadline = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}") as answer:
+                with urllib.request.urlopen(
+                    f"{self.url}{path}?{urllib.parse.urlencode(query)}"
+                ) as answer:
                     return json.load(answer)["data"]
             except urllib.error.HTTPError as error:
                 if error.code != 503:  # it is not ready yet
@@ -246,12 +248,17 @@ class Prometheus:
         assert isinstance(result, list)
         return result
 
-    def alerts(self, state: str = "firing") -> set[tuple[str, str, str]]:
-        """(alert, instance, name) of each."""
+    def alerts(self) -> set[tuple[str, str, int, str]]:
+        """(alert, instance, pid, name) of each that fires."""
         return {
-            (one["labels"]["alertname"], one["labels"].get("instance", ""), one["labels"].get("name", ""))
+            (
+                label["alertname"],
+                label.get("instance", ""),
+                int(label.get("pid", 0)),
+                label.get("name", ""),
+            )
             for one in self.ask("/api/v1/alerts")["alerts"]
-            if one["state"] == state
+            if one["state"] == "firing" and (label := one["labels"])
         }
 
 
@@ -268,29 +275,44 @@ def ten_times_sooner(rules: str) -> str:
 def test_durations_are_scaled_and_nothing_else() -> None:
     scaled = ten_times_sooner(RULES.read_text())
     assert "for: 3000ms\n" in scaled and "[6000ms]" in scaled and "m])" not in scaled
-    assert re.sub(r"\d+ms", "", scaled) == re.sub(r"(?<=\[)\d+[sm]|(?<=for: )\d+[sm]", "", RULES.read_text())
+    assert re.sub(r"\d+ms", "", scaled) == re.sub(
+        r"(?<=\[)\d+[sm]|(?<=for: )\d+[sm]", "", RULES.read_text()
+    )
 
 
 def test_prometheus_scrapes_and_alerts_under_overload_and_not_without(tmp_path: Path) -> None:
     program("prometheus")
-    with running(0.002, 0.02) as overload, running(0.02, 0.001) as calm:
-        with Prometheus(tmp_path, [overload, calm], ten_times_sooner(RULES.read_text())) as prometheus:
-            check_scrapes(prometheus, overload, calm)
+    pages = tmp_path / "pages"
+    with (
+        started(sys.executable, "-c", PROGRAM, "0.002", "0.02", folder=pages) as (overload, pid),
+        started(sys.executable, "-c", PROGRAM, "0.02", "0.001", folder=pages) as (calm, _),
+        started(weir_command(), "export", "--port", "0", folder=pages) as (export, _),
+    ):
+        rules = ten_times_sooner(RULES.read_text())
+        with Prometheus(tmp_path, [overload, calm, export], rules) as prometheus:
+            check_alerts(prometheus, [f"127.0.0.1:{overload}", f"127.0.0.1:{export}"], pid)
+            check_scrapes(prometheus, f"127.0.0.1:{overload}")
 
 
-def check_scrapes(prometheus: Prometheus, overload: int, calm: int) -> None:
-    busy = f"127.0.0.1:{overload}"
-    wanted = {("WeirQueueHigh", busy, "jobs"), ("WeirBackpressure", busy, "jobs"),
-              ("WeirDrops", busy, "prices")}  # fmt: skip
+def check_alerts(prometheus: Prometheus, busy: list[str], pid: int) -> None:
+    """Those of the overload fire, from the program and from `weir export`; and no other one."""
+    names = (("WeirQueueHigh", "jobs"), ("WeirBackpressure", "jobs"), ("WeirDrops", "prices"))
+    wanted = {(alert, instance, pid, name) for alert, name in names for instance in busy}
     deadline = time.monotonic() + 90
     while not wanted <= (alerts := prometheus.alerts()):
-        assert time.monotonic() < deadline, (alerts, prometheus.query("up"), prometheus.log.read_text())
+        assert time.monotonic() < deadline, (
+            alerts,
+            prometheus.query("up"),
+            prometheus.log.read_text(),
+        )
         time.sleep(0.2)
-    assert {instance for _, instance, _ in alerts} == {busy}
-    assert {alert for alert, _, _ in alerts} <= {"WeirQueueHigh", "WeirBackpressure", "WeirDrops"}
+    assert {of for _, _, of, _ in alerts} == {pid}
+    assert {alert for alert, *_ in alerts} == {alert for alert, _ in names}
 
+
+def check_scrapes(prometheus: Prometheus, busy: str) -> None:
     up = prometheus.query("up")
-    assert len(up) == 2 and all(one["value"][1] == "1" for one in up)
+    assert len(up) == 3 and all(one["value"][1] == "1" for one in up)
     served = set(prometheus.ask("/api/v1/label/__name__/values"))
     ours = {name for name in served if name.startswith("weir_")}
     assert metrics_of(" ".join(ours)) <= FAMILIES
@@ -299,7 +321,8 @@ def check_scrapes(prometheus: Prometheus, overload: int, calm: int) -> None:
     with_data = [text for text, result in answered.items() if result]
     assert len(with_data) > len(answered) // 2, [text for text in answered if text not in with_data]
     for needed in ("weir_fullness_ratio", "weir_wait_seconds_bucket", "weir_blocked_seconds_total",
-                   "weir_breaker_state", "weir_process_resident_bytes", "weir_dropped_total"):  # fmt: skip
+                   "weir_breaker_state", "weir_process_resident_bytes",
+                   "weir_dropped_total"):  # fmt: skip
         assert any(needed in text for text in with_data), needed
     assert prometheus.ask("/api/v1/targets")["activeTargets"][0]["lastError"] == ""
 
@@ -313,5 +336,7 @@ def check_law(prometheus: Prometheus, instance: str) -> None:
         answer = prometheus.ask("/api/v1/query", query=f"sum(weir_{name}{of})", time=at)
         return float(answer["result"][0]["value"][1])
 
-    assert value("accepted_total") == value("delivered_total") + value("dropped_total") + value("depth")
+    assert value("accepted_total") == value("delivered_total") + value("dropped_total") + value(
+        "depth"
+    )
     assert value("dropped_total") > 0

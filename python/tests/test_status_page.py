@@ -9,6 +9,7 @@ import json
 import os
 import re
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +19,17 @@ from typing import Any
 
 import pytest
 from chromium import Chromium
+from programs import started, weir_command
 from status_documents import HOSTILE, Document, busy_host, calm_host, empty_host, hostile_host
 
 PAGE = Path(__file__).resolve().parents[2] / "cli" / "status.html"
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+)
 
 
 class Server:
-    """Serves the page under the policy that it is made for, and what `document` makes of the time."""
+    """Serves the page under the policy it is made for, and what `document` makes of the time."""
 
     def __init__(self) -> None:
         self.document: Callable[[float], Any] = busy_host
@@ -89,7 +93,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def page(browser: Chromium, server: Server) -> Iterator[Callable[..., Chromium]]:
-    """page(document, width, height) is the browser with the page open and its first numbers shown."""
+    """page(document, width, height): the browser with the page and its first numbers."""
 
     def opened(
         document: Callable[[float], Any] = busy_host, width: int = 1600, height: int = 1000
@@ -134,7 +138,7 @@ def texts_of(browser: Chromium, selector: str) -> list[str]:
 def test_the_root_the_issues_and_the_processes_are_shown(page: Page) -> None:
     browser = page()
     assert text_of(browser, "#root-text").startswith("Stage 'ingest/store' is the bottleneck: 94 %")
-    assert browser.js("document.title") == "▲ ingest/store – weir"
+    assert browser.js("document.title") == "▲ ingest/store \u2013 weir"
     issues = texts_of(browser, "#issues .what")
     assert len(issues) == 6 and "Breaker 'payments' is open: calls are rejected." in issues
     processes = texts_of(browser, "tbody th[scope=rowgroup] b")
@@ -159,7 +163,8 @@ def test_pressure_is_a_sign_and_a_width_as_well_as_a_colour(page: Page) -> None:
     browser = page()
     store, read = (
         browser.js(
-            f"(e => [e.textContent[0], parseFloat(getComputedStyle(e).borderLeftWidth), e.ariaLabel])"
+            "(e => [e.textContent[0], parseFloat(getComputedStyle(e).borderLeftWidth), "
+            "e.ariaLabel])"
             f"(document.querySelector('.node[title=\"ingest/{name}\"]'))"
         )
         for name in ("store", "read")
@@ -176,7 +181,8 @@ def test_what_is_chosen_is_shown_with_its_charts_and_numbers(page: Page) -> None
     titles = texts_of(browser, ".chart h3")
     assert titles == ["Depth", "Throughput", "Latency, p99", "Callers that wait"]
     lines = browser.js(
-        "[...document.querySelectorAll('.chart > svg .line')].map((e) => e.getAttribute('d').length)"
+        "[...document.querySelectorAll('.chart > svg .line')]"
+        ".map((e) => e.getAttribute('d').length)"
     )
     assert len(lines) == 8 and min(lines[:5]) > 500  # 120 samples each
     assert {"now", "1,000", "1000"} & set(texts_of(browser, ".chart .tick"))
@@ -286,7 +292,11 @@ def test_the_page_is_one_file_that_asks_nobody_else() -> None:
 
 def test_what_is_no_document_is_refused_in_a_sentence(page: Page, server: Server) -> None:
     browser = page(calm_host)
-    for document, words in (({"version": 2}, "speaks version 2"), (b"<html>", ""), (None, "version")):
+    for document, words in (
+        ({"version": 2}, "speaks version 2"),
+        (b"<html>", ""),
+        (None, "version"),
+    ):
         server.document = lambda at, document=document: document  # type: ignore[misc]
         browser.js("ask()")
         assert text_of(browser, "#how").startswith("No answer from the server")
@@ -411,14 +421,22 @@ def test_the_root_is_said_aloud_when_it_changes_and_not_each_second(page: Page) 
 
 def test_the_page_has_landmarks_headings_and_names(page: Page) -> None:
     browser = page()
-    assert browser.js("['header', 'main', 'footer', 'h1'].every((e) => document.querySelectorAll(e).length === 1)")
+    assert browser.js(
+        "['header', 'main', 'footer', 'h1'].every((e) => document.querySelectorAll(e).length === 1)"
+    )
     nodes = browser.tell("Accessibility.getFullAXTree")["nodes"]
     named = {
         (node["role"]["value"], node["name"]["value"])
         for node in nodes
         if not node["ignored"] and node.get("name")
     }
-    for role in ("What holds everything back", "Issues (6)", "Flow", "ingest/store", "Objects (14)"):
+    for role in (
+        "What holds everything back",
+        "Issues (6)",
+        "Flow",
+        "ingest/store",
+        "Objects (14)",
+    ):
         assert ("region", role) in named
     assert ("columnheader", "Wait p99") in named and ("searchbox", "Filter") in named
     nameless = [
@@ -450,7 +468,7 @@ CONTRASTS = """(() => {
     const style = getComputedStyle(e), ink = e.closest("svg") ? style.fill : style.color;
     const [a, b] = [light(rgba(ink)), light(behind)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) poor.push(`${e.textContent.slice(0, 20)} ${e.className.baseVal ?? e.className} ${ratio.toFixed(2)}`);
+    if (ratio < 4.5) poor.push(`${e.textContent.slice(0, 20)}: ${ratio.toFixed(2)}`);
   };
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   let seen = 0;
@@ -507,3 +525,47 @@ def test_on_a_narrow_window_choosing_leads_to_the_object_and_back(page: Page) ->
     assert browser.focused("e.id") == "detail" and text_of(browser, "#detail-title") == "mail"
     browser.press("Tab", "Enter")
     assert "mail" in browser.focused("e.ariaLabel")
+
+
+# ---- served by the real ones --------------------------------------------------------------------
+
+PIPELINE = """
+import sys, threading, time, weir
+
+def endless():
+    while True:
+        yield "line"
+
+pipeline = weir.Pipeline(endless(), name="ingest")
+pipeline.stage(lambda line: line, name="parse", queue=8)
+pipeline.sink(lambda line: time.sleep(0.01), name="store", queue=8)
+with weir.serve_metrics(0, processes="self") as server:
+    pipeline.start()
+    print(server.port, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_real_pipeline_is_shown_by_its_own_server_and_by_the_command(
+    browser: Chromium, tmp_path: Path
+) -> None:
+    with (
+        started(sys.executable, "-c", PIPELINE, folder=tmp_path) as (own, pid),
+        started(weir_command(), "export", "--port", "0", folder=tmp_path) as (export, _),
+    ):
+        for port in (own, export):
+            browser.errors.clear()
+            browser.requests.clear()
+            browser.resize(1600, 1000)
+            browser.open(f"http://127.0.0.1:{port}/")
+            browser.wait("document.querySelectorAll('.node').length >= 2")
+            browser.wait("document.querySelector('#root-text').textContent.includes('store')")
+            assert texts_of(browser, ".node b span:first-child")[-1].endswith("store")
+            browser.wait(
+                "document.querySelector('.node[title=\"ingest/store\"]').className === 'node n3'"
+            )
+            assert str(pid) in text_of(browser, "tbody th[scope=rowgroup] b")
+            browser.wait("view.doc.objects.every((one) => past.get(one.key).at.length >= 2)")
+            assert browser.errors == []
+            assert {url.split("/")[2] for url in browser.requests} == {f"127.0.0.1:{port}"}
+        browser.open("about:blank")
