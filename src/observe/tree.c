@@ -105,7 +105,7 @@ static int by_tree(const void *a, const void *b)
 void weir__order_processes(found *now)
 {
     if (now->n_processes == 0)
-        return;
+        return; /* qsort wants an array even then */
     qsort(now->processes, now->n_processes, sizeof *now->processes, by_pid);
     for (size_t i = 0; i < now->n_processes; i++)
         now->processes[i]->above = find_above(now, now->processes[i]);
