@@ -297,7 +297,10 @@ def test_metrics_are_open_metrics_with_the_numbers_of_the_queue() -> None:
         ('quo"te', 'quo"te'),
         ("back\\slash", "back\\slash"),
         ("\\n", "\\n"),
-        ('"} 1\nweir_depth{name="', '"} 1?weir_depth{name="'),  # what controls a terminal is replaced
+        (
+            '"} 1\nweir_depth{name="',
+            '"} 1?weir_depth{name="',
+        ),  # what controls a terminal is replaced
         ("\x1b[2J", "?[2J"),
         ("naïve ✓", "naïve ✓"),
         ("<script>", "<script>"),

@@ -117,7 +117,7 @@ class _News(NamedTuple):
 class Monitor:
     """Looks at queues, pools, limits and pipelines again and again; says what is the matter.
 
-    window       looks that are remembered; what follows is over so many: 2 to 1000
+    window       looks that are remembered; what follows is over so many: 3 to 1000
     interval     seconds between two looks; None: no thread, only look() looks
     processes    as in `weir.stats()`
     on_issue     called with an `Issue` when it begins, and again, with `ended` set, when it ends.
@@ -165,8 +165,8 @@ class Monitor:
     ) -> None:
         if not isinstance(window, int) or isinstance(window, bool):
             raise TypeError(f"'window' must be an int, not {window!r}")
-        if not 2 <= window <= 1000:
-            raise ValueError(f"'window' must be from 2 to 1000 looks, not {window!r}")
+        if not 3 <= window <= 1000:
+            raise ValueError(f"'window' must be from 3 to 1000 looks, not {window!r}")
         if interval is not None:
             _positive("interval", interval, None)
         if on_issue is not None and not callable(on_issue):
@@ -198,7 +198,7 @@ class Monitor:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._looks = 0
-        self.look()
+        self._look()
         if interval is not None:
             self._start(interval)
 
@@ -219,15 +219,18 @@ class Monitor:
 
         Raises OSError, MemoryError; what was seen before stays.
         """
+        return read_stats(self._look())
+
+    def _look(self) -> dict[str, Any]:
         self._check()
         with self._lock:
             self._looker.look()
-            document = json.loads(self._looker.json(False))
+            document: dict[str, Any] = json.loads(self._looker.json(False))
             self._looks += 1
             self._teller.add(self._compare(document))
             self._document = document
         self._teller.tell()
-        return read_stats(document)
+        return document
 
     def _compare(self, document: dict[str, Any]) -> _News:
         root = document["root"]["text"] if document["root"] else None
@@ -362,7 +365,7 @@ def _watch(reference: weakref.ref[Monitor], stop: threading.Event, interval: flo
         if monitor is None:
             return
         try:
-            monitor.look()
+            monitor._look()
         except Exception as error:  # no descriptor, no memory: the next look may find some
             monitor._teller.failed(error)
         del monitor
@@ -519,12 +522,13 @@ def _row(o: ObjectStats) -> tuple[str, ...]:
                 rates and rates.put_blocked,
             )
         ),
-        _seconds(o.recent_wait.p99) if o.recent_wait.count else "-",
-        _seconds(o.recent_service.p99) if o.recent_service.count else "-",
+        in_words(o.recent_wait.p99) if o.recent_wait.count else "-",
+        in_words(o.recent_service.p99) if o.recent_service.count else "-",
     )
 
 
-def _seconds(value: float) -> str:
+def in_words(value: float) -> str:
+    """Seconds, for people: 1.5 ms."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if value * factor >= 1:
             return f"{value * factor:.3g} {unit}"
