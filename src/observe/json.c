@@ -64,6 +64,12 @@ static void string(weir__out *out, bool *any, const char *text, const char *valu
     weir__out_string(out, value);
 }
 
+static void integer(weir__out *out, bool *any, const char *text, int64_t value)
+{
+    name(out, any, text);
+    weir__out_signed(out, value);
+}
+
 /* "1-3": process and object; unique because pids are. */
 static void key(weir__out *out, const object *o)
 {
@@ -93,6 +99,18 @@ static void write_time(weir__out *out, bool *any, int n, uint64_t ns)
     seconds(out, any, text, ns);
 }
 
+/* Since when somebody waits, as all points in time here: since 1970; null: nobody does. */
+static void write_since(weir__out *out, bool *any, const object *o, int64_t wall_ns, int n)
+{
+    uint64_t since = record_of(o)->number[n], now = (uint64_t)o->read_ns;
+    uint64_t waited = since < now ? now - since : 0;
+    name(out, any, weir_stats_number_name(n));
+    if (since == 0)
+        weir__out_text(out, "null");
+    else
+        weir__out_seconds(out, (uint64_t)wall_ns > waited ? (uint64_t)wall_ns - waited : 0);
+}
+
 static void write_number(weir__out *out, bool *any, int n, uint64_t value)
 {
     if (is_time(n)) {
@@ -106,13 +124,19 @@ static void write_number(weir__out *out, bool *any, int n, uint64_t value)
         weir__out_count(out, value);
 }
 
-static void write_numbers(weir__out *out, const weir_stats_record *r)
+static void write_numbers(weir__out *out, const object *o, int64_t wall_ns)
 {
     bool any = false;
+    const weir_stats_record *r = record_of(o);
     weir__out_text(out, "{");
-    for (int n = 0; n < WEIR_STATS_NUMBERS; n++)
-        if (weir_stats_number_name(n) && weir__has_number(r, n))
+    for (int n = 0; n < WEIR_STATS_NUMBERS; n++) {
+        if (!weir_stats_number_name(n) || !weir__has_number(r, n))
+            continue;
+        if (n == WEIR_STATS_PUT_WAITING_SINCE || n == WEIR_STATS_GET_WAITING_SINCE)
+            write_since(out, &any, o, wall_ns, n);
+        else
             write_number(out, &any, n, r->number[n]);
+    }
     const char *state = weir__state_name((int)r->kind, r->number[WEIR_STATS_STATE]);
     if (state)
         string(out, &any, "state_name", state);
@@ -251,14 +275,14 @@ static void write_history(weir__out *out, const weir_monitor_object *pub)
     weir__out_text(out, "}");
 }
 
-static void write_object(weir__out *out, const object *o, bool history)
+static void write_object(weir__out *out, const object *o, int64_t wall_ns, bool history)
 {
     bool any = false;
     const weir_stats_record *r = record_of(o);
     weir__out_text(out, "{");
     name(out, &any, "key");
     key(out, o);
-    count(out, &any, "pid", (uint64_t)o->pid);
+    integer(out, &any, "pid", o->pid);
     count(out, &any, "id", o->id);
     string(out, &any, "kind", weir_stats_kind_name((int)r->kind));
     string(out, &any, "name", r->name);
@@ -266,7 +290,7 @@ static void write_object(weir__out *out, const object *o, bool history)
     name(out, &any, "exact");
     boolean(out, r->is_exact);
     name(out, &any, "numbers");
-    write_numbers(out, r);
+    write_numbers(out, o, wall_ns);
     name(out, &any, "rates");
     write_rates(out, &o->pub);
     number_or_null(out, &any, "fullness", o->pub.fullness);
@@ -302,7 +326,7 @@ static void write_root(weir__out *out, weir_monitor *monitor)
     bool any = false;
     weir__out_text(out, "{");
     string(out, &any, "text", text);
-    count(out, &any, "pid", (uint64_t)root->process->process.pid);
+    integer(out, &any, "pid", root->process->process.pid);
     count(out, &any, "id", root->record->id);
     weir__out_text(out, "}");
 }
@@ -311,9 +335,9 @@ static void write_process(weir__out *out, const weir_monitor_process *p)
 {
     bool any = false;
     weir__out_text(out, "{");
-    count(out, &any, "pid", (uint64_t)p->process.pid);
-    count(out, &any, "uid", (uint64_t)p->uid);
-    count(out, &any, "parent", p->process.parent > 0 ? (uint64_t)p->process.parent : 0);
+    integer(out, &any, "pid", p->process.pid);
+    integer(out, &any, "uid", p->uid);
+    integer(out, &any, "parent", p->process.parent);
     count(out, &any, "depth", p->depth);
     string(out, &any, "command", p->process.command);
     string(out, &any, "library", p->process.library);
@@ -327,7 +351,7 @@ static void write_edge(weir__out *out, const object *from, const object *to)
 {
     bool any = false;
     weir__out_text(out, "{");
-    count(out, &any, "pid", (uint64_t)from->pid);
+    integer(out, &any, "pid", from->pid);
     name(out, &any, "from");
     key(out, from);
     name(out, &any, "to");
@@ -371,7 +395,7 @@ static void write_issue(weir__out *out, const weir_monitor_issue *i)
     const object *o = (const object *)(const void *)i->object; /* pub is its first member */
     weir__out_text(out, "{");
     string(out, &any, "issue", weir_issue_name((int)i->kind));
-    count(out, &any, "pid", (uint64_t)o->pid);
+    integer(out, &any, "pid", o->pid);
     count(out, &any, "id", o->id);
     name(out, &any, "object");
     key(out, o);
@@ -396,7 +420,7 @@ static void write_lists(weir__out *out, const weir_monitor *monitor, bool histor
     any = false;
     for (size_t i = 0; i < monitor->now.n_objects; i++) {
         comma(out, &any);
-        write_object(out, monitor->now.objects[i], history);
+        write_object(out, monitor->now.objects[i], monitor->at_ns, history);
     }
     weir__out_text(out, "],\n\"edges\":[");
     write_edges(out, monitor);

@@ -189,14 +189,18 @@ const char *weir_monitor_root(weir_monitor *monitor, int64_t pid,
 /* Those of processes that are below no other one here. */
 static void mark_roots(weir_monitor *monitor)
 {
-    for (size_t i = 0; i < monitor->now.n_objects; i++)
-        monitor->now.objects[i]->pub.is_root = false;
-    for (size_t i = 0; i < monitor->now.n_processes; i++) {
-        process *top = monitor->now.processes[i];
-        object *root = top->above ? NULL : find_root(monitor, top);
-        if (root)
-            root->pub.is_root = true;
+    for (size_t i = 0; i < monitor->now.n_objects; i++) {
+        object *o = monitor->now.objects[i];
+        process *top = o->process;
+        while (top->above)
+            top = top->above;
+        o->pub.is_root = false;
+        if (pressure_of(o) > (top->most ? pressure_of(top->most) : WEIR__PRESSURE_MIN))
+            top->most = o;
     }
+    for (size_t i = 0; i < monitor->now.n_processes; i++)
+        if (monitor->now.processes[i]->most)
+            monitor->now.processes[i]->most->pub.is_root = true;
 }
 
 void weir__judge(weir_monitor *monitor)

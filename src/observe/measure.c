@@ -174,33 +174,40 @@ static double share(double part, double whole)
     return part < whole ? part / whole : 1;
 }
 
-static double fullness_of(const weir_stats_record *r)
+static bool has_depth(int kind)
+{
+    return holds_items(kind) || kind == WEIR_STATS_WATERMARK;
+}
+
+/* Of a queue or pool. */
+static double fullness_of_items(const weir_stats_record *r)
 {
     const uint64_t *n = r->number;
-    double items = (double)n[WEIR_STATS_DEPTH], cost = (double)n[WEIR_STATS_DEPTH_COST];
+    bool all = bounds_in_flight(r);
+    double items = (double)n[WEIR_STATS_DEPTH] + (all ? (double)n[WEIR_STATS_IN_FLIGHT] : 0);
+    double cost =
+        (double)n[WEIR_STATS_DEPTH_COST] + (all ? (double)n[WEIR_STATS_IN_FLIGHT_COST] : 0);
+    double by_cost = n[WEIR_STATS_MAX_COST] > 0 ? share(cost, (double)n[WEIR_STATS_MAX_COST]) : -1;
+    double by_items = n[WEIR_STATS_CAPACITY] > 0 && n[WEIR_STATS_CAPACITY] != UINT64_MAX
+                          ? share(items, (double)n[WEIR_STATS_CAPACITY])
+                          : -1;
+    return by_cost > by_items ? by_cost : by_items;
+}
+
+static double fullness_of(const weir_stats_record *r)
+{
+    if (has_depth((int)r->kind))
+        return fullness_of_items(r);
     bool is_gate = r->kind == WEIR_STATS_LIMIT || r->kind == WEIR_STATS_GOVERNOR;
-    if (bounds_in_flight(r)) {
-        items += (double)n[WEIR_STATS_IN_FLIGHT];
-        cost += (double)n[WEIR_STATS_IN_FLIGHT_COST];
-    } else if (is_gate) {
-        items = (double)n[WEIR_STATS_IN_FLIGHT_COST];
-    } else if (!holds_items((int)r->kind) && r->kind != WEIR_STATS_WATERMARK) {
+    uint64_t capacity = r->number[WEIR_STATS_CAPACITY]; /* of a gate, in cost */
+    if (!is_gate || capacity == 0 || capacity == UINT64_MAX)
         return -1;
-    }
-    double fullness = -1;
-    if (n[WEIR_STATS_CAPACITY] > 0 && n[WEIR_STATS_CAPACITY] != UINT64_MAX)
-        fullness = share(items, (double)n[WEIR_STATS_CAPACITY]);
-    if (n[WEIR_STATS_MAX_COST] > 0 && !is_gate) {
-        double by_cost = share(cost, (double)n[WEIR_STATS_MAX_COST]);
-        fullness = by_cost > fullness ? by_cost : fullness;
-    }
-    return fullness;
+    return share((double)r->number[WEIR_STATS_IN_FLIGHT_COST], (double)capacity);
 }
 
 static double depth_of(const weir_stats_record *r)
 {
-    bool has_depth = holds_items((int)r->kind) || r->kind == WEIR_STATS_WATERMARK;
-    return (double)r->number[has_depth ? WEIR_STATS_DEPTH : WEIR_STATS_IN_FLIGHT];
+    return (double)r->number[has_depth((int)r->kind) ? WEIR_STATS_DEPTH : WEIR_STATS_IN_FLIGHT];
 }
 
 static double inside_of(const weir_stats_record *r)
@@ -292,17 +299,22 @@ uint64_t weir__within(const object *o, mark m)
     return less(look_at(o, o->looks.n - 1)->mark[m], look_at(o, 0)->mark[m]);
 }
 
-/* Of the time of its workers; where that was told, and time has passed. */
+/* Of the time of its workers; where that is not told, of its workers those that had a task. */
 static double busy_of(const object *o)
 {
     const look *last = look_at(o, o->looks.n - 1);
-    if (o->pub.seconds <= 0 || (last->mark[BUSY] == 0 && last->mark[IDLE] == 0))
+    bool is_told = last->mark[BUSY] > 0 || last->mark[IDLE] > 0;
+    bool has_tasks = is_pool((int)record_of(o)->kind) || is_kind(o, WEIR_STATS_WORKER);
+    if (o->pub.seconds <= 0 || (!is_told && !has_tasks))
         return -1;
-    double workers = 0;
-    for (size_t i = 0; i < o->looks.n; i++)
-        workers += look_at(o, i)->workers;
-    workers = workers > 0 ? workers / (double)o->looks.n : 1;
-    return share((double)weir__within(o, BUSY), workers * o->pub.seconds * 1e9);
+    double workers = 0, in_flight = 0, n = (double)o->looks.n;
+    for (size_t i = 0; i < o->looks.n; i++) {
+        workers += look_at(o, i)->workers / n;
+        in_flight += look_at(o, i)->in_flight / n;
+    }
+    workers = workers > 0 ? workers : 1;
+    return is_told ? share((double)weir__within(o, BUSY), workers * o->pub.seconds * 1e9)
+                   : share(in_flight, workers);
 }
 
 static void measure_times(weir_monitor *monitor, object *o)
@@ -348,6 +360,7 @@ void weir__measure(weir_monitor *monitor, object *o, int64_t wall_ns)
         .inside = inside_of(record),
         .fullness = fullness_of(record),
         .workers = (double)record->number[WEIR_STATS_WORKERS],
+        .in_flight = (double)record->number[WEIR_STATS_IN_FLIGHT],
     };
     *sample = (weir_monitor_sample){.at_ns = wall_ns, .depth = depth_of(record)};
     note_marks(l, record->number);

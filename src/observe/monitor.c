@@ -219,12 +219,12 @@ static int read_objects(weir_monitor *monitor, weir_stats *stats, process *p)
     return rc;
 }
 
-static bool is_seen(const found *next, int64_t pid)
+static const process *find_seen(const found *next, int64_t pid)
 {
     for (size_t i = 0; i < next->n_processes; i++)
         if (next->processes[i]->pub.process.pid == pid)
-            return true;
-    return false;
+            return next->processes[i];
+    return NULL;
 }
 
 static int read_process(weir_monitor *monitor, weir_stats *stats, const weir_stats_process *seen,
@@ -233,8 +233,9 @@ static int read_process(weir_monitor *monitor, weir_stats *stats, const weir_sta
     found *next = &monitor->next;
     if (monitor->root_pid && !weir__descends_from(seen, monitor->root_pid))
         return WEIR_OK;
-    if (is_seen(next, seen->pid) || next->n_processes >= WEIR_MONITOR_OBJECTS) {
-        next->beyond++;
+    const process *same = find_seen(next, seen->pid);
+    if (same || next->n_processes >= WEIR_MONITOR_OBJECTS) {
+        next->beyond += !same || same->pub.process.start_ticks != seen->start_ticks;
         return WEIR_OK;
     }
     if (!grow(&next->processes, next->n_processes, &next->room_processes, sizeof *next->processes))
@@ -283,10 +284,21 @@ static int read_folder(weir_monitor *monitor, const char *path)
 }
 
 /* Of somebody else, who may not let us in. */
-static int read_any_folder(const char *path, void *ctx)
+static int read_other_folder(const char *path, void *ctx)
 {
+    char own[512];
+    if (weir__page_folder(own, sizeof own) && strcmp(own, path) == 0)
+        return WEIR_OK;
     int rc = read_folder(ctx, path);
     return rc == WEIR_EINVAL ? WEIR_OK : rc;
+}
+
+static int read_every_folder(weir_monitor *monitor)
+{
+    int rc = read_folder(monitor, NULL);
+    if (rc < 0 && rc != WEIR_EINVAL)
+        return rc;
+    return weir__page_each_folder(read_other_folder, monitor);
 }
 
 static int read_all(weir_monitor *monitor)
@@ -294,7 +306,7 @@ static int read_all(weir_monitor *monitor)
     monitor->next.n_objects = 0;
     monitor->next.beyond = 0;
     if (monitor->every_user)
-        return weir__page_each_folder(read_any_folder, monitor);
+        return read_every_folder(monitor);
     return read_folder(monitor, monitor->folder[0] ? monitor->folder : NULL);
 }
 

@@ -10,8 +10,8 @@
  * nothing has changed.  The second cannot fail.
  *
  * Bound:  an object has two records (as of this look and of the one before), what is remembered of each
- *         look of the window, and its times in at most CELLS_MAX cells: 37 KiB and 240 bytes a look,
- *         64 KiB of times.
+ *         look of the window, and its times in at most CELLS_MAX cells: 41 KiB, 500 bytes for each
+ *         look, and up to 128 KiB of times (some 8 KiB in practice).
  */
 #ifndef WEIR_OBSERVE_MONITOR_IMPL_H
 #define WEIR_OBSERVE_MONITOR_IMPL_H
@@ -33,7 +33,8 @@ typedef struct object object;
 struct process {
     weir_monitor_process pub;
     process *above; /* its nearest ancestor here */
-    object *root;   /* of it and those below it */
+    object *root;   /* of it and those below it, once it was asked for */
+    object *most;   /* the same, of one that is below no other */
     char root_text[TEXT_MAX];
     bool root_is_said;
 };
@@ -59,7 +60,7 @@ typedef enum mark {
 typedef struct look {
     int64_t at_ns; /* monotonic */
     uint64_t mark[MARKS];
-    double inside, fullness, workers; /* gauges */
+    double inside, fullness, workers, in_flight; /* gauges */
     uint64_t sum_ns[2];               /* of waits, of services since the look before */
     unsigned cells[2];                /* so many of the object's cells are of these */
 } look;

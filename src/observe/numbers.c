@@ -23,7 +23,9 @@ typedef struct numbers {
 #define QUEUE  (FLOW | COSTS | PUT_LINE | GET_LINE | DROPS | DROP_COSTS | BIT(MAX_AGE_NS))
 #define SPILLS (BIT(SPILLED) | BIT(SPILLED_COST))
 #define POOL   (FLOW | DONE_LOW | PUT_LINE | DROPS)
-#define GATE   (BIT(ACCEPTED) | DONE_LOW | DONE_COST | BIT(CAPACITY) | PUT_LINE)
+#define GATE                                                                                       \
+    (BIT(ACCEPTED) | BIT(ACCEPTED_COST) | BIT(DELIVERED) | BIT(DELIVERED_COST) | DONE_LOW |        \
+     DONE_COST | BIT(CAPACITY) | PUT_LINE)
 
 #define WAITS      (BIT(PUT_WAITS) | BIT(GET_WAITS))
 #define TIME_SPENT (BIT(BUSY_NS) | BIT(IDLE_NS))
@@ -52,7 +54,7 @@ static numbers numbers_of(int kind)
         return (numbers){BIT(ACCEPTED) | DONE_LOW | BIT(REFUSED),
                          BIT(FAILED) | BIT(SLOW) | BIT(OPENED) | BIT(STATE)};
     case WEIR_STATS_GOVERNOR:
-        return (numbers){GATE | BIT(ACCEPTED_COST), BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
+        return (numbers){GATE, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
     case WEIR_STATS_WATERMARK:
         return (numbers){FLOW | BIT(PUT_WAITING) | BIT(PUT_BLOCKED_NS),
                          BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH)};
@@ -65,6 +67,8 @@ static numbers numbers_of(int kind)
 bool weir__has_number(const weir_stats_record *record, int number)
 {
     numbers has = numbers_of((int)record->kind);
+    if (record->number[WEIR_STATS_REPORTS_DONE])
+        has.low |= DONE_LOW | (has.low & BIT(DEPTH_COST) ? DONE_COST : 0);
     uint64_t bits = number < 64 ? has.low : has.high;
     return bits >> (number % 64) & 1 || record->number[number] != 0;
 }
