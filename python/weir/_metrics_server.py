@@ -52,7 +52,7 @@ def to_prometheus(openmetrics: str) -> str:
     """
     lines = []
     kinds: dict[str, str] = {}
-    for line in openmetrics.splitlines():
+    for line in openmetrics.rstrip("\n").split("\n"):  # names may hold other ends of lines
         if not line.startswith("# "):
             lines.append(line)
             continue

@@ -128,7 +128,7 @@ def _rates(axes: Any, at: Sequence[float], history: History) -> None:
 
 
 def _smooth(at: Sequence[float], rates: Sequence[float]) -> list[float]:
-    """Rates since the look before, made rates over a fortieth of the time: one look tells little."""
+    """Rates since the look before, made rates over a fortieth of the time; one look says little."""
     span = (at[-1] - at[0]) / 40
     steps = [0.0, *(b - a for a, b in itertools.pairwise(at))]
     counts = [rate * step for rate, step in zip(rates, steps, strict=True)]
