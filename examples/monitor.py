@@ -23,7 +23,7 @@ import show
 import weir
 
 # How the store is, for so many orders, and the seconds it takes for each.
-PHASES = (("well", 200, 0.05), ("slow", 130, 6.0), ("well again", 500, 0.05))
+PHASES = (("well", 200, 0.05), ("slow", 130, 6.0), ("well again", 100, 0.05), ("fine", 400, 0.05))
 RATE = 20.0  # orders a second
 WORKERS = 4
 
@@ -33,14 +33,14 @@ class Shop:
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
-        self.service = PHASES[0][2]
+        self.state, _, self.service = PHASES[0]
         self.is_over = threading.Event()
         self.pipeline = weir.Pipeline(self.orders(), name="shop")
         self.pipeline.sink(self.store, name="store", queue=100, workers=WORKERS)
 
     def orders(self) -> Iterator[int]:
-        for name, orders, self.service in PHASES:
-            print(f"-- the store is {name}")
+        for self.state, orders, self.service in PHASES:
+            print(f"-- the store is {self.state}")
             for number in range(orders):
                 yield number
                 time.sleep(1 / RATE / self.speed)
@@ -48,8 +48,8 @@ class Shop:
 
     def store(self, order: int) -> None:
         # In small steps, so that an order that is under way when the store gets well ends soon.
-        began = time.monotonic()
-        while time.monotonic() - began < self.service / self.speed:
+        began, share = time.monotonic(), 0.8 + order % 5 / 10
+        while time.monotonic() - began < share * self.service / self.speed:
             time.sleep(min(0.05, self.service) / self.speed)
 
 
@@ -118,9 +118,10 @@ def main() -> int:
         while not shop.is_over.wait(1 / args.speed):
             if "shop/store" in monitor.stats:
                 print(" " * 9 + line(monitor, args.speed))
-        if args.plot:
-            monitor.plot(args.plot)
-            print(f"drawn: {args.plot}")
+            if args.plot and shop.state == "fine":
+                monitor.plot(args.plot)  # the window: how it got well
+                print(f"drawn: {args.plot}")
+                args.plot = None
     report = shop.pipeline.run()
     print(f"\n{monitor.report()}\n\n{report}")
     stored = report.stages["store"].processed

@@ -78,7 +78,7 @@ def test_a_scrape_is_the_text_format_of_prometheus_for_others(server: weir.Metri
 
 
 def test_both_formats_tell_the_same() -> None:
-    queue: weir.Queue[int] = weir.Queue(7, name="both\u2028\x85\"\\ ")
+    queue: weir.Queue[int] = weir.Queue(7, name='both\u2028\x85"\\ ')
     queue.put(1)
     queue.get()
     text = weir.metrics()

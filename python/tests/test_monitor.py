@@ -427,8 +427,10 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
         ({"interval": 0}, "'interval' must be above 0, not 0"),
         ({"interval": "1"}, "'interval' must be a number, not '1'"),
         ({"log_every": -1}, "'log_every' must be above 0"),
-        ({"queue_share": 80}, "'queue_share' must be at most 1"),
-        ({"queue_share": 0}, "'queue_share' must be above 0, or None for never"),
+        (
+            {"queue_share": 80},
+            "'queue_share' must be above 0 and at most 1, or None for never, not",
+        ),
         ({"queue_depth": -5}, "'queue_depth' must be above 0"),
         ({"service": float("nan")}, "'service' must be above 0"),
         ({"events": 0}, "'events' must be >= 1, or None for never"),
@@ -443,6 +445,31 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
 def test_options_are_checked(options: dict[str, Any], said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         weir.Monitor(**options)
+
+
+def test_limits_may_be_as_large_as_one_likes() -> None:
+    huge = 1e300
+    monitor = weir.Monitor(1000, huge, service=huge, events=1 << 62, queue_depth=huge, logger=None)
+    monitor.look()
+    monitor.close()
+    assert monitor.stats.at > 0
+
+
+def test_a_signal_handler_may_ask_for_a_report() -> None:
+    code = """
+        import signal, weir
+        monitor = weir.Monitor(interval=None, logger=None)
+        queue = weir.Queue(3, name="asked for")
+        seen = []
+        signal.signal(signal.SIGALRM, lambda *_: seen.append((monitor.look(), monitor.report())))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        while len(seen) < 50:
+            monitor.look()
+            monitor.histories()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print("asked for" in seen[-1][1])
+    """
+    assert output_of(code) == "True\n"
 
 
 def test_where_pages_are_switched_off_it_says_so() -> None:

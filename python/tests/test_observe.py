@@ -15,15 +15,17 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import output_of, run_python, wait_until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from typing_extensions import Self
 
 import weir
 from weir._observe import root_pid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Program:
