@@ -102,7 +102,7 @@ class ObjectStats:
     key: str  # "pid-id": the same for the same object as long as it lives
     pid: int
     id: int
-    kind: str  # queue, thread_pool, process_pool, stage, limit, rate, breaker, governor, worker
+    kind: str  # queue, thread_pool, stage, limit, ...: the kinds of weir_stats(7)
     name: str  # "": it was given none
     created: float  # seconds since 1970
     is_exact: (
