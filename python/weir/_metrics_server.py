@@ -52,7 +52,7 @@ def to_prometheus(openmetrics: str) -> str:
     """
     lines = []
     kinds: dict[str, str] = {}
-    for line in openmetrics.splitlines():
+    for line in openmetrics.rstrip("\n").split("\n"):  # names may hold other ends of lines
         if not line.startswith("# "):
             lines.append(line)
             continue
@@ -345,7 +345,7 @@ def serve_metrics(
 
     /metrics is OpenMetrics or, for who does not ask for that, the text format of Prometheus;
     /state.json is what weir_metrics(7) says, with ?history=1 the last looks too.  In daemon
-    threads, never more than nine, however many clients there are and however slow they be.
+    threads, for eight clients at a time, however many there are and however slow they be.
 
     In a server with several processes, each of which calls this, only one can have the port: say
     processes="family" there, or use `weir.prometheus.Collector`.
