@@ -319,6 +319,69 @@ static void without_memory_there_is_no_monitor(void **state)
     }
 }
 
+/* ---- other users' pages --------------------------------------------------------------------------- */
+
+#define STRANGER 4294967293u
+
+/* One page of a user that nobody is, in his folder; its descriptor. */
+static int lie_of_stranger(void)
+{
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    char own[sizeof folder];
+    memcpy(data, whole, SIZE);
+    ((weir__page_head *)(void *)data)->pid = INT64_C(1) << 40;
+    memcpy(own, folder, sizeof own);
+    snprintf(folder, sizeof folder, "/dev/shm/weir-%u-stats", STRANGER);
+    must(mkdir(folder, 0700) == 0 && chown(folder, STRANGER, STRANGER) == 0);
+    int fd = lie(1, data, SIZE);
+    must(fchown(fd, STRANGER, STRANGER) == 0);
+    memcpy(folder, own, sizeof own);
+    return fd;
+}
+
+static void forget_stranger(int fd)
+{
+    char path[96];
+    close(fd);
+    snprintf(path, sizeof path, "/dev/shm/weir-%u-stats/2-1", STRANGER);
+    must(remove(path) == 0);
+    *strrchr(path, '/') = '\0';
+    must(rmdir(path) == 0);
+}
+
+/* Objects of his. */
+static size_t count_strangers(weir_monitor *monitor)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < weir_monitor_objects(monitor); i++)
+        n += weir_monitor_object_at(monitor, i)->process->uid == STRANGER;
+    return n;
+}
+
+static void root_sees_the_pages_of_every_user(void **state)
+{
+    (void)state;
+    weir_monitor_opts opts = WEIR_MONITOR_OPTS_INIT;
+    weir_monitor *monitor;
+    text metrics = {0};
+    if (geteuid() != 0 || access("/dev/shm", W_OK) != 0)
+        skip();
+    int fd = lie_of_stranger();
+    opts.every_user = true;
+    must(weir_monitor_create(&monitor, &opts) == WEIR_OK);
+    int rc = weir_monitor_look(monitor);
+    size_t strangers = count_strangers(monitor);
+    must(weir_monitor_write_openmetrics(monitor, write_text, &metrics) == WEIR_OK);
+    forget_stranger(fd);
+    assert_int_equal(rc, WEIR_OK);
+    assert_int_equal(strangers, 5);
+    assert_non_null(strstr(metrics.data, ",user=\"4294967293\"} 10\n")); /* a capacity */
+    assert_int_equal(weir_monitor_look(monitor), WEIR_OK);
+    assert_int_equal(count_strangers(monitor), 0);
+    free(metrics.data);
+    weir_monitor_destroy(monitor);
+}
+
 /* ---- what pages tell of pipelines ----------------------------------------------------------------- */
 
 typedef struct part {
@@ -454,6 +517,7 @@ int main(void)
         WITH_A_PAGE(of_two_processes_with_one_pid_one_is_seen),
         WITH_A_PAGE(without_memory_a_look_changes_nothing),
         WITH_A_PAGE(without_memory_there_is_no_monitor),
+        WITH_A_PAGE(root_sees_the_pages_of_every_user),
         WITH_A_PAGE(stages_and_workers_stand_with_what_they_belong_to),
         WITH_A_PAGE(the_stage_with_the_most_pressure_is_the_root),
         WITH_A_PAGE(many_pages_are_looked_at),
