@@ -267,15 +267,29 @@ static void of_two_processes_with_one_pid_one_is_seen(void **state)
     close(fds[1]);
 }
 
-/* What a look that fails must leave as it was. */
-static void check_same(weir_monitor *monitor, size_t objects, size_t samples)
+/* The page as it is before the n-th look: with more times each time, for which there has to be room. */
+static void go_on(int fd, size_t n)
+{
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    memcpy(data, whole, SIZE);
+    for (unsigned i = 0; i < 5; i++) {
+        weir__page_record *r = record_in(data, i);
+        r->number[WEIR_STATS_ACCEPTED] = n;
+        for (unsigned b = 0; b < 100 * n; b++)
+            r->wait.bucket[b] = n;
+    }
+    must(pwrite(fd, data, SIZE, 0) == (ssize_t)SIZE);
+}
+
+/* What a look that fails must leave as it was; `last`: the look that went well. */
+static void check_same(weir_monitor *monitor, size_t objects, size_t samples, size_t last)
 {
     assert_int_equal(weir_monitor_objects(monitor), objects);
     for (size_t i = 0; i < objects; i++) {
         const weir_monitor_object *o = weir_monitor_object_at(monitor, i);
         assert_int_equal(o->sample_count, samples);
-        assert_int_equal(o->record->number[WEIR_STATS_ACCEPTED], 1);
-        assert_true(o->samples[samples - 1].depth == 1);
+        assert_int_equal(o->record->number[WEIR_STATS_ACCEPTED], last);
+        assert_true(o->samples[samples - 1].depth == (double)last);
         assert_int_equal(o->process->objects, objects);
     }
     use(monitor);
@@ -288,16 +302,20 @@ static void without_memory_a_look_changes_nothing(void **state)
     for (size_t before = 0; before < 4; before++) /* the looks that went well */
         for (int64_t n = 1;; n++) {
             weir_monitor *monitor = new_monitor();
-            for (size_t i = 0; i < before; i++)
+            for (size_t i = 1; i <= before; i++) {
+                go_on(fd, i);
                 must(weir_monitor_look(monitor) == WEIR_OK);
+            }
+            go_on(fd, before + 1);
             fail_allocation(n, false);
             int rc = weir_monitor_look(monitor);
             bool failed = stop_failing();
             must(rc == (failed ? WEIR_ENOMEM : WEIR_OK));
             size_t samples = before + !failed;
-            check_same(monitor, samples ? 5 : 0, samples);
+            check_same(monitor, samples ? 5 : 0, samples, samples);
+            go_on(fd, before + 2);
             must(weir_monitor_look(monitor) == WEIR_OK);
-            check_same(monitor, 5, samples < 4 ? samples + 1 : 4);
+            check_same(monitor, 5, samples < 4 ? samples + 1 : 4, before + 2);
             weir_monitor_destroy(monitor);
             if (!failed)
                 break;
