@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
@@ -21,11 +22,8 @@ from collections.abc import Iterator
 import show
 import weir
 
-PHASES = (
-    ("well", 10.0, 0.05),
-    ("slow", 20.0, 6.0),
-    ("well again", 20.0, 0.05),
-)  # seconds, per order
+# How the store is, for so many orders, and the seconds it takes for each.
+PHASES = (("well", 200, 0.05), ("slow", 130, 6.0), ("well again", 100, 0.05), ("fine", 400, 0.05))
 RATE = 20.0  # orders a second
 WORKERS = 4
 
@@ -35,25 +33,23 @@ class Shop:
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
-        self.service = PHASES[0][2]
-        self.stored = 0
+        self.state, _, self.service = PHASES[0]
+        self.is_over = threading.Event()
         self.pipeline = weir.Pipeline(self.orders(), name="shop")
         self.pipeline.sink(self.store, name="store", queue=100, workers=WORKERS)
 
     def orders(self) -> Iterator[int]:
-        number = 0
-        for name, seconds, self.service in PHASES:
-            print(f"-- the store is {name}")
-            end = time.monotonic() + seconds / self.speed
-            while time.monotonic() < end:
+        for self.state, orders, self.service in PHASES:
+            print(f"-- the store is {self.state}")
+            for number in range(orders):
                 yield number
-                number += 1
                 time.sleep(1 / RATE / self.speed)
+        self.is_over.set()
 
     def store(self, order: int) -> None:
         # In small steps, so that an order that is under way when the store gets well ends soon.
-        began = time.monotonic()
-        while time.monotonic() - began < self.service / self.speed:
+        began, share = time.monotonic(), 0.8 + order % 5 / 10
+        while time.monotonic() - began < share * self.service / self.speed:
             time.sleep(min(0.05, self.service) / self.speed)
 
 
@@ -119,14 +115,13 @@ def main() -> int:
     shop = Shop(args.speed)
     shop.pipeline.start()
     with watch(shop, args) as monitor:
-        end = time.monotonic() + sum(seconds for _, seconds, _ in PHASES) / args.speed
-        while time.monotonic() < end:
-            time.sleep(1 / args.speed)
+        while not shop.is_over.wait(1 / args.speed):
             if "shop/store" in monitor.stats:
                 print(" " * 9 + line(monitor, args.speed))
-        if args.plot:
-            monitor.plot(args.plot)
-            print(f"drawn: {args.plot}")
+            if args.plot and shop.state == "fine":
+                monitor.plot(args.plot)  # the window: how it got well
+                print(f"drawn: {args.plot}")
+                args.plot = None
     report = shop.pipeline.run()
     print(f"\n{monitor.report()}\n\n{report}")
     stored = report.stages["store"].processed

@@ -29,26 +29,25 @@ static bool is_usable(Monitor *self)
     return false;
 }
 
-PyDoc_STRVAR(look_doc,
-             "look($self, /)\n--\n\n"
-             "Read the numbers of all processes now.\n\n"
-             "Raises OSError, MemoryError, ValueError (the folder is not this user's alone); what was\n"
-             "seen last stays.");
+PyDoc_STRVAR(
+    look_doc,
+    "look($self, /)\n--\n\n"
+    "Read the numbers of all processes now.\n\n"
+    "Raises OSError, MemoryError, ValueError (the folder is not this user's alone); what was\n"
+    "seen last stays.");
 
 static PyObject *Monitor_look(Monitor *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
     int rc;
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&self->lock);
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
     rc = weir_monitor_look(self->monitor);
     pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS
-    if (rc == WEIR_EINVAL)
-        return ext_raise_text(self->state, rc,
-                              "the folder of the stats pages is not this user's alone: it must be "
-                              "a directory of mode 0700");
+    Py_END_ALLOW_THREADS if (rc == WEIR_EINVAL) return ext_raise_text(
+        self->state, rc,
+        "the folder of the stats pages is not this user's alone: it must be "
+        "a directory of mode 0700");
     if (rc < 0)
         return ext_raise(self->state, rc);
     Py_RETURN_NONE;
@@ -89,8 +88,9 @@ static PyObject *finish(Monitor *self, text *written, int rc)
     return bytes;
 }
 
-PyDoc_STRVAR(json_doc, "json($self, history, /)\n--\n\n"
-                       "What was seen, as one JSON object in UTF-8; with the looks before, if `history`.");
+PyDoc_STRVAR(json_doc,
+             "json($self, history, /)\n--\n\n"
+             "What was seen, as one JSON object in UTF-8; with the looks before, if `history`.");
 
 static PyObject *Monitor_json(Monitor *self, PyObject *history)
 {
@@ -99,12 +99,10 @@ static PyObject *Monitor_json(Monitor *self, PyObject *history)
         return NULL;
     text written = {0};
     int rc;
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&self->lock);
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
     rc = weir_monitor_write_json(self->monitor, with_history, append, &written);
     pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS
-    return finish(self, &written, rc);
+    Py_END_ALLOW_THREADS return finish(self, &written, rc);
 }
 
 PyDoc_STRVAR(openmetrics_doc, "openmetrics($self, /)\n--\n\n"
@@ -116,12 +114,10 @@ static PyObject *Monitor_openmetrics(Monitor *self, PyObject *Py_UNUSED(ignored)
         return NULL;
     text written = {0};
     int rc;
-    Py_BEGIN_ALLOW_THREADS
-    pthread_mutex_lock(&self->lock);
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
     rc = weir_monitor_write_openmetrics(self->monitor, append, &written);
     pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS
-    return finish(self, &written, rc);
+    Py_END_ALLOW_THREADS return finish(self, &written, rc);
 }
 
 /* ---- beginning and end ---------------------------------------------------------------------- */
@@ -142,7 +138,8 @@ static PyObject *Monitor_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
 static int init(Monitor *self, const weir_monitor_opts *opts)
 {
     if (self->monitor) {
-        PyErr_SetString(PyExc_RuntimeError, "weir._weir.Monitor.__init__() has been called already");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "weir._weir.Monitor.__init__() has been called already");
         return -1;
     }
     int rc = weir_monitor_create(&self->monitor, opts);
@@ -160,10 +157,9 @@ static int init(Monitor *self, const weir_monitor_opts *opts)
 
 static int Monitor_init(Monitor *self, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"window",     "root_pid",   "queue_share",
-                                        "queue_depth", "service_ns", "events",
-                                        "throughput",  "age_growth", "drops",
-                                        NULL};
+    static const char *const names[] = {"window",     "root_pid", "queue_share", "queue_depth",
+                                        "service_ns", "events",   "throughput",  "age_growth",
+                                        "drops",      NULL};
     weir_monitor_opts opts = WEIR_MONITOR_OPTS_INIT;
     weir_thresholds *limits = &opts.thresholds;
     Py_ssize_t window = 0;
@@ -213,10 +209,11 @@ static PyMethodDef monitor_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(monitor_doc,
-             "Monitor(window=0, root_pid=0, queue_share=0.0, queue_depth=0.0, service_ns=0, events=0, "
-             "throughput=0.0, age_growth=0.0, drops=0)\n--\n\n"
-             "Looks at the numbers of the processes of this user.  0: the default.");
+PyDoc_STRVAR(
+    monitor_doc,
+    "Monitor(window=0, root_pid=0, queue_share=0.0, queue_depth=0.0, service_ns=0, events=0, "
+    "throughput=0.0, age_growth=0.0, drops=0)\n--\n\n"
+    "Looks at the numbers of the processes of this user.  0: the default.");
 
 static PyType_Slot monitor_slots[] = {
     {Py_tp_doc, (void *)monitor_doc},

@@ -620,7 +620,7 @@ def test_monitor_names_what_is_the_matter_and_says_when_it_is_over(tmp_path: Pat
 
 
 def test_alert_comes_before_the_trouble() -> None:
-    finished = scenario("alert.py", "--speed", "10")
+    finished = scenario("alert.py", "--speed", "20")
     assert finished.stdout.count("ALERT: queue 'jobs' is 80 % full for 30 s") == 1
     assert "over: queue 'jobs' is 80 % full for 30 s" in finished.stdout
     assert "ALERT: this process has more than 70 % of the 128 MiB" in finished.stdout

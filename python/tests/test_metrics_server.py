@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import http.client
 import json
@@ -20,6 +21,7 @@ from prometheus_client import parser as prometheus_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 import weir
+from weir import _metrics_server
 from weir._metrics_server import CONNECTIONS, prefers_openmetrics, to_prometheus
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -76,7 +78,7 @@ def test_a_scrape_is_the_text_format_of_prometheus_for_others(server: weir.Metri
 
 
 def test_both_formats_tell_the_same() -> None:
-    queue: weir.Queue[int] = weir.Queue(7, name="both")
+    queue: weir.Queue[int] = weir.Queue(7, name='both\u2028\x85"\\ ')
     queue.put(1)
     queue.get()
     text = weir.metrics()
@@ -168,13 +170,11 @@ def test_nonsense_is_refused_and_the_next_one_is_served(server: weir.MetricsServ
         b"GET / HTTP/9.9\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", server.port), 30) as client:
-            client.sendall(nonsense)
-            client.shutdown(socket.SHUT_WR)
-            try:
+            with contextlib.suppress(OSError):  # it does not read all of that
+                client.sendall(nonsense)
+                client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):
                     pass
-            except ConnectionResetError:
-                pass  # it has not read all of that
     assert "weir_processes" in get(server, "metrics")[1]
 
 
@@ -206,7 +206,7 @@ def test_a_closed_server_gives_its_port_and_its_threads_back() -> None:
     assert "weir_processes" in get(server, "metrics")[1]
     server.close()
     server.close()
-    assert threading.active_count() == before
+    wait_until(lambda: threading.active_count() == before)
     with weir.serve_metrics(server.port) as again:
         assert again.port == server.port
     with pytest.raises(urllib.error.URLError):
@@ -277,7 +277,10 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_fifty_slow_clients_cost_no_more_than_eight_and_keep_nobody_out() -> None:
+def test_fifty_slow_clients_cost_no_more_than_eight_and_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_metrics_server, "PATIENCE", 0.2)
     threads, files = threading.active_count(), descriptors()
     server = weir.serve_metrics()
     clients = [socket.create_connection(("127.0.0.1", server.port), 60) for _ in range(50)]
@@ -288,12 +291,13 @@ def test_fifty_slow_clients_cost_no_more_than_eight_and_keep_nobody_out() -> Non
         scrape = InThread(get, server, "metrics")
         deadline = time.monotonic() + 60
         while not scrape.is_done and time.monotonic() < deadline:
-            ours = threading.active_count() - threads - 1  # but the scrape's
-            most = max(most, ours)
+            most = max(most, len(server._connections._since))
+            # Who accepts, the scrape's own, and a predecessor of each may still be ending.
+            assert threading.active_count() <= threads + 2 + 2 * CONNECTIONS
             assert descriptors() - files <= 2 * 50 + 2 * CONNECTIONS + 8
             time.sleep(0.01)
         assert "weir_processes" in scrape.result()[1]
-        assert 1 < most <= 1 + CONNECTIONS
+        assert 1 < most <= CONNECTIONS
     finally:
         for client in clients:
             client.close()

@@ -139,11 +139,11 @@ def test_tasks_that_take_long_are_slow_service_and_little_throughput() -> None:
 
 def test_a_queue_whose_items_wait_longer_and_longer_has_growing_age() -> None:
     queue: weir.Queue[int] = weir.Queue(None, name="ageing")
-    monitor = monitor_of("age_growth", window=9)
-    for number in range(9):
-        queue.put_many(range(3))
-        time.sleep(0.004 * 2**number / 8)
-        queue.get_many(3)
+    monitor = monitor_of("age_growth", window=21)
+    for number in range(20):
+        queue.put(number)
+        time.sleep(0.001 * 1.3**number)
+        queue.get()
         monitor.look()
     assert issues_of(monitor, "ageing") == {"growing_age"}
 
@@ -271,7 +271,8 @@ def test_a_callback_may_look_and_close(full: weir.Queue[int]) -> None:
         monitor.close()
 
     monitor = weir.Monitor(3, None, on_issue=on_issue, logger=None, **NEVER | {"queue_share": 0.8})
-    monitor.look()
+    for _ in range(3):
+        monitor.look()
     full.get_many(10)
     for _ in range(4):
         monitor.look()
@@ -279,7 +280,7 @@ def test_a_callback_may_look_and_close(full: weir.Queue[int]) -> None:
 
 
 def test_callbacks_come_in_order_and_one_at_a_time_whoever_looks() -> None:
-    queue: weir.Queue[int] = weir.Queue(1, name="turns")
+    queue: weir.Queue[int] = weir.Queue(10, name="turns")
     told: list[bool] = []
     inside = threading.Lock()
 
@@ -289,7 +290,7 @@ def test_callbacks_come_in_order_and_one_at_a_time_whoever_looks() -> None:
         time.sleep(0.001)
         inside.release()
 
-    monitor = monitor_of("queue_share", window=2, on_issue=on_issue)
+    monitor = monitor_of("queue_share", on_issue=on_issue)
     over = threading.Event()
 
     def look() -> None:
@@ -301,9 +302,9 @@ def test_callbacks_come_in_order_and_one_at_a_time_whoever_looks() -> None:
         thread.start()
     deadline = time.monotonic() + 2
     while len(told) < 20 and time.monotonic() < deadline:
-        queue.put(1)
+        queue.put_many(range(10))
         time.sleep(0.01)
-        queue.get()
+        queue.get_many(10)
         time.sleep(0.01)
     over.set()
     for thread in threads:
@@ -368,7 +369,7 @@ def test_a_forked_child_has_no_monitor_of_its_parents() -> None:
         import os, sys, weir
         q = weir.Queue(3, name="q")
         m = weir.Monitor(interval=0.001)
-        for _ in range(20):
+        for _ in range(8):
             pid = os.fork()
             if not pid:
                 m.close()
@@ -420,14 +421,16 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"window": 1}, "'window' must be from 2 to 1000 looks, not 1"),
-        ({"window": 1001}, "'window' must be from 2 to 1000"),
+        ({"window": 2}, "'window' must be from 3 to 1000 looks, not 2"),
+        ({"window": 1001}, "'window' must be from 3 to 1000"),
         ({"window": 2.0}, "'window' must be an int"),
         ({"interval": 0}, "'interval' must be above 0, not 0"),
         ({"interval": "1"}, "'interval' must be a number, not '1'"),
         ({"log_every": -1}, "'log_every' must be above 0"),
-        ({"queue_share": 80}, "'queue_share' must be at most 1"),
-        ({"queue_share": 0}, "'queue_share' must be above 0, or None for never"),
+        (
+            {"queue_share": 80},
+            "'queue_share' must be above 0 and at most 1, or None for never, not",
+        ),
         ({"queue_depth": -5}, "'queue_depth' must be above 0"),
         ({"service": float("nan")}, "'service' must be above 0"),
         ({"events": 0}, "'events' must be >= 1, or None for never"),
@@ -442,6 +445,35 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
 def test_options_are_checked(options: dict[str, Any], said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         weir.Monitor(**options)
+
+
+def test_limits_may_be_as_large_as_one_likes() -> None:
+    huge = 1e300
+    monitor = weir.Monitor(1000, huge, service=huge, events=1 << 62, queue_depth=huge, logger=None)
+    monitor.look()
+    monitor.close()
+    assert monitor.stats.at > 0
+
+
+def test_a_signal_handler_may_ask_for_a_report() -> None:
+    code = """
+        import signal, weir
+        monitor = weir.Monitor(interval=None, logger=None)
+        queue = weir.Queue(3, name="asked for")
+        seen = []
+        def handle(*_):
+            monitor.look()
+            seen.append(monitor.report())
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        while len(seen) < 30:
+            monitor.look()
+            monitor.histories()
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        print("asked for" in seen[-1])
+    """
+    assert output_of(code) == "True\n"
 
 
 def test_where_pages_are_switched_off_it_says_so() -> None:
@@ -502,7 +534,7 @@ def test_a_plot_draws_the_objects_with_issues_first_or_says_what_is_missing(tmp_
             monitor.plot(svg)
         return
     monitor.plot(svg, objects=1)
-    monitor.plot(str(png))
+    monitor.plot(str(png), objects=1)
     assert svg.read_text().startswith("<?xml") and "drawn" in svg.read_text()
     assert png.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="'objects' must be >= 1"):

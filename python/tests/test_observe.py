@@ -15,15 +15,17 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import output_of, run_python, wait_until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from typing_extensions import Self
 
 import weir
 from weir._observe import root_pid
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Program:
@@ -86,23 +88,32 @@ def test_a_program_that_only_makes_a_queue_is_seen_by_another_with_exact_numbers
         assert jobs.key in weir.stats(), "it descends from this process"
 
 
-def test_stats_tell_each_kind_of_object_with_its_numbers() -> None:
-    before = {o.key for o in weir.stats()}
-    queue: weir.Queue[int] = weir.Queue(None, name="of its kind")
+def test_stats_tell_each_kind_of_object_by_its_name() -> None:
+    queue: weir.Queue[int] = weir.Queue(None, name="k queue")
+    shared: weir.SharedQueue[int] = weir.SharedQueue(4, name="k shared queue")
+    limiter = weir.Limiter(3, name="k limit")
+    bucket = weir.TokenBucket(10, burst=5, name="k rate")
+    breaker = weir.CircuitBreaker(name="k breaker")
+    governor = weir.MemoryGovernor("90%", name="k governor")
+    level = weir.Watermark(10, name="k watermark")
     queue.put(1)
-    limiter, bucket = weir.Limiter(3), weir.TokenBucket(10, burst=5)
-    breaker, governor = weir.CircuitBreaker(), weir.MemoryGovernor("90%")
+    shared.put(1)
+    level.add(7)
     assert bucket.try_acquire(2)
-    with limiter:
+    with weir.ThreadPoolExecutor(2, name="k thread pool") as pool, limiter:
+        assert pool.submit(int).result() == 0
         seen = weir.stats()
-    new = {o.kind: o for o in seen if o.key not in before}
-    assert set(new) >= {"queue", "limit", "rate", "breaker", "governor"}
-    assert new["queue"].name == "of its kind"
-    assert new["queue"]["capacity"] is None and new["queue"].fullness is None
-    assert new["limit"]["in_flight"] == 1 and new["limit"]["capacity"] == 3
-    assert new["rate"]["accepted"] == 2 and new["rate"]["capacity"] == 5
-    assert new["breaker"]["state_name"] == "closed" == breaker.state
-    assert new["governor"]["state_name"] == "normal" == governor.stats().state
+    named = {o.name: o.kind for o in seen if o.name.startswith("k ")}
+    assert named == {name: name[2:].replace(" ", "_") for name in named}
+    assert len(named) == 8
+    assert seen["k queue"]["capacity"] is None and seen["k queue"].fullness is None
+    assert seen["k shared queue"]["depth"] == 1 and seen["k shared queue"].fullness == 0.25
+    assert seen["k limit"]["in_flight"] == 1 and seen["k limit"]["capacity"] == 3
+    assert seen["k rate"]["accepted"] == 2 and seen["k rate"]["capacity"] == 5
+    assert seen["k breaker"]["state_name"] == "closed" == breaker.state
+    assert seen["k governor"]["state_name"] == "normal" == governor.stats().state
+    assert seen["k watermark"]["depth"] == 7
+    assert seen["k thread pool"]["accepted"] == 1
     me = next(p for p in seen.processes if p.pid == os.getpid())
     assert me.rss > 1 << 20 and me.library == weir.__version__
 
@@ -297,7 +308,10 @@ def test_metrics_are_open_metrics_with_the_numbers_of_the_queue() -> None:
         ('quo"te', 'quo"te'),
         ("back\\slash", "back\\slash"),
         ("\\n", "\\n"),
-        ('"} 1\nweir_depth{name="', '"} 1?weir_depth{name="'),  # what controls a terminal is replaced
+        (
+            '"} 1\nweir_depth{name="',
+            '"} 1?weir_depth{name="',
+        ),  # what controls a terminal is replaced
         ("\x1b[2J", "?[2J"),
         ("naïve ✓", "naïve ✓"),
         ("<script>", "<script>"),

@@ -52,7 +52,7 @@ def to_prometheus(openmetrics: str) -> str:
     """
     lines = []
     kinds: dict[str, str] = {}
-    for line in openmetrics.splitlines():
+    for line in openmetrics.rstrip("\n").split("\n"):  # names may hold other ends of lines
         if not line.startswith("# "):
             lines.append(line)
             continue
@@ -125,14 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         return "text/html; charset=utf-8", _status_page()
 
     def _metrics(self, _query: str) -> tuple[str, bytes]:
-        text = self.server.metrics.look().openmetrics()
+        text = self.server._metrics.look().openmetrics()
         if prefers_openmetrics(self.headers.get("Accept", "")):
             return METRICS_CONTENT_TYPE, text
         return PROMETHEUS_CONTENT_TYPE, to_prometheus(text.decode()).encode()
 
     def _state(self, query: str) -> tuple[str, bytes]:
         history = parse_qs(query).get("history", ["0"])[-1] not in ("0", "")
-        return "application/json", self.server.state.look().json(history)
+        return "application/json", self.server._state.look().json(history)
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -203,9 +203,9 @@ class MetricsServer:
     """What `weir.serve_metrics()` returns.  It ends with close(), `with`, or the program."""
 
     def __init__(self, port: int, addr: str, processes: Processes) -> None:
-        self.metrics = Looker(processes, 10)
-        self.state = Looker(processes, 120, 0.5)
-        self.metrics.look()  # what cannot be looked at is told now, not to who scrapes
+        self._metrics = Looker(processes, 10)
+        self._state = Looker(processes, 120, 0.5)
+        self._metrics.look()  # what cannot be looked at is told now, not to who scrapes
         self._pid = os.getpid()
         self._addr = addr
         self._connections = _Connections(CONNECTIONS)
@@ -345,7 +345,7 @@ def serve_metrics(
 
     /metrics is OpenMetrics or, for who does not ask for that, the text format of Prometheus;
     /state.json is what weir_metrics(7) says, with ?history=1 the last looks too.  In daemon
-    threads, never more than nine, however many clients there are and however slow they be.
+    threads, for eight clients at a time, however many there are and however slow they be.
 
     In a server with several processes, each of which calls this, only one can have the port: say
     processes="family" there, or use `weir.prometheus.Collector`.

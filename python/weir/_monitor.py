@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from sys import float_info
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,7 +118,7 @@ class _News(NamedTuple):
 class Monitor:
     """Looks at queues, pools, limits and pipelines again and again; says what is the matter.
 
-    window       looks that are remembered; what follows is over so many: 2 to 1000
+    window       looks that are remembered; what follows is over so many: 3 to 1000
     interval     seconds between two looks; None: no thread, only look() looks
     processes    as in `weir.stats()`
     on_issue     called with an `Issue` when it begins, and again, with `ended` set, when it ends.
@@ -163,34 +164,27 @@ class Monitor:
         age_growth: float | None = 2.0,
         drops: int | None = 0,
     ) -> None:
-        if not isinstance(window, int) or isinstance(window, bool):
-            raise TypeError(f"'window' must be an int, not {window!r}")
-        if not 2 <= window <= 1000:
-            raise ValueError(f"'window' must be from 2 to 1000 looks, not {window!r}")
-        if interval is not None:
-            _positive("interval", interval, None)
+        _check_window(window)
+        check_processes(processes)
         if on_issue is not None and not callable(on_issue):
             raise TypeError(f"'on_issue' must be callable, not {on_issue!r}")
-        if queue_share is not None and _positive("queue_share", queue_share, -1.0) > 1:
-            raise ValueError(
-                f"'queue_share' must be at most 1, or None for never, not {queue_share!r}"
-            )
-        check_processes(processes)
-        _positive("log_every", log_every, None)
+        log_every = _positive("log_every", log_every, None)
+        if interval is not None:
+            interval = min(_positive("interval", interval, None), threading.TIMEOUT_MAX)
 
         self._looker = _weir.Monitor(
             window,
             root_pid(processes),
-            _positive("queue_share", queue_share, -1.0),
+            _positive("queue_share", queue_share, -1.0, most=1.0),
             _positive("queue_depth", queue_depth, 0.0),
-            round(min(_positive("service", service, -1e-9), 9e9) * 1e9) or 1,
+            _nanoseconds("service", service),
             _whole("events", events, 1),
             _positive("throughput", throughput, -1.0),
             _positive("age_growth", age_growth, -1.0),
             _whole("drops", drops, 0),
         )
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows; signal handlers may ask, too
         self._document: dict[str, Any] = {}  # of the last look
         self._lasting: dict[tuple[str, str], Issue] = {}
         self._past: deque[Issue] = deque(maxlen=_PAST)
@@ -198,7 +192,7 @@ class Monitor:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._looks = 0
-        self.look()
+        self._look()
         if interval is not None:
             self._start(interval)
 
@@ -219,15 +213,18 @@ class Monitor:
 
         Raises OSError, MemoryError; what was seen before stays.
         """
+        return read_stats(self._look())
+
+    def _look(self) -> dict[str, Any]:
         self._check()
         with self._lock:
             self._looker.look()
-            document = json.loads(self._looker.json(False))
+            document: dict[str, Any] = json.loads(self._looker.json(False))
             self._looks += 1
             self._teller.add(self._compare(document))
             self._document = document
         self._teller.tell()
-        return read_stats(document)
+        return document
 
     def _compare(self, document: dict[str, Any]) -> _News:
         root = document["root"]["text"] if document["root"] else None
@@ -362,7 +359,7 @@ def _watch(reference: weakref.ref[Monitor], stop: threading.Event, interval: flo
         if monitor is None:
             return
         try:
-            monitor.look()
+            monitor._look()
         except Exception as error:  # no descriptor, no memory: the next look may find some
             monitor._teller.failed(error)
         del monitor
@@ -386,7 +383,7 @@ class _Teller:
         log_every: float,
     ) -> None:
         self._on_issue, self._logger, self._log_every = on_issue, logger, log_every
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows
         self._news: deque[_News] = deque()
         self._is_telling = False
         self._warned: dict[tuple[str, str], float] = {}  # when, on the monotonic clock
@@ -519,12 +516,13 @@ def _row(o: ObjectStats) -> tuple[str, ...]:
                 rates and rates.put_blocked,
             )
         ),
-        _seconds(o.recent_wait.p99) if o.recent_wait.count else "-",
-        _seconds(o.recent_service.p99) if o.recent_service.count else "-",
+        in_words(o.recent_wait.p99) if o.recent_wait.count else "-",
+        in_words(o.recent_service.p99) if o.recent_service.count else "-",
     )
 
 
-def _seconds(value: float) -> str:
+def in_words(value: float) -> str:
+    """Seconds, for people: 1.5 ms."""
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if value * factor >= 1:
             return f"{value * factor:.3g} {unit}"
@@ -536,16 +534,32 @@ def _seconds(value: float) -> str:
 _NEVER = (1 << 64) - 1
 
 
-def _positive(name: str, value: float | None, never: float | None) -> float:
-    """A threshold that is above 0; None stands for `never`, where there is such a thing."""
+def _check_window(window: int) -> None:
+    if not isinstance(window, int) or isinstance(window, bool):
+        raise TypeError(f"'window' must be an int, not {window!r}")
+    if not 3 <= window <= 1000:
+        raise ValueError(f"'window' must be from 3 to 1000 looks, not {window!r}")
+
+
+def _positive(
+    name: str, value: float | None, never: float | None, most: float = float_info.max
+) -> float:
+    """A threshold above 0; None stands for `never`, where there is such a thing."""
     if value is None and never is not None:
         return never
     unless = "" if never is None else ", or None for never"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name!r} must be a number{unless}, not {value!r}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name!r} must be above 0{unless}, not {value!r}")
+    if not 0 < value <= most:
+        bound = "" if most == float_info.max else f" and at most {most:g}"
+        raise ValueError(f"{name!r} must be above 0{bound}{unless}, not {value!r}")
     return value
+
+
+def _nanoseconds(name: str, seconds: float | None) -> int:
+    if seconds is None:
+        return -1
+    return max(1, round(min(_positive(name, seconds, -1.0), 9e9) * 1e9))
 
 
 def _whole(name: str, value: int | None, least: int) -> int:

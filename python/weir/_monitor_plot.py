@@ -6,12 +6,13 @@ Colours can be told apart with any eyes, and each line differs in its stroke, to
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from weir._monitor import History, Issue
+from weir._monitor import History, Issue, in_words
 from weir._observe import ObjectStats, Stats
 
 __all__ = ["draw"]
@@ -99,26 +100,45 @@ def _figure(
     for axes in panels[-1]:
         axes.set_xlim(0, max(stats.at - began, 1e-3))
     title = stats.root or "nothing is held back"
-    figure.suptitle(textwrap.fill(title, 32 + 44 * n), fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize=11)
     return figure
 
 
 def _depth(axes: Any, o: ObjectStats, at: Sequence[float], history: History) -> None:
     has_depth = "depth" in o.numbers
+    if has_depth and not o.numbers.get("capacity") and not any(history.depth):
+        axes.set_yticks([])
+        _say(axes, "holds no items")  # a source, or a stage that runs in another one's workers
+        return
     axes.fill_between(at, history.depth, color=_BLUE, alpha=0.15, linewidth=0)
     axes.plot(at, history.depth, color=_BLUE, label="depth" if has_depth else "in flight")
     bound = o.numbers.get("capacity")
     if bound and bound <= 4 * max(history.depth, default=0):  # where it can be seen with the depth
         axes.axhline(bound, color=_GREY, linestyle=":", label=f"bound {bound:g}")
     axes.set_ylabel("items")
+    axes.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _rates(axes: Any, at: Sequence[float], history: History) -> None:
-    axes.plot(at, history.accepted, color=_GREY, linestyle="--", label="in")
-    axes.plot(at, history.delivered, color=_GREEN, label="out")
+    axes.plot(at, _smooth(at, history.accepted), color=_GREY, linestyle="--", label="in")
+    axes.plot(at, _smooth(at, history.delivered), color=_GREEN, label="out")
     if any(history.dropped):
-        axes.plot(at, history.dropped, color=_RED, linestyle="-.", label="dropped")
+        axes.plot(at, _smooth(at, history.dropped), color=_RED, linestyle="-.", label="dropped")
     axes.set_ylabel("items a second")
+
+
+def _smooth(at: Sequence[float], rates: Sequence[float]) -> list[float]:
+    """Rates since the look before, made rates over a fortieth of the time; one look says little."""
+    span = (at[-1] - at[0]) / 40
+    steps = [0.0, *(b - a for a, b in itertools.pairwise(at))]
+    counts = [rate * step for rate, step in zip(rates, steps, strict=True)]
+    smoothed, first = [], 1
+    for last in range(len(at)):
+        while first < last and at[last] - at[first] >= span:
+            first += 1
+        seconds = sum(steps[first : last + 1])
+        smoothed.append(sum(counts[first : last + 1]) / seconds if seconds else 0.0)
+    return smoothed
 
 
 def _times(axes: Any, at: Sequence[float], history: History) -> None:
@@ -126,15 +146,25 @@ def _times(axes: Any, at: Sequence[float], history: History) -> None:
         (history.wait_p99, _ORANGE, "-", "wait, p99"),
         (history.service_p99, _BLUE, "--", "service, p99"),
     )
-    has_any = False
     for values, color, stroke, label in series:
-        if any(values):
-            has_any = True
-            known = [value if value > 0 else float("nan") for value in values]
-            axes.plot(at, known, color=color, linestyle=stroke, label=label)
-    if not has_any:
-        axes.text(0.5, 0.5, "nothing was timed", transform=axes.transAxes, ha="center", color=_GREY)
-    axes.set_ylabel("seconds")
+        known = [(when, value) for when, value in zip(at, values, strict=True) if value > 0]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=color, linestyle=stroke, label=label)
+            axes.set_yscale("log")
+    if not axes.lines:
+        axes.set_yticks([])
+        _say(axes, "nothing was timed")
+        return
+    least, most = axes.get_ylim()
+    axes.set_ylim(min(least, most / 100), most * 3)  # two decades at least, and room for the legend
+    axes.yaxis.set_major_formatter(lambda value, _: in_words(value))
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def _say(axes: Any, text: str) -> None:
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=_GREY, fontsize=9
+    )
 
 
 def _marks(axes: Any, issues: Sequence[Issue], began: float, end: float) -> None:
@@ -148,22 +178,21 @@ def _marks(axes: Any, issues: Sequence[Issue], began: float, end: float) -> None
         if last >= 0:
             row = kinds.index(issue.issue)
             axes.barh(row, max(last - first, end / 200), left=first, height=0.6, color=_RED)
-    axes.set_yticks(range(len(kinds)), [_ISSUES[kind] for kind in kinds], fontsize=8)
+    axes.set_yticks(range(len(kinds)), [_ISSUES[kind] for kind in kinds], fontsize=9)
     axes.set_ylim(max(len(kinds), 1) - 0.5, -0.5)
     axes.set_xlabel("seconds")
     axes.spines[["top", "right"]].set_visible(False)
     if not kinds:
-        axes.text(
-            0.5, 0.5, "no issues", transform=axes.transAxes, ha="center", va="center", color=_GREY
-        )
+        _say(axes, "no issues")
 
 
 def _finish(axes: Any, *, is_first: bool) -> None:
-    axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_yscale() == "linear" and axes.lines:
+        axes.set_ylim(0, max(1.0, 1.2 * axes.dataLim.y1))  # and room for the legend
     if not is_first:
         axes.set_ylabel("")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False, loc="best", ncols=3)
+    if axes.lines:
+        axes.legend(fontsize=8, frameon=False, loc="upper right", ncols=3, borderaxespad=0)

@@ -92,14 +92,17 @@ class ProcessStats:
 class ObjectStats:
     """One instant of a queue, pool, stage, limit, rate, breaker, governor or worker.
 
-    The law, at rest: `accepted == delivered + dropped by reason + depth + spilled` for what holds
-    items.  `stats["depth"]` is `stats.numbers["depth"]`.
+    The law of a queue: accepted == delivered + dropped + depth + spilled; of a pool: accepted ==
+    done + dropped + cancelled + depth + in_flight, where dropped is the sum of dropped_newest and
+    the other reasons.  It holds at rest.
+
+    `told["depth"]` is `told.numbers["depth"]`.
     """
 
     key: str  # "pid-id": the same for the same object as long as it lives
     pid: int
     id: int
-    kind: str  # queue, thread_pool, process_pool, stage, limit, rate, breaker, governor, worker
+    kind: str  # queue, thread_pool, stage, limit, ...: the kinds of weir_stats(7)
     name: str  # "": it was given none
     created: float  # seconds since 1970
     is_exact: (
@@ -284,7 +287,7 @@ class Looker:
         _lookers.add(self)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._root = -1
         self._monitor: _weir.Monitor | None = None
         self._looked = 0.0

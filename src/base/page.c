@@ -36,6 +36,7 @@ static struct {
     weir__page_head *head; /* where the whole page lies, also what is not in the file yet */
     bool in_use[WEIR__PAGE_RECORDS];
     unsigned search; /* no record before this one is free */
+    pid_t parent;    /* 0: as the kernel says */
 } page;
 
 static _Atomic unsigned forks; /* see weir__page_generation */
@@ -153,7 +154,7 @@ static void fill_in(weir__page_head *head)
     head->buckets = WEIR__PAGE_BUCKETS;
     head->records = RECORDS_FIRST;
     head->pid = getpid();
-    head->parent = getppid();
+    head->parent = page.parent ? page.parent : getppid();
     head->start_ticks = weir__page_start_ticks(getpid());
     head->pid_namespace = stat("/proc/self/ns/pid", &namespace) == 0 ? namespace.st_ino : 0;
     head->created_ns = weir__wall_clock();
@@ -334,6 +335,15 @@ uint64_t weir__page_id(const weir__page_record *record)
              (uint64_t)(record - record_at(0));
     pthread_mutex_unlock(&mutex);
     return id;
+}
+
+void weir__page_set_parent(pid_t parent)
+{
+    pthread_mutex_lock(&mutex);
+    page.parent = parent;
+    if (page.head)
+        page.head->parent = parent;
+    pthread_mutex_unlock(&mutex);
 }
 
 void weir__page_give_back(weir__page_record *record)

@@ -86,6 +86,9 @@ void weir__page_give_back(weir__page_record *record);
 /* As much of the name as fits, not cut within a character of UTF-8, to where it is all zero. */
 void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
 
+/* Under whom this process is to be seen, if that is not its parent (a server that forks, say). */
+void weir__page_set_parent(pid_t parent);
+
 /* How many forks lie between this process and the first one that asked for a record. */
 unsigned weir__page_generation(void);
 

@@ -81,6 +81,7 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     weir__mutex_init(&pool->mutex);
     weir__arena_init(&pool->arena, &pool->channel);
     pool->channel.header->guards_payloads = opts->retries > 0;
+    pool->channel.header->parent = getpid();
     weir__tasks_init(&pool->tasks);
     pool->opts = *opts;
     pool->owner = getpid();
@@ -854,6 +855,8 @@ void weir_pool_destroy(weir_pool *pool)
     close(pool->epoll_fd);
     close(pool->parent_fd);
     close(pool->bell_fd);
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        weir__record_close(pool->desks[i].record);
     weir__record_close(pool->record);
     weir__mutex_fini(&pool->mutex);
     weir__free(pool->desks);

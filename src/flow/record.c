@@ -1,6 +1,8 @@
 /* record.c - see record.h. */
 #include "flow/record.h"
 
+#include <weir/teller.h>
+
 _Static_assert(WEIR__PAGE_BUCKETS == WEIR__HISTOGRAM_BUCKETS, "the buckets are the model's");
 
 weir__record *weir__record_open(weir_stats_kind kind, const char *name)
@@ -55,4 +57,44 @@ weir__record *weir__shared_record_of(weir__shared_record *shared)
 void weir__shared_record_close(weir__shared_record *shared)
 {
     weir__record_close(atomic_load_explicit(&shared->record, memory_order_relaxed));
+}
+
+/* ---- for objects that are not the library's --------------------------------------------------- */
+
+static weir__record *inner(weir_teller *teller)
+{
+    return (weir__record *)teller;
+}
+
+weir_teller *weir_teller_open(weir_stats_kind kind, const char *name)
+{
+    return (weir_teller *)weir__record_open(kind, name);
+}
+
+void weir_teller_close(weir_teller *teller)
+{
+    weir__record_close(inner(teller));
+}
+
+uint64_t weir_teller_id(const weir_teller *teller)
+{
+    return weir__record_id((const weir__record *)teller);
+}
+
+void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n)
+{
+    if (!teller)
+        return;
+    weir__tell_begin(inner(teller));
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned)told[i].number < WEIR_STATS_NUMBERS)
+            weir__tell(inner(teller), told[i].number, told[i].value);
+    weir__tell_end(inner(teller));
+}
+
+void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns)
+{
+    weir__record *to = inner(teller);
+    if (to)
+        weir__tell_time(which == WEIR_TELLER_WAIT ? &to->wait : &to->service, ns);
 }

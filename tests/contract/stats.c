@@ -400,6 +400,55 @@ static void a_process_pool_is_seen_with_its_tasks_and_its_workers(void **state)
     assert_false(look_for("crunchers").found);
 }
 
+/* A worker that has a queue of its own. */
+static void make_and_work(weir_worker *worker, const weir_task *task, void *ctx)
+{
+    static weir_queue *queue;
+    if (!queue)
+        queue = make("inner", 3, WEIR_OVERFLOW_BLOCK);
+    work(worker, task, ctx);
+}
+
+static void submit_byte(weir_pool *pool, char task)
+{
+    weir_bytes part = {&task, 1};
+    must(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL) == WEIR_KEPT);
+}
+
+static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    opts.name = "hands";
+    opts.workers = 1;
+    opts.backlog = 8;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = make_and_work;
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    assert_false(look_for("hands/0").found);
+    submit_byte(pool, 0);
+    assert_int_equal(collect(pool, 1), 1);
+    weir_stats_record seen = see("hands/0");
+    look inner = look_for("inner");
+    assert_true(inner.found);
+    assert_int_equal(inner.process.parent, getpid());
+    assert_int_equal(seen.kind, WEIR_STATS_WORKER);
+    assert_int_equal(seen.number[WEIR_STATS_PID], inner.process.pid);
+    assert_int_equal(seen.number[WEIR_STATS_OWNER], see("hands").id);
+    assert_int_equal(seen.number[WEIR_STATS_PLACE], 0);
+    for (char task = 0; task < 3; task++)
+        submit_byte(pool, task);
+    assert_int_equal(collect(pool, 3), 3);
+    soon((seen = see("hands/0")).number[WEIR_STATS_IN_FLIGHT] == 0);
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 3);
+    assert_int_equal(seen.number[WEIR_STATS_FAILED], 1);
+    assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
+    assert_int_equal(weir_stats_times_count(&seen.service), 3);
+    weir_pool_destroy(pool);
+    assert_false(look_for("hands/0").found);
+}
+
 /* ---- breakers ----------------------------------------------------------------------------------- */
 
 static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
@@ -623,6 +672,7 @@ int main(void)
         cmocka_unit_test(a_thread_pool_is_seen_with_its_tasks_and_how_long_they_take),
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
+        cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),

@@ -1,6 +1,8 @@
 /* What is seen of objects that several processes use: of each process, its own part.  And who waited. */
 #include "seen.h"
 
+#include <glob.h>
+
 #include <weir/limit.h>
 #include <weir/memory.h>
 #include <weir/rate.h>
@@ -13,6 +15,17 @@ static const char *own_name(const char *what)
     static char name[64];
     snprintf(name, sizeof name, "stats.%s.%jd", what, (intmax_t)getpid());
     return name;
+}
+
+/* What is kept of a rate until its bucket is full again. */
+static void forget_shared(const char *name)
+{
+    char pattern[128];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "/dev/shm/weir-*-%s", name);
+    if (glob(pattern, 0, NULL, &found) == 0)
+        unlink(found.gl_pathv[0]);
+    globfree(&found);
 }
 
 /* ---- a child that uses what it inherits ------------------------------------------------------- */
@@ -240,6 +253,7 @@ static void each_process_tells_its_tokens_of_a_shared_rate(void **state)
     assert_int_equal(all.granted, 8);
     end_child(taker);
     weir_rate_destroy(rate);
+    forget_shared(opts.shared);
 }
 
 static void reserve_more(void *governor)
