@@ -20,9 +20,9 @@ help: ## say what the targets are
 setup: ## install what is missing to build; does nothing when nothing is
 	@$(ROOT)/scripts/setup build
 
-demo: all ## run the main example on real input; DEMO_ARGS=--compare draws the comparison
+demo: all ## run the main example on real input, and watch it; DEMO_ARGS=--compare draws the comparison
 	@case " $(DEMO_ARGS) " in *" --compare "*) $(ROOT)/scripts/setup plot;; esac
-	@cd $(ROOT) && .venv/bin/python examples/digest_tree.py $(DEMO_ARGS)
+	@$(ROOT)/scripts/demo $(DEMO_ARGS)
 
 check: ## run every check and test; STEPS="layers man" runs some
 	@$(ROOT)/scripts/setup check

@@ -1,8 +1,9 @@
 /* terminal.c - canvas to terminal, terminal to keys: all of ncurses is here; see top.h.
  *
  * Signals:  they are let through only while a key is waited for, so none can come in the middle of drawing, and
- *           none is missed.  SIGINT, SIGTERM and SIGHUP end the wait; ncurses has its own handlers for a new
- *           size and for Ctrl-Z.
+ *           none is missed.  SIGINT, SIGTERM and SIGHUP end the wait, SIGTSTP (Ctrl-Z) stops the process.
+ *           ncurses has a handler for a new size; its own one for SIGTSTP would lose those that come while it
+ *           draws.
  */
 #include "command.h"
 #include "top.h"
@@ -25,12 +26,25 @@
 static SCREEN *screen;
 static bool has_colour;
 static sigset_t waiting_mask; /* while a key is waited for */
-static volatile sig_atomic_t ended;
+static volatile sig_atomic_t ended, stopped;
 
 static void on_end(int signal)
 {
     (void)signal;
     ended = 1;
+}
+
+static void on_stop(int signal)
+{
+    (void)signal;
+    stopped = 1;
+}
+
+/* Before ncurses begins: it leaves alone what has a handler. */
+static void hold_stop(void)
+{
+    struct sigaction action = {.sa_handler = on_stop};
+    sigaction(SIGTSTP, &action, NULL);
 }
 
 static void hold_signals(void)
@@ -58,9 +72,11 @@ static const char *why_not(void)
         return "this is not a terminal";
     if (!term || !*term)
         return "TERM is not set, so what the terminal can do is not known";
-    if (setupterm(NULL, STDOUT_FILENO, &known) != OK || !cursor_address || !clear_screen)
-        return "the terminal that TERM names is unknown, or cannot place the cursor";
-    return NULL;
+    if (setupterm(NULL, STDOUT_FILENO, &known) != OK)
+        return "the terminal that TERM names is unknown";
+    bool can = cursor_address && clear_screen;
+    del_curterm(cur_term); /* newterm makes its own */
+    return can ? NULL : "the terminal that TERM names cannot place the cursor";
 }
 
 static void begin_colours(bool may_colour)
@@ -80,6 +96,7 @@ static void begin_colours(bool may_colour)
 bool terminal_open(bool may_colour)
 {
     const char *reason = why_not();
+    hold_stop();
     if (!reason && !(screen = newterm(NULL, stdout, stdin)))
         reason = "the terminal cannot be used";
     if (reason) {
@@ -204,6 +221,24 @@ static bool is_hung_up(const struct pollfd *ready)
     return (ready->revents & POLLIN) && ioctl(STDIN_FILENO, FIONREAD, &bytes) == 0 && bytes == 0;
 }
 
+/* Leaves the terminal to others, until somebody says SIGCONT. */
+static void stop(void)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    struct winsize size;
+    sigset_t held;
+    stopped = 0;
+    endwin();
+    sigaction(SIGTSTP, &action, NULL);
+    sigprocmask(SIG_SETMASK, &waiting_mask, &held);
+    kill(getpid(), SIGTSTP); /* here it stands */
+    sigprocmask(SIG_SETMASK, &held, NULL);
+    hold_stop();
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0)
+        resizeterm(size.ws_row, size.ws_col);
+    clearok(stdscr, TRUE); /* others have written on it */
+}
+
 int terminal_key(int64_t until)
 {
     struct pollfd ready = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -216,6 +251,10 @@ int terminal_key(int64_t until)
         int n = ppoll(&ready, 1, &timeout, &waiting_mask);
         if (n < 0 && errno != EINTR)
             return TERMINAL_END;
+        if (stopped) {
+            stop();
+            return KEY_IS_RESIZE;
+        }
         bool is_gone = n > 0 && is_hung_up(&ready);
         key = read_key();
         if (is_gone && key == TERMINAL_TIME)

@@ -128,18 +128,29 @@ static int draw_worst_issue(const top_view *view, cli_canvas *canvas, int y)
 
 typedef struct hint {
     const char *key, *what;
-} hint;
+} key_hint;
+
+/* Returns how far it moved on: not at all, if there is no room. */
+static int draw_hint(cli_canvas *canvas, int y, int x, const key_hint *hint)
+{
+    int key = (int)strlen(hint->key) + 1, what = (int)strlen(hint->what);
+    if (x + key + what > canvas->columns)
+        return 0;
+    canvas_put(canvas, y, x, key, STYLE_BOLD | STYLE_INFO, hint->key);
+    canvas_put(canvas, y, x + key, what, STYLE_PLAIN, hint->what);
+    return key + what + 2;
+}
 
 static void draw_hints(const top_view *view, cli_canvas *canvas, int y)
 {
-    static const hint list[] = {{"Enter", "look into"}, {"s", "sort"},   {"/", "filter"},
-                                {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
-                                {"d", "interval"},      {"?", "help"},   {"q", "quit"}};
-    static const hint other[] = {{"Esc", "back"}, {"Up Down", "scroll"}, {"i", "issues"},
-                                 {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
-    static const hint issues[] = {
+    static const key_hint list[] = {{"Enter", "look into"}, {"s", "sort"},   {"/", "filter"},
+                                    {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
+                                    {"?", "help"},          {"q", "quit"},   {"d", "interval"}};
+    static const key_hint other[] = {{"Esc", "back"}, {"Up Down", "scroll"}, {"i", "issues"},
+                                     {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
+    static const key_hint issues[] = {
         {"Enter", "look into"}, {"Esc", "back"}, {"p", "pause"}, {"?", "help"}, {"q", "quit"}};
-    const hint *hints = list;
+    const key_hint *hints = list;
     size_t count = sizeof list / sizeof *list;
     if (view->page == PAGE_ISSUES) {
         hints = issues;
@@ -149,20 +160,14 @@ static void draw_hints(const top_view *view, cli_canvas *canvas, int y)
         count = sizeof other / sizeof *other;
     }
     int x = 1;
-    for (size_t i = 0; i < count; i++) {
-        int width = (int)(strlen(hints[i].key) + 1 + strlen(hints[i].what));
-        if (x + width > canvas->columns)
-            break;
-        x += canvas_put(canvas, y, x, canvas->columns, STYLE_BOLD | STYLE_INFO, hints[i].key) + 1;
-        x += canvas_put(canvas, y, x, canvas->columns, STYLE_PLAIN, hints[i].what) + 2;
-    }
     if (view->filter[0]) {
         char text[96];
-        snprintf(text, sizeof text, "  filter: %s ", view->filter);
-        int room = canvas->columns - x;
-        if (room > 12)
-            canvas_put_right(canvas, y, x, room, STYLE_BOLD | STYLE_WARN, text);
+        snprintf(text, sizeof text, "filter: %s", view->filter);
+        x += canvas_put(canvas, y, x, canvas->columns, STYLE_BOLD | STYLE_WARN, text) + 2;
+        x += draw_hint(canvas, y, x, &(key_hint){"Esc", "ends it"});
     }
+    for (size_t i = 0; i < count; i++)
+        x += draw_hint(canvas, y, x, &hints[i]);
 }
 
 static void draw_bottom(const top_view *view, cli_canvas *canvas)
