@@ -323,7 +323,8 @@ def check_scrapes(prometheus: Prometheus, busy: str) -> None:
     assert len(with_data) > len(answered) // 2, [text for text in answered if text not in with_data]
     for needed in ("weir_fullness_ratio", "weir_wait_seconds_bucket", "weir_blocked_seconds_total",
                    "weir_breaker_state", "weir_process_resident_bytes",
-                   "weir_dropped_total"):  # fmt: skip
+                   "weir_dropped_total", "(state) 2 * weir_breaker_state",
+                   "(state) 2 * weir_memory_step"):  # fmt: skip
         assert any(needed in text for text in with_data), needed
     assert prometheus.ask("/api/v1/targets")["activeTargets"][0]["lastError"] == ""
 
