@@ -144,10 +144,10 @@ static int draw_hint(cli_canvas *canvas, int y, int x, const key_hint *hint)
 static void draw_hints(const top_view *view, cli_canvas *canvas, int y)
 {
     static const key_hint list[] = {{"Enter", "look into"}, {"s", "sort"},   {"/", "filter"},
-                                {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
-                                {"?", "help"},          {"q", "quit"},   {"d", "interval"}};
+                                    {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
+                                    {"?", "help"},          {"q", "quit"},   {"d", "interval"}};
     static const key_hint other[] = {{"Esc", "back"}, {"Up Down", "scroll"}, {"i", "issues"},
-                                 {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
+                                     {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
     static const key_hint issues[] = {
         {"Enter", "look into"}, {"Esc", "back"}, {"p", "pause"}, {"?", "help"}, {"q", "quit"}};
     const key_hint *hints = list;
