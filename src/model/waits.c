@@ -76,13 +76,24 @@ static double waited_before(const weir__waits *waits, const weir__line *now, dou
     return waits->going_ns * (stayed / (double)before->waiting);
 }
 
+/* How long a wait was that ended since the look before; much, where that is not told. */
+static double mean_wait(const weir__line *before, const weir__line *now)
+{
+    if (now->waits <= before->waits || now->ended_ns <= before->ended_ns)
+        return 0x1p64;
+    return (double)(now->ended_ns - before->ended_ns) / (double)(now->waits - before->waits);
+}
+
 /* How long those in line who came after the look before have waited. */
-static double waited_since(const weir__line *now, double came, double stayed, double elapsed_ns)
+static double waited_since(const weir__line *before, const weir__line *now, double came,
+                           double stayed, double elapsed_ns)
 {
     if (came <= 0)
         return 0;
-    if (stayed > 0 || !tells_since(now))
+    if (stayed > 0)
         return came * elapsed_ns / 2;
+    if (!tells_since(now))
+        return came * least(elapsed_ns / 2, mean_wait(before, now));
     return waited_by(came, least((double)(now->at_ns - now->since_ns), elapsed_ns));
 }
 
@@ -107,7 +118,8 @@ double weir__waits_look(weir__waits *waits, const weir__line *now)
         return 0;
     double stayed = count_stayed(&waits->last, now);
     double before_ns = waited_before(waits, now, stayed);
-    double new_ns = waited_since(now, (double)now->waiting - stayed, stayed, elapsed_ns);
+    double came = (double)now->waiting - stayed;
+    double new_ns = waited_since(&waits->last, now, came, stayed, elapsed_ns);
     double ended_ns =
         ended_since(waits, now, positive(waits->going_ns - before_ns), stayed, elapsed_ns);
     double still_ns = stayed * elapsed_ns + new_ns;

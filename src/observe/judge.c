@@ -208,7 +208,8 @@ void weir__judge(weir_monitor *monitor)
     monitor->n_issues = 0;
     for (size_t i = 0; i < monitor->now.n_objects; i++)
         judge_object(monitor, monitor->now.objects[i]);
-    qsort(monitor->issues, monitor->n_issues, sizeof *monitor->issues, by_badness);
+    if (monitor->n_issues > 0)
+        qsort(monitor->issues, monitor->n_issues, sizeof *monitor->issues, by_badness);
     monitor->root_is_said = false;
     mark_roots(monitor);
 }

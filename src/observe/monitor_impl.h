@@ -33,6 +33,7 @@ typedef struct object object;
 struct process {
     weir_monitor_process pub;
     process *above; /* its nearest ancestor here */
+    size_t rank;    /* in their order */
     object *root;   /* of it and those below it, once it was asked for */
     object *most;   /* the same, of one that is below no other */
     char root_text[TEXT_MAX];
@@ -61,8 +62,8 @@ typedef struct look {
     int64_t at_ns; /* monotonic */
     uint64_t mark[MARKS];
     double inside, fullness, workers, in_flight; /* gauges */
-    uint64_t sum_ns[2];               /* of waits, of services since the look before */
-    unsigned cells[2];                /* so many of the object's cells are of these */
+    uint64_t sum_ns[2];                          /* of waits, of services since the look before */
+    unsigned cells[2];                           /* so many of the object's cells are of these */
 } look;
 
 /* So many times in a bucket, since the look before. */

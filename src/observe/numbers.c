@@ -53,8 +53,7 @@ static numbers numbers_of(int kind)
     case WEIR_STATS_BREAKER:
         return (numbers){BIT(ACCEPTED) | DONE_LOW | BIT(REFUSED),
                          BIT(FAILED) | BIT(SLOW) | BIT(OPENED) | BIT(STATE)};
-    case WEIR_STATS_GOVERNOR:
-        return (numbers){GATE, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
+    case WEIR_STATS_GOVERNOR: return (numbers){GATE, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
     case WEIR_STATS_WATERMARK:
         return (numbers){FLOW | BIT(PUT_WAITING) | BIT(PUT_BLOCKED_NS),
                          BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH)};

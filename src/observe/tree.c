@@ -104,6 +104,8 @@ static int by_tree(const void *a, const void *b)
 
 void weir__order_processes(found *now)
 {
+    if (now->n_processes == 0)
+        return;
     qsort(now->processes, now->n_processes, sizeof *now->processes, by_pid);
     for (size_t i = 0; i < now->n_processes; i++)
         now->processes[i]->above = find_above(now, now->processes[i]);
@@ -117,7 +119,7 @@ void weir__order_processes(found *now)
         now->processes[i]->pub.depth = count_above(now->processes[i]);
     qsort(now->processes, now->n_processes, sizeof *now->processes, by_tree);
     for (size_t i = 0; i < now->n_processes; i++)
-        now->processes[i]->pub.first = i; /* until its objects are in order */
+        now->processes[i]->rank = i;
 }
 
 /* ---- objects -------------------------------------------------------------------------------- */
@@ -149,7 +151,7 @@ static int by_order(const void *a, const void *b)
 {
     const object *x = *(object *const *)a, *y = *(object *const *)b;
     if (x->process != y->process)
-        return compare(x->process->pub.first, y->process->pub.first);
+        return compare(x->process->rank, y->process->rank);
     return x->leader != y->leader ? by_creation(x->leader, y->leader) : by_place(x, y);
 }
 
@@ -173,14 +175,14 @@ static object *find_leader(weir_monitor *monitor, object *o)
 
 void weir__order_objects(weir_monitor *monitor, found *now)
 {
+    if (now->n_objects == 0)
+        return;
     for (size_t i = 0; i < now->n_objects; i++)
         now->objects[i]->leader = find_leader(monitor, now->objects[i]);
     for (size_t i = 0; i < now->n_objects; i++) /* hostile: owners in a row, or in a circle */
         if (now->objects[i]->leader->leader != now->objects[i]->leader)
             now->objects[i]->leader = now->objects[i];
     qsort(now->objects, now->n_objects, sizeof *now->objects, by_order);
-    for (size_t i = 0; i < now->n_processes; i++)
-        now->processes[i]->pub.first = 0;
     for (size_t i = now->n_objects; i-- > 0;) {
         weir_monitor_process *p = &now->objects[i]->process->pub;
         p->first = i;
