@@ -77,8 +77,8 @@ typedef struct weir_limit_opts {
                                  Where it exists already, all other options are as who made it said
                                  (n_partitions has to be the same) */
     const char *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL:
-                                 "limit-1" and so on; "": other processes do not see it.  A shared one
-                                 they do not see */
+                                 "limit-1" and so on; "": other processes do not see it.
+                                 A shared one: its shared name */
 } weir_limit_opts;
 
 #define WEIR_LIMIT_OPTS_INIT WEIR__SIZED(weir_limit_opts)

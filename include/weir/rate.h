@@ -33,7 +33,8 @@ typedef struct weir_rate_opts {
                            exists already, it is as who made it, or changed it, said. */
     const char
         *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL: "rate-1"
-                           and so on; "": other processes do not see it.  A shared one they do not see */
+                           and so on; "": other processes do not see it.
+                           A shared one: its shared name */
 } weir_rate_opts;
 
 #define WEIR_RATE_OPTS_INIT WEIR__SIZED(weir_rate_opts)

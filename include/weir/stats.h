@@ -95,14 +95,19 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(GET_WAITS, 79, COUNTER, "get_waits")       /* calls that had to wait for items */            \
     X(SHARED, 80, GAUGE, "shared") /* 1: of several processes; the counters are this one's part */ \
     X(PID, 81, GAUGE, "pid")       /* of a worker that is a process */                             \
-    X(OWNER, 82, GAUGE, "owner")   /* id of what it is a part of: a worker's pool, a stage's first stage */ \
-    X(PLACE, 83, GAUGE, "place")   /* of a stage or worker in its owner, from 0 */                 \
-    X(FEEDS, 84, GAUGE, "feeds")   /* a stage: bit i: it emits to the stage in place i (< 64) */   \
+    X(OWNER, 82, GAUGE,                                                                            \
+      "owner") /* id of what it is a part of: a worker's pool, a stage's first stage */            \
+    X(PLACE, 83, GAUGE, "place") /* of a stage or worker in its owner, from 0 */                   \
+    X(FEEDS, 84, GAUGE, "feeds") /* a stage: bit i: it emits to the stage in place i (< 64) */     \
     X(PRESSURE_NS, 85, COUNTER, "pressure_ns") /* a stage: waits of others whose root it is */     \
     X(CAUSE, 86, GAUGE, "cause")               /* a stage: weir_cause, of most of that */          \
     X(BUSY_NS, 87, COUNTER, "busy_ns")         /* of workers, summed: in the function */           \
     X(IDLE_NS, 88, COUNTER, "idle_ns")         /* of workers, summed: without input */             \
-    X(BLOCKED_NS, 89, COUNTER, "blocked_ns")   /* of a stage's workers, summed: for room behind it */
+    X(BLOCKED_NS, 89, COUNTER,                                                                     \
+      "blocked_ns")                    /* of a stage's workers, summed: for room behind it */      \
+    X(LOW, 90, GAUGE, "low")           /* of a watermark: where it goes on */                      \
+    X(PAUSES, 91, COUNTER, "pauses")   /* times that a watermark paused */                         \
+    X(EMITTED, 92, COUNTER, "emitted") /* of a stage: items that it handed on */
 
 typedef enum weir_stats_number {
 #define X(name, value, type, text) WEIR_STATS_##name = (value),

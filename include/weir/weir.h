@@ -16,6 +16,7 @@
 #include <weir/shared_queue.h>
 #include <weir/spill.h>
 #include <weir/stats.h>
+#include <weir/teller.h>
 #include <weir/thread_pool.h>
 #include <weir/throttle.h>
 #include <weir/watermark.h>

@@ -160,6 +160,7 @@ class Limiter:
         shed_interval: float,
         shared: str | None,
         drop_on: type[BaseException] | tuple[type[BaseException], ...],
+        name: str | None = None,
     ) -> None: ...
     def acquire(
         self, timeout: float | None = None, *, partition: str | None = None, cost: int = 1
@@ -190,6 +191,7 @@ class Watermark:
         low: int | None,
         on_high: Callable[[], object] | None,
         on_low: Callable[[], object] | None,
+        name: str | None = None,
     ) -> None: ...
     def add(self, n: int, /) -> bool: ...
     def sub(self, n: int, /) -> bool: ...
@@ -330,6 +332,7 @@ class Governor:
         pause: float,
         shed: float,
         shared: str | None,
+        name: str | None = None,
     ) -> Self: ...
     def reserve(self, nbytes: int, timeout: float | None = None) -> MemoryReservation: ...
     def try_reserve(self, nbytes: int, /) -> MemoryReservation | None: ...

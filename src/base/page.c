@@ -36,7 +36,10 @@ static struct {
     weir__page_head *head; /* where the whole page lies, also what is not in the file yet */
     bool in_use[WEIR__PAGE_RECORDS];
     unsigned search; /* no record before this one is free */
+    pid_t parent;    /* 0: as the kernel says */
 } page;
+
+static _Atomic unsigned forks; /* see weir__page_generation */
 
 /* How many objects of each kind got a name from us, and where the counters of this program end. */
 static unsigned nameless[KINDS];
@@ -72,7 +75,13 @@ static void in_forked_child(void)
         mmap(page.head, size_of(WEIR__PAGE_RECORDS), PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     memset(&page, 0, sizeof page);
+    atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); /* the only thread */
     after_fork();
+}
+
+unsigned weir__page_generation(void)
+{
+    return atomic_load_explicit(&forks, memory_order_relaxed);
 }
 
 /* Not unmapped: other threads may go on. */
@@ -145,7 +154,7 @@ static void fill_in(weir__page_head *head)
     head->buckets = WEIR__PAGE_BUCKETS;
     head->records = RECORDS_FIRST;
     head->pid = getpid();
-    head->parent = getppid();
+    head->parent = page.parent ? page.parent : getppid();
     head->start_ticks = weir__page_start_ticks(getpid());
     head->pid_namespace = stat("/proc/self/ns/pid", &namespace) == 0 ? namespace.st_ino : 0;
     head->created_ns = weir__wall_clock();
@@ -254,8 +263,7 @@ static unsigned find_record(void)
     return WEIR__PAGE_RECORDS;
 }
 
-/* As much of the name as fits, not cut within a character of UTF-8. */
-static void copy_name(char *to, const char *name)
+void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
 {
     size_t n = strnlen(name, WEIR__PAGE_NAME);
     if (n == WEIR__PAGE_NAME)
@@ -274,7 +282,7 @@ static weir__page_record *take(unsigned i, uint64_t kind, const char *kind_name,
     record->kind = kind;
     record->created_ns = weir__wall_clock();
     if (name)
-        copy_name(record->name, name);
+        weir__page_copy_name(record->name, name);
     else
         snprintf(record->name, sizeof record->name, "%s-%u", kind_name, ++nameless[kind % KINDS]);
     /* release: whoever sees it in use sees it filled in */
@@ -302,6 +310,40 @@ weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const c
 static bool is_of_this_page(const weir__page_record *record)
 {
     return page.head && record >= record_at(0) && record < record_at(WEIR__PAGE_RECORDS);
+}
+
+void weir__page_rename(weir__page_record *record, uint64_t kind, const char *name)
+{
+    pthread_mutex_lock(&mutex);
+    if (is_of_this_page(record)) {
+        atomic_fetch_add_explicit(&record->generation, 1, memory_order_relaxed);
+        atomic_thread_fence(memory_order_release); /* who sees what follows sees it unused */
+        record->kind = kind;
+        memset(record->name, 0, sizeof record->name);
+        weir__page_copy_name(record->name, name);
+        atomic_fetch_add_explicit(&record->generation, 1, memory_order_release);
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
+uint64_t weir__page_id(const weir__page_record *record)
+{
+    uint64_t id = 0;
+    pthread_mutex_lock(&mutex);
+    if (record && is_of_this_page(record))
+        id = atomic_load_explicit(&record->generation, memory_order_relaxed) * WEIR__PAGE_RECORDS +
+             (uint64_t)(record - record_at(0));
+    pthread_mutex_unlock(&mutex);
+    return id;
+}
+
+void weir__page_set_parent(pid_t parent)
+{
+    pthread_mutex_lock(&mutex);
+    page.parent = parent;
+    if (page.head)
+        page.head->parent = parent;
+    pthread_mutex_unlock(&mutex);
 }
 
 void weir__page_give_back(weir__page_record *record)

@@ -74,8 +74,23 @@ _Static_assert(sizeof(weir__page_record) == 19584, "as documented");
  * gets "kind_name-1" and so on. */
 weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const char *name);
 
+/* The record as one of another object, which begins with the numbers that are there. */
+void weir__page_rename(weir__page_record *record, uint64_t kind, const char *name);
+
+/* Which one it is, in its process and for ever; 0: of NULL, or of one from before a fork. */
+uint64_t weir__page_id(const weir__page_record *record);
+
 /* NULL is fine, and so is a record from before a fork. */
 void weir__page_give_back(weir__page_record *record);
+
+/* As much of the name as fits, not cut within a character of UTF-8, to where it is all zero. */
+void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
+
+/* Under whom this process is to be seen, if that is not its parent (a server that forks, say). */
+void weir__page_set_parent(pid_t parent);
+
+/* How many forks lie between this process and the first one that asked for a record. */
+unsigned weir__page_generation(void);
 
 /* When a process began, as in field 22 of /proc/pid/stat; 0: the kernel does not tell. */
 uint64_t weir__page_start_ticks(pid_t pid);

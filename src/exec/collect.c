@@ -285,6 +285,7 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
     if (pool->record)
         weir__tell_time(&pool->record->service, completion->service_ns);
     weir__ring_depth_measure(&pool->depth, completion->service_ns);
+    weir__desk_done(desk, completion->service_ns);
     *index = WEIR__NO_TASK;
     desk->held--;
 }
@@ -517,6 +518,7 @@ static int start_one(weir_pool *pool, pid_t *ret_pid)
     desk->live = true;
     desk->pid = *ret_pid;
     desk->pidfd = pidfd;
+    weir__desk_taken(pool, desk);
     pool->live++;
     pool->starting++;
     pool->workers_started++;
@@ -729,7 +731,9 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     close(desk->pidfd); /* it has left the epoll set: forked workers have it open, too */
     desk->live = desk->ended = false;
     pool->live--;
+    uint64_t died = pool->died;
     reclaim_tasks(pool, round, desk, &exit);
+    desk->died += pool->died - died;
     if (left)
         pool->workers_recycled += !pool->closed;
     else

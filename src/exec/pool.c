@@ -81,6 +81,7 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     weir__mutex_init(&pool->mutex);
     weir__arena_init(&pool->arena, &pool->channel);
     pool->channel.header->guards_payloads = opts->retries > 0;
+    pool->channel.header->parent = getpid();
     weir__tasks_init(&pool->tasks);
     pool->opts = *opts;
     pool->owner = getpid();
@@ -163,6 +164,13 @@ void weir__pool_free_block(weir_pool *pool, weir__block *block)
 }
 
 /* Waits in line for a permit.  Called with the mutex, returns without it. */
+/* Under the mutex, of a submitter who was in line. */
+static void note_wait(weir_pool *pool, int64_t blocked_ns)
+{
+    pool->submit_waits++;
+    pool->submit_blocked_ns += (uint64_t)blocked_ns;
+}
+
 static int wait_for_permit(weir_pool *pool, weir_time deadline)
 {
     weir__waiter waiter;
@@ -173,7 +181,7 @@ static int wait_for_permit(weir_pool *pool, weir_time deadline)
     int64_t blocked = weir_now() - since;
 
     weir__lock(&pool->mutex);
-    pool->submit_blocked_ns += (uint64_t)blocked;
+    note_wait(pool, blocked);
     bool gave_up = rc < 0 && weir__waitq_give_up(&pool->submitters, &waiter);
     if (gave_up && rc == WEIR_ETIMEDOUT)
         pool->refused++;
@@ -325,7 +333,7 @@ static void notify(weir__waiter *waiter)
 {
     guest *g = (guest *)waiter;
     weir__lock(&g->pool->mutex);
-    g->pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
+    note_wait(g->pool, weir_now() - g->since);
     weir__pool_unlock(g->pool);
     weir_pending *pending =
         (weir_pending *)(void *)((char *)waiter - offsetof(weir_pending, opaque));
@@ -360,7 +368,7 @@ bool weir_pool_cancel_admit(weir_pool *pool, weir_pending *pending)
     weir__lock(&pool->mutex);
     bool left = weir__waitq_give_up(&pool->submitters, &g->waiter);
     if (left)
-        pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
+        note_wait(pool, weir_now() - g->since);
     weir__pool_unlock(pool);
     return left;
 }
@@ -847,6 +855,8 @@ void weir_pool_destroy(weir_pool *pool)
     close(pool->epoll_fd);
     close(pool->parent_fd);
     close(pool->bell_fd);
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        weir__record_close(pool->desks[i].record);
     weir__record_close(pool->record);
     weir__mutex_fini(&pool->mutex);
     weir__free(pool->desks);

@@ -178,8 +178,7 @@ static int call_timed(weir__worker *worker, void *const *items, size_t n, const 
     int rc = opts->fn(opts->ctx, items, n, run);
     weir_time ended = weir_now();
     waited = worker->meter.waited_ns - waited;
-    weir__tell_time_together(&weir__queue_record(worker->stage->queue)->service,
-                             ended - began - (int64_t)waited);
+    weir__tell_time_together(&worker->stage->record->service, ended - began - (int64_t)waited);
     worker->until_timed = weir__sampler_next(&worker->sampler, ended);
     return rc;
 }
@@ -187,8 +186,7 @@ static int call_timed(weir__worker *worker, void *const *items, size_t n, const 
 static int call_fn(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
 {
     weir__worker *worker = weir__self;
-    bool is_own = worker && worker->stage == stage && stage->owns_queue;
-    if (is_own && weir__queue_record(stage->queue)) {
+    if (WEIR__TELLS && stage->record && worker && worker->stage == stage) {
         if (worker->until_timed <= 1)
             return call_timed(worker, items, n, run);
         worker->until_timed--;

@@ -1,4 +1,4 @@
-/* tell.c - what other processes see of a process pool.
+/* tell.c - what other processes see of a process pool, and of each of its workers.
  *
  * Told at the end of a section that may have changed something, under the mutex.  Which tasks have begun is
  * in shared memory, and changes there without us: a worker that has tasks is taken to run one.
@@ -8,6 +8,8 @@
  * and everything only when a worker or a submitter has begun or ended to wait.
  */
 #include "exec/pool_impl.h"
+
+#include <stdio.h>
 
 static size_t count_busy(const weir_pool *pool)
 {
@@ -39,8 +41,40 @@ static void tell_workers(weir_pool *pool, weir__record *record)
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
     weir__tell(record, WEIR_STATS_PUT_WAITING, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, pool->submit_blocked_ns);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, pool->submit_waits);
     weir__tell(record, WEIR_STATS_WORKERS, pool->live);
     weir__tell(record, WEIR_STATS_RESTARTS, pool->workers_died + pool->workers_recycled);
+}
+
+static void tell_desk(const weir__desk *desk)
+{
+    weir__tell(desk->record, WEIR_STATS_PID, desk->live ? (uint64_t)desk->pid : 0);
+    weir__tell(desk->record, WEIR_STATS_IN_FLIGHT, desk->live && desk->held > 0);
+    weir__tell(desk->record, WEIR_STATS_DONE, desk->done);
+    weir__tell(desk->record, WEIR_STATS_FAILED, desk->died);
+}
+
+void weir__desk_taken(weir_pool *pool, weir__desk *desk)
+{
+    unsigned place = (unsigned)(desk - pool->desks);
+    desk->starts++;
+    if (!WEIR__TELLS || !pool->record)
+        return;
+    if (!desk->record) {
+        char name[WEIR__PAGE_NAME];
+        snprintf(name, sizeof name, "%.50s/%u", pool->record->name, place);
+        desk->record = weir__record_open(WEIR_STATS_WORKER, name);
+    }
+    weir__tell(desk->record, WEIR_STATS_OWNER, weir__record_id(pool->record));
+    weir__tell(desk->record, WEIR_STATS_PLACE, place);
+    weir__tell(desk->record, WEIR_STATS_RESTARTS, desk->starts - 1);
+}
+
+void weir__desk_done(weir__desk *desk, int64_t service_ns)
+{
+    desk->done++;
+    if (desk->record)
+        weir__tell_time(&desk->record->service, service_ns);
 }
 
 static void tell_all(weir_pool *pool)
@@ -52,6 +86,8 @@ static void tell_all(weir_pool *pool)
     tell_tasks(pool, record);
     tell_workers(pool, record);
     weir__tell_end(record);
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        tell_desk(&pool->desks[i]);
 }
 
 void weir__pool_unlock(weir_pool *pool)

@@ -67,8 +67,8 @@ struct weir__gate {
     uint64_t last_ticket;
     weir__waitq lines[WEIR__PARTITIONS]; /* one for each partition */
     weir__shed shed;
-    uint64_t n_shed, blocked_ns;
-    weir__record *record; /* NULL: none; set at creation */
+    uint64_t n_shed, n_waits, blocked_ns;
+    weir__record *record; /* NULL: none, or it is the shared one's; set at creation */
 };
 
 #define GET(word)    atomic_load_explicit(&(word), memory_order_relaxed)
@@ -172,6 +172,7 @@ static void let_in(weir__gate *gate, uint64_t cost, unsigned partition)
 static void end_wait(weir__gate *gate, waiter *w, weir_time now, int result, weir__wakeups *wakeups)
 {
     gate->blocked_ns += (uint64_t)(now - w->since);
+    gate->n_waits++;
     gate->waiting--;
     weir__waitq_serve_this(&gate->lines[w->partition], &w->base, wakeups, result);
 }
@@ -231,6 +232,7 @@ static void tell(const weir__gate *gate)
     weir__tell(record, WEIR_STATS_CAPACITY, GET(gate->capacity));
     weir__tell(record, WEIR_STATS_PUT_WAITING, gate->waiting);
     weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, gate->blocked_ns);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, gate->n_waits);
     if (gate->shed.target_ns > 0) /* else it is not the gate that sheds */
         weir__tell(record, WEIR_STATS_SHED, gate->n_shed);
     weir__tell(record, WEIR_STATS_CLOSED, gate->closed);
@@ -302,6 +304,7 @@ static bool leave(weir__gate *gate, waiter *w)
     bool left = weir__waitq_give_up(&gate->lines[w->partition], &w->base);
     if (left) {
         gate->waiting--;
+        gate->n_waits++;
         gate->blocked_ns += (uint64_t)(now - w->since);
     }
     settle_and_unlock(gate); /* it may have stood in the way of others */
@@ -350,8 +353,7 @@ static int init_private(weir__gate *gate, const weir__gate_opts *opts)
 static void begin_telling(weir__gate *gate, const weir__gate_opts *opts)
 {
     weir__record *record = gate->record =
-        opts->stats_kind && !opts->shared ? weir__record_open(opts->stats_kind, opts->stats_name)
-                                          : NULL;
+        opts->stats_kind ? weir__record_open(opts->stats_kind, opts->stats_name) : NULL;
     gate->admitted = record ? &record->number[WEIR_STATS_ACCEPTED] : &gate->unseen[0];
     gate->released = record ? &record->number[WEIR_STATS_DONE] : &gate->unseen[1];
     gate->refused = record ? &record->number[WEIR_STATS_REFUSED] : &gate->unseen[2];
@@ -372,7 +374,8 @@ int weir__gate_create(weir__gate **ret_gate, const weir__gate_opts *opts)
         weir__gate_destroy(gate);
         return rc;
     }
-    begin_telling(gate, opts);
+    if (!gate->shared)
+        begin_telling(gate, opts);
     *ret_gate = gate;
     return WEIR_OK;
 }
@@ -564,7 +567,7 @@ void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts)
 
 weir__record *weir__gate_record(weir__gate *gate)
 {
-    return gate->record;
+    return gate->shared ? weir__shared_gate_record(gate->shared) : gate->record;
 }
 
 uint64_t weir__gate_capacity(const weir__gate *gate)

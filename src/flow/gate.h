@@ -46,9 +46,9 @@ typedef struct weir__gate_opts {
     size_t state_size;
     void (*state_init)(void *state, const void *ctx); /* NULL: zeroed */
     const void *state_ctx;
-    /* What other processes see it as; one that is shared they do not see. */
+    /* What other processes see it as; one that is shared: in each process that has it. */
     weir_stats_kind stats_kind; /* 0: nothing */
-    const char *stats_name;     /* as of a queue */
+    const char *stats_name;     /* as of a queue; NULL: its shared name, if it has one */
     bool tells_cost;            /* costs are no mere calls: they see their sum, too */
 } weir__gate_opts;
 
@@ -107,7 +107,7 @@ typedef struct weir__gate_counts {
 
 void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts);
 
-/* What other processes see; NULL: nothing. */
+/* What other processes see of this one; NULL: nothing. */
 weir__record *weir__gate_record(weir__gate *gate);
 
 /* Hints, without the lock. */

@@ -162,6 +162,7 @@ struct weir_queue {
     uint64_t max_cost;
     uint64_t dropped[WEIR_DROP_REASONS], dropped_cost[WEIR_DROP_REASONS];
     uint64_t refused, put_blocked_ns, get_blocked_ns;
+    uint64_t put_waits, get_waits; /* calls that waited, once each */
     weir__marks marks;
     weir__overflow overflow;
     size_t insiders_waiting; /* of putters: see weir__queue_put_task */
@@ -332,6 +333,7 @@ typedef struct waiter {
     weir__waiter base; /* first: what the waitqs hold */
     weir_time since;   /* when the wait began; 0: when it joins the line */
     bool insider;
+    bool counted; /* among the calls that waited: this one waits again */
 } waiter;
 
 /* A place in line that no thread waits in; it lies in a weir_pending, zeroed before it comes. */
@@ -473,6 +475,8 @@ static void tell_waits(const weir_queue *queue, weir__record *record)
     weir__tell(record, WEIR_STATS_REFUSED, queue->refused);
     weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, queue->put_blocked_ns);
     weir__tell(record, WEIR_STATS_GET_BLOCKED_NS, queue->get_blocked_ns);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, queue->put_waits);
+    weir__tell(record, WEIR_STATS_GET_WAITS, queue->get_waits);
 }
 
 static size_t putters_waiting(const weir_queue *queue)
@@ -826,7 +830,7 @@ static void tell_watermark(weir_queue *queue, call *c)
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 /* Books the end of a wait, before the waiter leaves the line. */
-static void end_wait(weir_queue *queue, weir__waitq *line, const waiter *w, int result, call *c)
+static void end_wait(weir_queue *queue, weir__waitq *line, waiter *w, int result, call *c)
 {
     weir_time waited = time_of(c) - w->since;
     if (waited < 0)
@@ -836,11 +840,14 @@ static void end_wait(weir_queue *queue, weir__waitq *line, const waiter *w, int 
     queue->has_news = true;
     if (line == &queue->putters) {
         queue->put_blocked_ns += (uint64_t)waited;
+        queue->put_waits += !w->counted;
         queue->refused += result == WEIR_ETIMEDOUT || result == WEIR_ETOOBIG;
         queue->insiders_waiting -= w->insider;
     } else if (line == &queue->getters) {
         queue->get_blocked_ns += (uint64_t)waited;
+        queue->get_waits += !w->counted;
     }
+    w->counted = true;
 }
 
 static void serve(weir_queue *queue, weir__waitq *line, weir__waiter *base, int result, call *c)
@@ -1730,7 +1737,8 @@ static int wait_for_disk(weir_queue *queue, putter *p, weir_time deadline, call 
             return w->base.result;
         }
         leave(queue, c);
-        p->waiter = (waiter){0}; /* the next item's wait is one of its own */
+        /* the next item's wait is one of its own, of the same call */
+        p->waiter = (waiter){.counted = w->counted};
         return rc;
     }
 }

@@ -30,6 +30,35 @@ typedef weir__page_record weir__record;
 weir__record *weir__record_open(weir_stats_kind kind, const char *name);
 void weir__record_close(weir__record *record); /* NULL is fine */
 
+/* The record goes on as another object's, one of this process; not of NULL. */
+static inline void weir__record_rename(weir__record *record, weir_stats_kind kind, const char *name)
+{
+    weir__page_rename(record, kind, name);
+}
+
+/* As in weir_stats_record; 0: of NULL. */
+static inline uint64_t weir__record_id(const weir__record *record)
+{
+    return weir__page_id(record);
+}
+
+/* Of an object that several processes use: each of them has a record for it, and a forked child opens its
+ * own with the first thing that it has to tell. */
+typedef struct weir__shared_record {
+    _Atomic(weir__record *) record;
+    _Atomic unsigned generation; /* the process whose record it is */
+    weir_stats_kind kind;
+    bool is_named;
+    char name[WEIR__PAGE_NAME];
+} weir__shared_record;
+
+/* A zeroed one; kind 0: there is none in any process. */
+void weir__shared_record_open(weir__shared_record *shared, weir_stats_kind kind, const char *name);
+void weir__shared_record_close(weir__shared_record *shared);
+
+/* In a forked child's first call: opens it, which takes system calls. */
+weir__record *weir__shared_record_of(weir__shared_record *shared);
+
 static inline void weir__tell(weir__record *record, weir_stats_number number, uint64_t value)
 {
     if (WEIR__TELLS && record)
@@ -57,6 +86,24 @@ static inline void weir__tell_more(_Atomic uint64_t *sum, uint64_t by)
                           memory_order_relaxed);
 }
 
+/* Of any number of writers. */
+static inline void weir__tell_together(weir__record *record, weir_stats_number number, uint64_t by)
+{
+    if (WEIR__TELLS && record)
+        atomic_fetch_add_explicit(&record->number[number], by, memory_order_relaxed);
+}
+
+/* At least that; whether it was less.  Of any number of writers. */
+static inline bool weir__raise(_Atomic uint64_t *max, uint64_t to)
+{
+    uint64_t before = atomic_load_explicit(max, memory_order_relaxed);
+    while (to > before)
+        if (atomic_compare_exchange_weak_explicit(max, &before, to, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
 /* Counts a time; one writer at a time.  (What is negative, because two threads read the clock in one order
  * and came in the other, was none.) */
 static inline void weir__tell_time(weir__page_times *times, int64_t ns)
@@ -72,14 +119,10 @@ static inline void weir__tell_time(weir__page_times *times, int64_t ns)
 static inline void weir__tell_time_together(weir__page_times *times, int64_t ns)
 {
     uint64_t took = ns > 0 ? (uint64_t)ns : 0;
-    uint64_t max = atomic_load_explicit(&times->max_ns, memory_order_relaxed);
     atomic_fetch_add_explicit(&times->bucket[weir__histogram_bucket(took)], 1,
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&times->sum_ns, took, memory_order_relaxed);
-    while (took > max &&
-           !atomic_compare_exchange_weak_explicit(&times->max_ns, &max, took, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
+    weir__raise(&times->max_ns, took);
 }
 
 #endif

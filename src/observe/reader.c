@@ -286,7 +286,8 @@ static void find_in_flight(uint64_t number[])
 static bool is_queue(int kind)
 {
     return kind == WEIR_STATS_QUEUE || kind == WEIR_STATS_THREAD_POOL ||
-           kind == WEIR_STATS_PROCESS_POOL || kind == WEIR_STATS_STAGE;
+           kind == WEIR_STATS_PROCESS_POOL || kind == WEIR_STATS_STAGE ||
+           kind == WEIR_STATS_WATERMARK;
 }
 
 static void copy_record(const weir__page_record *raw, weir_stats_record *ret)

@@ -14,79 +14,7 @@
 #include <weir/stats.h>
 #include <weir/thread_pool.h>
 
-#include "folder.h"
-
-static int make_folder(void **state)
-{
-    return begin_folder(state) < 0 ? -1 : setenv("WEIR_STATS_DIR", folder, 1);
-}
-
-/* Takes what the program's own page leaves, too: it goes when the program exits, its folder now. */
-static int remove_folder(void **state)
-{
-    return end_folder(state);
-}
-
-/* ---- looking from outside --------------------------------------------------------------------- */
-
-/* What a process that is not the one that has the object reads. */
-typedef struct look {
-    bool found;
-    weir_stats_process process;
-    weir_stats_record record;
-} look;
-
-static bool find(look *ret, const char *name)
-{
-    weir_stats *stats;
-    must(weir_stats_open(&stats, NULL) == WEIR_OK);
-    ret->process = (weir_stats_process)WEIR_STATS_PROCESS_INIT;
-    ret->record = (weir_stats_record)WEIR_STATS_RECORD_INIT;
-    int rc = 0;
-    while (!ret->found && (rc = weir_stats_next_process(stats, &ret->process)) > 0)
-        while (!ret->found && (rc = weir_stats_next_record(stats, &ret->record)) > 0)
-            ret->found = strcmp(ret->record.name, name) == 0;
-    must(rc >= 0);
-    weir_stats_close(stats);
-    return ret->found;
-}
-
-static void send(int fd, const void *data, size_t n)
-{
-    for (ssize_t sent; n > 0; data = (const char *)data + sent, n -= (size_t)sent)
-        must((sent = write(fd, data, n)) > 0);
-}
-
-/* In a child, which has only what it reads. */
-static look look_for(const char *name)
-{
-    static look seen;
-    int ends[2];
-    must(pipe(ends) == 0);
-    memset(&seen, 0, sizeof seen);
-    pid_t pid = fork();
-    must(pid >= 0);
-    if (pid == 0) {
-        find(&seen, name);
-        send(ends[1], &seen, sizeof seen);
-        _exit(0);
-    }
-    close(ends[1]);
-    char *at = (char *)&seen;
-    for (ssize_t n; (n = read(ends[0], at, (size_t)((char *)(&seen + 1) - at))) > 0;)
-        at += n;
-    must(at == (char *)(&seen + 1));
-    close(ends[0]);
-    must(waitpid(pid, NULL, 0) == pid);
-    return seen;
-}
-
-static weir_stats_record see(const char *name)
-{
-    look seen = look_for(name);
-    must(seen.found);
-    return seen.record;
-}
+#include "seen.h"
 
 /* The outside and the inside of a queue that nobody is in a call of. */
 static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
@@ -472,6 +400,55 @@ static void a_process_pool_is_seen_with_its_tasks_and_its_workers(void **state)
     assert_false(look_for("crunchers").found);
 }
 
+/* A worker that has a queue of its own. */
+static void make_and_work(weir_worker *worker, const weir_task *task, void *ctx)
+{
+    static weir_queue *queue;
+    if (!queue)
+        queue = make("inner", 3, WEIR_OVERFLOW_BLOCK);
+    work(worker, task, ctx);
+}
+
+static void submit_byte(weir_pool *pool, char task)
+{
+    weir_bytes part = {&task, 1};
+    must(weir_pool_submit(pool, &part, 1, NULL, WEIR_POLL, NULL) == WEIR_KEPT);
+}
+
+static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    opts.name = "hands";
+    opts.workers = 1;
+    opts.backlog = 8;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = make_and_work;
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    assert_false(look_for("hands/0").found);
+    submit_byte(pool, 0);
+    assert_int_equal(collect(pool, 1), 1);
+    weir_stats_record seen = see("hands/0");
+    look inner = look_for("inner");
+    assert_true(inner.found);
+    assert_int_equal(inner.process.parent, getpid());
+    assert_int_equal(seen.kind, WEIR_STATS_WORKER);
+    assert_int_equal(seen.number[WEIR_STATS_PID], inner.process.pid);
+    assert_int_equal(seen.number[WEIR_STATS_OWNER], see("hands").id);
+    assert_int_equal(seen.number[WEIR_STATS_PLACE], 0);
+    for (char task = 0; task < 3; task++)
+        submit_byte(pool, task);
+    assert_int_equal(collect(pool, 3), 3);
+    soon((seen = see("hands/0")).number[WEIR_STATS_IN_FLIGHT] == 0);
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 3);
+    assert_int_equal(seen.number[WEIR_STATS_FAILED], 1);
+    assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
+    assert_int_equal(weir_stats_times_count(&seen.service), 3);
+    weir_pool_destroy(pool);
+    assert_false(look_for("hands/0").found);
+}
+
 /* ---- breakers ----------------------------------------------------------------------------------- */
 
 static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
@@ -695,6 +672,7 @@ int main(void)
         cmocka_unit_test(a_thread_pool_is_seen_with_its_tasks_and_how_long_they_take),
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
+        cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
