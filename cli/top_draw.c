@@ -102,7 +102,7 @@ static int draw_root(const top_view *view, cli_canvas *canvas, int y)
     const weir_monitor_object *root = NULL;
     const char *text = weir_monitor_root(view->monitor, 0, &root);
     /* As many as it may need, always: what is below must not jump. */
-    int lines = canvas->rows >= 20 && canvas->columns < 120 ? 2 : 1;
+    int lines = canvas->rows >= 20 && canvas->columns < 160 ? 2 : 1;
     int style = root ? STYLE_BOLD | STYLE_BAD : STYLE_GOOD;
     if (root)
         canvas_put(canvas, y, 0, 1, style, root_sign(canvas));
@@ -352,7 +352,8 @@ static void show_selected(cli_canvas *canvas, int y)
 {
     for (int x = 0; x < canvas->columns; x++) {
         cell *here = canvas_at(canvas, y, x);
-        bool is_picture = (here->c >= 0x2581 && here->c <= 0x258f) || here->c == 0xb7;
+        bool is_picture = (here->c >= 0x2581 && here->c <= 0x2588) || here->c == 0x25a0 ||
+                          here->c == 0xb7;
         here->style |= is_picture ? 0 : STYLE_REVERSE;
     }
 }
