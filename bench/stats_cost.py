@@ -1,7 +1,8 @@
 """What does it cost that other processes can see the numbers of queues and pools?
 
-The same loads as in queue_one_thread, queue_threads, thread_submit and process_submit, with the build that
-is measured everywhere, and with one that differs in `meson setup -Dstats=false` alone (build-bare/).
+The same loads as in queue_one_thread, queue_threads, thread_submit and process_submit, with the
+build that is measured everywhere, and with one that differs in `meson setup -Dstats=false` alone
+(build-bare/).
 """
 
 from __future__ import annotations
