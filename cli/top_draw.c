@@ -352,9 +352,10 @@ static void show_selected(cli_canvas *canvas, int y)
 {
     for (int x = 0; x < canvas->columns; x++) {
         cell *here = canvas_at(canvas, y, x);
-        bool is_picture = (here->c >= 0x2581 && here->c <= 0x2588) || here->c == 0x25a0 ||
-                          here->c == 0xb7;
-        here->style |= is_picture ? 0 : STYLE_REVERSE;
+        bool is_picture =
+            (here->c >= 0x2581 && here->c <= 0x2588) || here->c == 0x25a0 || here->c == 0xb7;
+        if (!is_picture)
+            here->style = (here->style & STYLE_BOLD) | STYLE_REVERSE;
     }
 }
 

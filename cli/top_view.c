@@ -90,11 +90,12 @@ static void add_objects(top_view *view, const weir_monitor_process *process)
             weir_monitor_object_at(view->monitor, process->first + i);
         if (!top_view_matches(view, process, object))
             continue;
+        bool is_part = view->in_order && object->record->kind == WEIR_STATS_WORKER;
         view->rows[view->count++] = (top_row){
             .key = object->key,
             .process = process,
             .object = object,
-            .depth = view->tree ? process->depth + 1 : 0,
+            .depth = view->tree ? process->depth + 1 + is_part : 0,
         };
     }
     if (!view->tree)
