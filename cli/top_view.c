@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-/* Objects have any key but these. */
+/* Keys of objects are hashes: that one is just this number does not happen. */
 static uint64_t key_of_process(const weir_monitor_process *process)
 {
     return UINT64_C(1) << 63 | (uint64_t)process->process.pid;

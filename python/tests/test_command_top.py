@@ -393,7 +393,7 @@ def demo(tmp_path: Path) -> list[str | Path]:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "0").write_bytes(os.urandom(1 << 20))
-    for n in range(1, 150):
+    for n in range(1, 90):
         os.link(tree / "0", tree / str(n))
     output = tmp_path / "out.sha256"
     workers = ["--producers", "20", "--workers", "1"]  # or it may be over before anybody looks
@@ -405,7 +405,7 @@ def test_the_demo_is_watched_until_it_ends_and_then_tells_its_result(
 ) -> None:
     with Terminal(demo, columns=100, rows=40) as terminal:
         terminal.shows("weir top", "digest", "paths", "outcomes")
-        terminal.shows("throughput", "law: 150 found = 150 digested: holds")
+        terminal.shows("throughput", "law: 90 found = 90 digested: holds")
         assert terminal.wait() == 0
 
 
@@ -413,7 +413,7 @@ def test_whoever_has_seen_enough_of_the_demo_still_gets_its_result(demo: list[st
     with Terminal(demo, columns=100, rows=40) as terminal:
         terminal.shows("weir top", "digest")
         terminal.type("q")
-        terminal.shows("the example goes on", "law: 150 found = 150 digested: holds")
+        terminal.shows("the example goes on", "law: 90 found = 90 digested: holds")
         assert terminal.wait() == 0
 
 
@@ -430,7 +430,7 @@ def test_without_a_terminal_the_demo_prints_a_table_in_the_middle(demo: list[str
         demo, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.index("OBJECT") < ran.stdout.index("law: 150 found = 150 digested: holds")
+    assert ran.stdout.index("OBJECT") < ran.stdout.index("law: 90 found = 90 digested: holds")
 
 
 def test_an_object_whose_process_ends_is_gone_and_so_are_its_rows(tmp_path: Path) -> None:
