@@ -1,4 +1,4 @@
-/* json.c - all that was seen, as JSON; what is in it is weir_metrics(7). */
+/* json.c - all that was seen, as JSON; the form is weir_json(7). */
 #include <string.h>
 
 #include "observe/monitor_impl.h"

@@ -199,8 +199,8 @@ static double fullness_of(const weir_stats_record *r)
     if (has_depth((int)r->kind))
         return fullness_of_items(r);
     bool is_gate = r->kind == WEIR_STATS_LIMIT || r->kind == WEIR_STATS_GOVERNOR;
-    uint64_t capacity = r->number[WEIR_STATS_CAPACITY]; /* of a gate, in cost */
-    if (!is_gate || capacity == 0 || capacity == UINT64_MAX)
+    uint64_t capacity = r->number[WEIR_STATS_CAPACITY]; /* of a gate, in cost; 0: no room at all */
+    if (!is_gate || capacity == UINT64_MAX)
         return -1;
     return share((double)r->number[WEIR_STATS_IN_FLIGHT_COST], (double)capacity);
 }
