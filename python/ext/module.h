@@ -146,6 +146,7 @@ int ext_breaker_types_add(PyObject *module, module_state *state);
 int ext_throttle_types_add(PyObject *module, module_state *state);
 int ext_watermark_types_add(PyObject *module, module_state *state);
 int ext_pipeline_types_add(PyObject *module, module_state *state);
+int ext_monitor_types_add(PyObject *module, module_state *state);
 
 int ext_batch_add(PyObject *module, module_state *state);
 int ext_results_add(PyObject *module, module_state *state);

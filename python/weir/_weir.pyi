@@ -207,6 +207,24 @@ class Watermark:
     def paused(self) -> bool: ...
 
 @final
+class Monitor:
+    def __init__(
+        self,
+        window: int = 0,
+        root_pid: int = 0,
+        queue_share: float = 0.0,
+        queue_depth: float = 0.0,
+        service_ns: int = 0,
+        events: int = 0,
+        throughput: float = 0.0,
+        age_growth: float = 0.0,
+        drops: int = 0,
+    ) -> None: ...
+    def look(self) -> None: ...
+    def json(self, history: bool, /) -> bytes: ...
+    def openmetrics(self) -> bytes: ...
+
+@final
 class LimitPermit:
     def release(self) -> None: ...
     def success(self) -> None: ...
