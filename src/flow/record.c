@@ -85,6 +85,10 @@ void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n)
 {
     if (!teller)
         return;
+    if (n == 1 && (unsigned)told->number < WEIR_STATS_NUMBERS) { /* belongs to itself */
+        weir__tell(inner(teller), told->number, told->value);
+        return;
+    }
     weir__tell_begin(inner(teller));
     for (size_t i = 0; i < n; i++)
         if ((unsigned)told[i].number < WEIR_STATS_NUMBERS)

@@ -59,9 +59,11 @@ void weir__shared_record_close(weir__shared_record *shared);
 /* In a forked child's first call: opens it, which takes system calls. */
 weir__record *weir__shared_record_of(weir__shared_record *shared);
 
+/* (Only if it is another value: threads that tell in turn would pass each line to and fro for nothing.) */
 static inline void weir__tell(weir__record *record, weir_stats_number number, uint64_t value)
 {
-    if (WEIR__TELLS && record)
+    if (WEIR__TELLS && record &&
+        atomic_load_explicit(&record->number[number], memory_order_relaxed) != value)
         atomic_store_explicit(&record->number[number], value, memory_order_relaxed);
 }
 
