@@ -354,7 +354,8 @@ static void show_selected(cli_canvas *canvas, int y)
         cell *here = canvas_at(canvas, y, x);
         bool is_picture =
             (here->c >= 0x2581 && here->c <= 0x2588) || here->c == 0x25a0 || here->c == 0xb7;
-        here->style |= is_picture ? 0 : STYLE_REVERSE;
+        if (!is_picture)
+            here->style = (here->style & STYLE_BOLD) | STYLE_REVERSE;
     }
 }
 
