@@ -164,7 +164,6 @@ static void tell_all(ThreadPool *pool)
         {WEIR_STATS_WORKERS, pool->workers},
         {WEIR_STATS_PUT_WAITING, pool->submitters},
         {WEIR_STATS_PUT_WAITS, pool->waits},
-        {WEIR_STATS_PUT_BLOCKED_NS, (uint64_t)pool->blocked_ns},
         {WEIR_STATS_CLOSED, pool->phase != OPEN || pool->broken},
     };
     weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);

@@ -39,8 +39,7 @@ static void tell_workers(weir_pool *pool, weir__record *record)
     weir__tell(record, WEIR_STATS_CAPACITY, pool->limit == SIZE_MAX ? UINT64_MAX : pool->limit);
     weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
-    weir__tell(record, WEIR_STATS_PUT_WAITING, pool->waiting_told);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, pool->submit_blocked_ns);
+    weir__tell_line(record, 0, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_WAITS, pool->submit_waits);
     weir__tell(record, WEIR_STATS_WORKERS, pool->live);
     weir__tell(record, WEIR_STATS_RESTARTS, pool->workers_died + pool->workers_recycled);

@@ -474,8 +474,6 @@ static void tell_drops(const weir_queue *queue, weir__record *record)
 static void tell_waits(const weir_queue *queue, weir__record *record)
 {
     weir__tell(record, WEIR_STATS_REFUSED, queue->refused);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, queue->put_blocked_ns);
-    weir__tell(record, WEIR_STATS_GET_BLOCKED_NS, queue->get_blocked_ns);
     weir__tell(record, WEIR_STATS_PUT_WAITS, queue->put_waits);
     weir__tell(record, WEIR_STATS_GET_WAITS, queue->get_waits);
 }
@@ -488,19 +486,6 @@ static size_t putters_waiting(const weir_queue *queue)
 static size_t getters_waiting(const weir_queue *queue)
 {
     return queue->getters.count + queue->called_getters.count + queue->late_getters;
-}
-
-static uint64_t since_of(const weir__waitq *line)
-{
-    return line->head ? (uint64_t)((const waiter *)line->head)->since : 0;
-}
-
-static void tell_lines(const weir_queue *queue, weir__record *record)
-{
-    weir__tell(record, WEIR_STATS_PUT_WAITING, putters_waiting(queue));
-    weir__tell(record, WEIR_STATS_GET_WAITING, getters_waiting(queue));
-    weir__tell(record, WEIR_STATS_PUT_WAITING_SINCE, since_of(&queue->putters));
-    weir__tell(record, WEIR_STATS_GET_WAITING_SINCE, since_of(&queue->getters));
 }
 
 static void tell_bounds(const weir_queue *queue, weir__record *record)
@@ -543,7 +528,8 @@ static void tell_all(weir_queue *queue)
         tell_done(queue, true);
     weir__tell(record, WEIR_STATS_PEAK_DEPTH, queue->put.peak_depth);
     weir__tell(record, WEIR_STATS_ABOVE_HIGH, queue->marks.above);
-    tell_lines(queue, record);
+    weir__tell_line(record, 0, putters_waiting(queue));
+    weir__tell_line(record, 1, getters_waiting(queue));
     weir__tell_end(record);
 }
 

@@ -231,15 +231,13 @@ static weir__line line_of(const weir_stats_record *r, int side, int64_t now_ns)
         .at_ns = now_ns,
         .waiting = n[WEIR_STATS_PUT_WAITING],
         .since_ns = (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE],
-        .ended_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
-        .waits = n[WEIR_STATS_PUT_WAITS],
+        .blocked_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
     };
 }
 
 _Static_assert(WEIR_STATS_GET_WAITING == WEIR_STATS_PUT_WAITING + 1 &&
                    WEIR_STATS_GET_WAITING_SINCE == WEIR_STATS_PUT_WAITING_SINCE + 1 &&
-                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1 &&
-                   WEIR_STATS_GET_WAITS == WEIR_STATS_PUT_WAITS + 1,
+                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1,
                "line_of takes the neighbours");
 
 static double per_second(uint64_t n, int64_t elapsed_ns)
