@@ -94,7 +94,9 @@ static void remove_name(void)
     pthread_mutex_unlock(&mutex);
 }
 
-static void watch_process(void)
+/* When the library is loaded, before any thread can hold the mutex: a fork that had begun without these
+ * handlers would leave the child a mutex that is locked for ever. */
+__attribute__((constructor)) static void watch_process(void)
 {
     pthread_atfork(before_fork, after_fork, in_forked_child);
     atexit(remove_name);
@@ -211,11 +213,9 @@ static bool give_name(const char *folder, int folder_fd, int fd)
 
 static bool make_page(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char folder[PATH_SIZE - 64];
     if (!weir__page_folder(folder, sizeof folder))
         return false;
-    pthread_once(&once, watch_process);
     int folder_fd = open_folder(folder);
     if (folder_fd < 0)
         return false;

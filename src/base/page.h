@@ -89,7 +89,7 @@ void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
 /* Under whom this process is to be seen, if that is not its parent (a server that forks, say). */
 void weir__page_set_parent(pid_t parent);
 
-/* How many forks lie between this process and the first one that asked for a record. */
+/* How many forks lie between this process and the one that loaded the library. */
 unsigned weir__page_generation(void);
 
 /* When a process began, as in field 22 of /proc/pid/stat; 0: the kernel does not tell. */

@@ -37,7 +37,6 @@ void weir__shared_record_open(weir__shared_record *shared, weir_stats_kind kind,
     if (name)
         weir__page_copy_name(shared->name, name);
     open_here(shared);
-    /* after the page's first record: it counts forks from there on */
     atomic_store_explicit(&shared->generation, weir__page_generation(), memory_order_relaxed);
 }
 

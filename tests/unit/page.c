@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <dirent.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -37,6 +38,41 @@ static bool in_child(bool (*fn)(void))
     int status;
     must(pid > 0 && waitpid(pid, &status, 0) == pid);
     return status == 0;
+}
+
+static void *take_one(void *arg)
+{
+    (void)arg;
+    weir__page_take(1, "thing", "first");
+    return NULL;
+}
+
+/* Forks while another thread makes the page; true: each child can make one, too. */
+static bool fork_while_a_thread_takes_a_record(void)
+{
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, take_one, NULL) == 0);
+    bool all_can = true;
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(10); /* it would wait for ever */
+            _exit(weir__page_take(1, "thing", "child") ? 0 : 1);
+        }
+        int status;
+        must(pid > 0 && waitpid(pid, &status, 0) == pid);
+        all_can = all_can && status == 0;
+    }
+    pthread_join(thread, NULL);
+    return all_can;
+}
+
+/* Comes first: the program has asked for no record before. */
+static void a_child_forked_while_the_first_record_is_taken_can_take_one(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 50; i++)
+        assert_true(in_child(fork_while_a_thread_takes_a_record));
 }
 
 /* As above, of a process that has no page yet, and sees another folder at first. */
@@ -279,6 +315,7 @@ static void names_of_pages_are_told_from_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_child_forked_while_the_first_record_is_taken_can_take_one),
         cmocka_unit_test(a_page_has_mode_0600_and_goes_with_its_process),
         cmocka_unit_test(nothing_is_left_of_who_exited),
         cmocka_unit_test(the_folder_is_made_with_mode_0700),
