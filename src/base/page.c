@@ -67,13 +67,36 @@ static void after_fork(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* What the child still writes to its parent's records goes to memory of its own, and it lets go of the
- * file, so that it does not keep the parent's page alive. */
+/* Downwards: what is done is counted behind what was accepted, and other threads of the parent go on. */
+static void copy_numbers(weir__page_record *to, const weir__page_record *from)
+{
+    for (unsigned n = WEIR__PAGE_NUMBERS; n-- > 0;) /* acquire: before the load of the next one */
+        atomic_store_explicit(&to->number[n],
+                              atomic_load_explicit(&from->number[n], memory_order_acquire),
+                              memory_order_relaxed);
+}
+
+/* What the child still writes to its parent's records goes to memory of its own, which goes on from what
+ * they hold (some objects count there only), and it lets go of the file, so that it does not keep the
+ * parent's page alive. */
+static void leave_page(void)
+{
+    size_t size = size_of(WEIR__PAGE_RECORDS);
+    void *own = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (unsigned i = 0; own != MAP_FAILED && i < WEIR__PAGE_RECORDS; i++)
+        if (page.in_use[i])
+            copy_numbers((weir__page_record *)(void *)((char *)own + size_of(i)), record_at(i));
+    if (own == MAP_FAILED ||
+        mremap(own, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page.head) == MAP_FAILED)
+        mmap(page.head, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 static void in_forked_child(void)
 {
     if (page.head)
-        mmap(page.head, size_of(WEIR__PAGE_RECORDS), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        leave_page();
     memset(&page, 0, sizeof page);
     atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); /* the only thread */
     after_fork();

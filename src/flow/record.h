@@ -1,8 +1,8 @@
 /* record.h - what an object tells of itself to other processes: its record in the process's page.
  *
  * A copy: an object works with numbers of its own and stores them here as they change.  It decides by
- * nothing that is here: so a page that somebody tampers with, or that a fork has taken away, changes
- * nothing but what is seen.
+ * nothing that is here: so a page that somebody tampers with changes nothing but what is seen.  (Gates and
+ * buckets count here only, and their snapshots say what is here.)
  * Where there is no record it is NULL, and telling it does nothing.
  *
  * Writers:    one at a time for each third of the numbers (see base/page.h), and for the times: under a

