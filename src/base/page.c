@@ -224,9 +224,21 @@ static bool prepare(int fd)
     return page.head;
 }
 
-static bool give_name(const char *folder, int folder_fd, int fd)
+/* Where the folder lies, whatever the process calls its working directory later. */
+static bool find_folder(int folder_fd, char *ret_path, size_t size)
 {
-    char name[48], self[64];
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", folder_fd);
+    ssize_t n = readlink(self, ret_path, size - 1);
+    ret_path[n > 0 ? n : 0] = '\0';
+    return n > 0 && (size_t)n < size - 1;
+}
+
+static bool give_name(int folder_fd, int fd)
+{
+    char folder[PATH_SIZE - 64], name[48], self[64];
+    if (!find_folder(folder_fd, folder, sizeof folder))
+        return false;
     snprintf(name, sizeof name, "%" PRId64 "-%" PRIu64, page.head->pid, page.head->start_ticks);
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int n = snprintf(page.path, sizeof page.path, "%s/%s", folder, name);
@@ -244,7 +256,7 @@ static bool make_page(void)
         return false;
     sweep(folder);
     int fd = openat(folder_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    bool made = fd >= 0 && prepare(fd) && give_name(folder, folder_fd, fd);
+    bool made = fd >= 0 && prepare(fd) && give_name(folder_fd, fd);
     if (!made && page.head) {
         weir__memfd_unmap(page.head, size_of(WEIR__PAGE_RECORDS));
         page.head = NULL;

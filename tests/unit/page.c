@@ -132,6 +132,15 @@ test_in_child(the_folder_is_made_with_mode_0700)
     return made;
 }
 
+test_in_child(a_folder_named_from_here_is_known_when_the_process_has_gone_elsewhere)
+{
+    bool grown = chdir(folder) == 0 && setenv("WEIR_STATS_DIR", "near", 1) == 0 && take("a") &&
+                 chdir("/") == 0;
+    for (int i = 0; grown && i < 20; i++)
+        grown = take("b") != NULL;
+    return grown;
+}
+
 test_in_child(no_page_is_made_in_a_folder_that_others_can_enter)
 {
     char open[96];
@@ -319,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_page_has_mode_0600_and_goes_with_its_process),
         cmocka_unit_test(nothing_is_left_of_who_exited),
         cmocka_unit_test(the_folder_is_made_with_mode_0700),
+        cmocka_unit_test(a_folder_named_from_here_is_known_when_the_process_has_gone_elsewhere),
         cmocka_unit_test(no_page_is_made_in_a_folder_that_others_can_enter),
         cmocka_unit_test(no_page_is_made_through_a_link),
         cmocka_unit_test(a_link_with_the_page_s_name_is_not_followed),
