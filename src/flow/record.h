@@ -7,7 +7,7 @@
  *
  * Writers:    one at a time for each third of the numbers (see base/page.h), and for the times: under a
  *             mutex of the object.
- * Cost:       a number is a plain store to a line that only its writer touches.  Nothing here waits.
+ * Cost:       a number is a plain store to a line that only its writer touches.  Telling does not wait.
  */
 #ifndef WEIR_FLOW_RECORD_H
 #define WEIR_FLOW_RECORD_H
@@ -46,7 +46,8 @@ static inline uint64_t weir__record_id(const weir__record *record)
  * own with the first thing that it has to tell. */
 typedef struct weir__shared_record {
     _Atomic(weir__record *) record;
-    _Atomic unsigned generation; /* the process whose record it is */
+    _Atomic uint32_t generation; /* the process whose record it is; a futex: release, acquire */
+    _Atomic uint32_t opened_by;  /* the process that has it, or where a thread is opening it */
     weir_stats_kind kind;
     bool is_named;
     char name[WEIR__PAGE_NAME];
@@ -56,7 +57,8 @@ typedef struct weir__shared_record {
 void weir__shared_record_open(weir__shared_record *shared, weir_stats_kind kind, const char *name);
 void weir__shared_record_close(weir__shared_record *shared);
 
-/* In a forked child's first call: opens it, which takes system calls. */
+/* In a forked child's first call: opens it, which takes system calls; its other threads wait for that, so
+ * that all they tell is in one record. */
 weir__record *weir__shared_record_of(weir__shared_record *shared);
 
 static inline void weir__tell(weir__record *record, weir_stats_number number, uint64_t value)
