@@ -209,25 +209,28 @@ static uint64_t offset_of(unsigned i)
     return sizeof(weir__page_head) + (uint64_t)i * sizeof(weir__page_record);
 }
 
-/* Generation and version, as they are now. */
+/* Generation and version, as they are between what is read before and what is read after.  (Within a call
+ * pread may copy in any order: a CPU may load later bytes before earlier ones.) */
 static bool read_marks(int fd, uint64_t offset, uint64_t ret_marks[2])
 {
-    return read_all(fd, offset, ret_marks, 2 * sizeof *ret_marks);
+    atomic_thread_fence(memory_order_acquire); /* with the next: pairs with weir__tell_begin, _end */
+    bool done = read_all(fd, offset, ret_marks, 2 * sizeof *ret_marks);
+    atomic_thread_fence(memory_order_acquire);
+    return done;
 }
 
-/* Reads all but the times.  (pread copies upwards: the version before it, and again after it.)  false: it
- * is not in use. */
+/* Reads all but the times, between two looks at the version.  false: it is not in use. */
 static bool read_numbers(weir_stats *stats, uint64_t offset, bool *ret_exact)
 {
-    weir__page_record *raw = &stats->raw;
     *ret_exact = false;
     for (int i = 0; i < TRIES && !*ret_exact; i++) {
-        uint64_t after[2];
-        if (!read_all(stats->file, offset, raw, NUMBERS_END) ||
-            !read_marks(stats->file, offset, after) || raw->generation % 2 == 0)
+        uint64_t before[2], after[2];
+        if (!read_marks(stats->file, offset, before) || before[0] % 2 == 0 ||
+            !read_all(stats->file, offset, &stats->raw, NUMBERS_END) ||
+            !read_marks(stats->file, offset, after))
             return false;
-        *ret_exact =
-            raw->version % 2 == 0 && raw->generation == after[0] && raw->version == after[1];
+        stats->raw.generation = before[0];
+        *ret_exact = before[1] % 2 == 0 && before[0] == after[0] && before[1] == after[1];
     }
     return true;
 }
