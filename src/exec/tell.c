@@ -23,8 +23,10 @@ static void tell_tasks(weir_pool *pool, weir__record *record)
 {
     pool->busy_told = count_busy(pool);
     weir__tell(record, WEIR_STATS_ACCEPTED, pool->accepted);
-    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed + pool->busy_told);
+    /* Not what was handed out: a task of a worker that dies may come back. */
+    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed);
     weir__tell(record, WEIR_STATS_DONE, pool->completed);
+    weir__tell(record, WEIR_STATS_IN_FLIGHT, pool->busy_told);
     weir__tell(record, WEIR_STATS_CANCELLED, pool->cancelled);
     weir__tell(record, WEIR_STATS_RETRIED, pool->retried);
     weir__tell(record, WEIR_STATS_FAILED, pool->died);
@@ -37,7 +39,6 @@ static void tell_workers(weir_pool *pool, weir__record *record)
 {
     pool->waiting_told = pool->submitters.count;
     weir__tell(record, WEIR_STATS_CAPACITY, pool->limit == SIZE_MAX ? UINT64_MAX : pool->limit);
-    weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
     weir__tell(record, WEIR_STATS_PUT_WAITING, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, pool->submit_blocked_ns);

@@ -305,6 +305,9 @@ static void copy_record(const weir__page_record *raw, weir_stats_record *ret)
         find_delivered(ret->number);
     if (is_queue(ret->kind))
         find_depth(ret->number);
+    if (ret->kind == WEIR_STATS_PROCESS_POOL)
+        ret->number[WEIR_STATS_DEPTH] =
+            difference(ret->number[WEIR_STATS_DEPTH], ret->number[WEIR_STATS_IN_FLIGHT]);
     if (ret->number[WEIR_STATS_REPORTS_DONE])
         find_in_flight(ret->number);
     copy_times(&ret->wait, &raw->wait);

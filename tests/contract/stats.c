@@ -1,6 +1,7 @@
 /* What other processes see: each object is looked at from a process of its own. */
 #include "support.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -449,6 +450,61 @@ static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **stat
     assert_false(look_for("hands/0").found);
 }
 
+/* What an observer sees while a task is run again and again. */
+typedef struct watch {
+    _Atomic bool over;
+    uint64_t delivered, looks;
+    bool went_back, law_broken;
+} watch;
+
+static void *watch_tasks(void *arg)
+{
+    watch *w = arg;
+    while (!atomic_load(&w->over)) {
+        static look seen;
+        memset(&seen, 0, sizeof seen);
+        must(find(&seen, getpid(), "phoenix"));
+        const uint64_t *n = seen.record.number;
+        w->went_back |= n[WEIR_STATS_DELIVERED] < w->delivered;
+        w->law_broken |= seen.record.is_exact &&
+                         n[WEIR_STATS_ACCEPTED] != n[WEIR_STATS_DONE] + n[WEIR_STATS_DEPTH] +
+                                                       n[WEIR_STATS_IN_FLIGHT];
+        w->delivered = n[WEIR_STATS_DELIVERED];
+        w->looks++;
+    }
+    return NULL;
+}
+
+static void what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again(
+    void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    watch w = {0};
+    pthread_t watcher;
+    opts.name = "phoenix";
+    opts.workers = 1;
+    opts.backlog = 8;
+    opts.retries = 3;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = work;
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    must(pthread_create(&watcher, NULL, watch_tasks, &w) == 0);
+    for (char task = 0; task < 4; task++)
+        submit_byte(pool, task);
+    assert_int_equal(collect(pool, 4), 4);
+    weir_stats_record seen = see("phoenix");
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 4);
+    assert_int_equal(seen.number[WEIR_STATS_RETRIED], 3);
+    atomic_store(&w.over, true);
+    pthread_join(watcher, NULL);
+    assert_true(w.looks > 0);
+    assert_false(w.went_back);
+    assert_false(w.law_broken);
+    weir_pool_destroy(pool);
+}
+
 /* ---- breakers ----------------------------------------------------------------------------------- */
 
 static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
@@ -708,6 +764,8 @@ int main(void)
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
         cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
+        cmocka_unit_test(
+            what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
         cmocka_unit_test(a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before),
