@@ -298,13 +298,18 @@ static unsigned find_record(void)
     return WEIR__PAGE_RECORDS;
 }
 
-void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
+size_t weir__page_cut(const char *name, size_t most)
 {
-    size_t n = strnlen(name, WEIR__PAGE_NAME);
-    if (n == WEIR__PAGE_NAME)
+    size_t n = strnlen(name, most + 1);
+    if (n > most)
         for (n--; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
             n--;
-    memcpy(to, name, n);
+    return n;
+}
+
+void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
+{
+    memcpy(to, name, weir__page_cut(name, WEIR__PAGE_NAME - 1));
 }
 
 static weir__page_record *take(unsigned i, uint64_t kind, const char *kind_name, const char *name)

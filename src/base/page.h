@@ -83,7 +83,10 @@ uint64_t weir__page_id(const weir__page_record *record);
 /* NULL is fine, and so is a record from before a fork. */
 void weir__page_give_back(weir__page_record *record);
 
-/* As much of the name as fits, not cut within a character of UTF-8, to where it is all zero. */
+/* How many bytes of the name to keep, `most` or less, so that no character of UTF-8 is cut. */
+size_t weir__page_cut(const char *name, size_t most);
+
+/* As much of the name as fits, cut like that, to where it is all zero. */
 void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
 
 /* Under whom this process is to be seen, if that is not its parent (a server that forks, say). */

@@ -63,7 +63,8 @@ void weir__desk_taken(weir_pool *pool, weir__desk *desk)
         return;
     if (!desk->record) {
         char name[WEIR__PAGE_NAME];
-        snprintf(name, sizeof name, "%.50s/%u", pool->record->name, place);
+        const char *of = pool->record->name;
+        snprintf(name, sizeof name, "%.*s/%u", (int)weir__page_cut(of, 50), of, place);
         desk->record = weir__record_open(WEIR_STATS_WORKER, name);
     }
     weir__tell(desk->record, WEIR_STATS_OWNER, weir__record_id(pool->record));
