@@ -89,12 +89,17 @@ static bool read_all(int fd, uint64_t offset, void *into, size_t n)
     return true;
 }
 
-/* Up to size - 1 bytes of text, which may end nowhere, without what would disturb a terminal. */
+/* Up to size - 1 bytes of text, which may end nowhere, without what would disturb a terminal: control
+ * characters, of which U+0080 to U+009F have two bytes. */
 static void copy_text(char *to, const char *from, size_t size)
 {
     size_t n = strnlen(from, size - 1);
-    for (size_t i = 0; i < n; i++)
-        to[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? '?' : from[i];
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)from[i];
+        to[i] = c < ' ' || c == 0x7f ? '?' : from[i];
+        if (i > 0 && to[i - 1] == '\xc2' && c >= 0x80 && c < 0xa0)
+            to[i - 1] = to[i] = '?';
+    }
     memset(to + n, 0, size - n);
 }
 

@@ -72,6 +72,15 @@ static void a_queue_is_seen_by_its_name_with_its_process(void **state)
     assert_false(look_for("jobs").found);
 }
 
+/* U+009B begins the same sequences as ESC [ does. */
+static void a_name_that_would_disturb_a_terminal_is_read_without_what_would(void **state)
+{
+    (void)state;
+    weir_queue *queue = make("\x1b[2J \xc2\x9b" "2J \xc2\xa0 \xc3\x9b", 1, WEIR_OVERFLOW_BLOCK);
+    assert_true(look_for("?[2J ??2J \xc2\xa0 \xc3\x9b").found);
+    weir_queue_destroy(queue);
+}
+
 static void a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen(void **state)
 {
     (void)state;
@@ -753,6 +762,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_queue_is_seen_by_its_name_with_its_process),
+        cmocka_unit_test(a_name_that_would_disturb_a_terminal_is_read_without_what_would),
         cmocka_unit_test(a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen),
         cmocka_unit_test(after_ten_thousand_random_calls_every_number_is_exact),
         cmocka_unit_test(who_waits_is_seen_while_it_waits_and_since_when),
