@@ -185,7 +185,7 @@ static void use(weir_monitor *monitor)
 static void a_thousand_hostile_pages_are_survived(void **state)
 {
     (void)state;
-    static unsigned char data[SIZE];
+    _Alignas(weir__page_record) static unsigned char data[SIZE];
     weir_monitor *monitor = new_monitor();
     for (unsigned i = 0; i < HOSTILE; i += 50) {
         int fds[50];
@@ -238,7 +238,7 @@ static void make_nonsense(unsigned char *data)
 static void numbers_that_jump_are_survived(void **state)
 {
     (void)state;
-    static unsigned char data[SIZE];
+    _Alignas(weir__page_record) static unsigned char data[SIZE];
     weir_monitor *monitor = new_monitor();
     make_nonsense(data);
     int fd = lie(1, data, SIZE);
@@ -323,7 +323,7 @@ static void without_memory_there_is_no_monitor(void **state)
 static void many_pages_are_looked_at(void **state)
 {
     (void)state;
-    static unsigned char data[SIZE];
+    _Alignas(weir__page_record) static unsigned char data[SIZE];
     enum { PAGES = 150 };
     int fds[PAGES];
     for (unsigned i = 0; i < PAGES; i++) {
