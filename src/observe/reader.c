@@ -215,10 +215,11 @@ static uint64_t offset_of(unsigned i)
 }
 
 /* Generation and version, as they are between what is read before and what is read after.  (Within a call
- * pread may copy in any order: a CPU may load later bytes before earlier ones.) */
+ * pread may copy in any order: a CPU may load later bytes before earlier ones.)  The fences pair with those
+ * of weir__tell_begin and weir__tell_end. */
 static bool read_marks(int fd, uint64_t offset, uint64_t ret_marks[2])
 {
-    atomic_thread_fence(memory_order_acquire); /* with the next: pairs with weir__tell_begin, _end */
+    atomic_thread_fence(memory_order_acquire);
     bool done = read_all(fd, offset, ret_marks, 2 * sizeof *ret_marks);
     atomic_thread_fence(memory_order_acquire);
     return done;

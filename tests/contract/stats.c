@@ -76,7 +76,9 @@ static void a_queue_is_seen_by_its_name_with_its_process(void **state)
 static void a_name_that_would_disturb_a_terminal_is_read_without_what_would(void **state)
 {
     (void)state;
-    weir_queue *queue = make("\x1b[2J \xc2\x9b" "2J \xc2\xa0 \xc3\x9b", 1, WEIR_OVERFLOW_BLOCK);
+    weir_queue *queue = make("\x1b[2J \xc2\x9b"
+                             "2J \xc2\xa0 \xc3\x9b",
+                             1, WEIR_OVERFLOW_BLOCK);
     assert_true(look_for("?[2J ??2J \xc2\xa0 \xc3\x9b").found);
     weir_queue_destroy(queue);
 }
@@ -475,9 +477,9 @@ static bool sees_wrong(const char *name)
         continue;
     for (; n; n = numbers_of(&seen, name)) {
         is_wrong |= n[WEIR_STATS_DELIVERED] < before;
-        is_wrong |= seen.record.is_exact &&
-                    n[WEIR_STATS_ACCEPTED] != n[WEIR_STATS_DONE] + n[WEIR_STATS_DEPTH] +
-                                                  n[WEIR_STATS_IN_FLIGHT];
+        is_wrong |= seen.record.is_exact && n[WEIR_STATS_ACCEPTED] != n[WEIR_STATS_DONE] +
+                                                                          n[WEIR_STATS_DEPTH] +
+                                                                          n[WEIR_STATS_IN_FLIGHT];
         before = n[WEIR_STATS_DELIVERED];
     }
     return is_wrong;
