@@ -9,7 +9,6 @@
 
 #define EIGHTHS 8
 
-static const wchar_t across[] = L" \u258f\u258e\u258d\u258c\u258b\u258a\u2589\u2588";
 static const wchar_t upwards[] = L" \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588";
 static const wchar_t upwards_ascii[] = L" ._-=+*##";
 
@@ -146,26 +145,17 @@ static int parts_of(double share, int most)
 
 void canvas_bar(cli_canvas *canvas, int y, int x, int width, int style, double share)
 {
-    if (!canvas->utf8) {
-        int full = parts_of(share, width);
-        for (int i = 0; i < width; i++)
-            set(canvas, y, x + i, i < full ? style : STYLE_DIM, i < full ? L'#' : L'.');
-        return;
-    }
-    int full = parts_of(share, width * EIGHTHS);
-    for (int i = 0; i < width; i++) {
-        int here = full - i * EIGHTHS;
-        if (here > 0)
-            set(canvas, y, x + i, style, across[here < EIGHTHS ? here : EIGHTHS]);
-        else
-            set(canvas, y, x + i, STYLE_DIM, L'\u00b7');
-    }
+    int full = parts_of(share, width);
+    wchar_t filled = canvas->utf8 ? L'\u25a0' : L'#', empty = canvas->utf8 ? L'\u00b7' : L'.';
+    for (int i = 0; i < width; i++)
+        set(canvas, y, x + i, i < full ? style : STYLE_DIM, i < full ? filled : empty);
 }
 
 void canvas_spark(cli_canvas *canvas, int y, int x, int width, int style, const double values[],
                   size_t count, double top)
 {
-    canvas_chart(canvas, y, x, 1, width, style, values, count, top);
+    /* A little air above, or the rows of a list would run together. */
+    canvas_chart(canvas, y, x, 1, width, style, values, count, top * EIGHTHS / (EIGHTHS - 1));
 }
 
 void canvas_chart(cli_canvas *canvas, int y, int x, int height, int width, int style,

@@ -84,6 +84,8 @@ cli_text object_fill(const weir_monitor_object *object)
     if (!has_depth(object))
         return t;
     cli_text inside = text_count(object_depth(object)), most = text_count(bound);
+    if (bound == 0 && object_depth(object) == 0)
+        return t; /* a source, say */
     if (bound < 0)
         return inside;
     snprintf(t.s, sizeof t.s, "%.8s/%.8s", inside.s, most.s);

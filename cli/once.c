@@ -8,8 +8,10 @@
 
 #include "top.h"
 
-#define MARKS  3
-#define OBJECT 12 /* columns that it gets at least */
+#define MARKS      3
+#define OBJECT     16 /* so much of a name is worth more than a further column */
+#define OBJECT_MIN 8
+#define RANKS      9
 
 typedef struct layout {
     bool shown[COLUMNS];
@@ -43,28 +45,32 @@ static void measure(const top_view *view, layout *l)
     }
 }
 
-/* Columns go from the least important one on, and then names are cut, where that is allowed. */
+/* What all columns but the object's take. */
+static int rest_width(const layout *l)
+{
+    int width = 0;
+    for (int i = COLUMN_OBJECT + 1; i < COLUMNS; i++)
+        width += l->shown[i] ? l->width[i] + 1 : 0;
+    return width;
+}
+
+/* The least important columns go, and then names are cut, where that is allowed. */
 static void lay_out(const top_view *view, int width, bool may_cut, layout *l)
 {
     int room = width - MARKS;
-    columns_fit(room + columns[COLUMN_TREND].width + 1 + 5, OBJECT, l->shown);
-    l->shown[COLUMN_TREND] = false;
-    l->shown[COLUMN_KIND] = true;
-    for (int rank = 9; rank > 0; rank--) {
+    for (int i = 0; i < COLUMNS; i++)
+        l->shown[i] = i != COLUMN_TREND;
+    for (int rank = RANKS; rank > 0; rank--) {
         measure(view, l);
-        int needed = l->width[COLUMN_OBJECT] < 16 ? l->width[COLUMN_OBJECT] : 16;
-        for (int i = COLUMN_OBJECT + 1; i < COLUMNS; i++)
-            needed += l->shown[i] ? l->width[i] + 1 : 0;
-        if (needed <= room)
+        int name = l->width[COLUMN_OBJECT] < OBJECT ? l->width[COLUMN_OBJECT] : OBJECT;
+        if (name + rest_width(l) <= room)
             break;
         for (int i = 0; i < COLUMNS; i++)
-            l->shown[i] = l->shown[i] && (columns[i].rank != rank || i == COLUMN_KIND);
+            l->shown[i] = l->shown[i] && (columns[i].rank < rank || i == COLUMN_KIND);
     }
-    int rest = room;
-    for (int i = COLUMN_OBJECT + 1; i < COLUMNS; i++)
-        rest -= l->shown[i] ? l->width[i] + 1 : 0;
+    int rest = room - rest_width(l);
     if (may_cut && l->width[COLUMN_OBJECT] > rest)
-        l->width[COLUMN_OBJECT] = rest > OBJECT ? rest : OBJECT;
+        l->width[COLUMN_OBJECT] = rest > OBJECT_MIN ? rest : OBJECT_MIN;
 }
 
 static bool is_left(int column)

@@ -104,7 +104,7 @@ static int take(reading *r, const option_row *row, const char *attached)
         complain(r->command->name, "--%s needs a value: --%s %s", row->name, row->name, row->value);
         return EXIT_USAGE;
     }
-    return set(r->command, row, attached);
+    return set(r->command, row, attached ? attached : "");
 }
 
 static int take_long(reading *r, const char *arg)

@@ -72,9 +72,11 @@ static const char *why_not(void)
         return "this is not a terminal";
     if (!term || !*term)
         return "TERM is not set, so what the terminal can do is not known";
-    if (setupterm(NULL, STDOUT_FILENO, &known) != OK || !cursor_address || !clear_screen)
-        return "the terminal that TERM names is unknown, or cannot place the cursor";
-    return NULL;
+    if (setupterm(NULL, STDOUT_FILENO, &known) != OK)
+        return "the terminal that TERM names is unknown";
+    bool can = cursor_address && clear_screen;
+    del_curterm(cur_term); /* newterm makes its own */
+    return can ? NULL : "the terminal that TERM names cannot place the cursor";
 }
 
 static void begin_colours(bool may_colour)

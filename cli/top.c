@@ -95,6 +95,7 @@ static int run_live(top_view *view, bool may_colour)
 {
     cli_canvas canvas = {0};
     int rc = WEIR_OK;
+    bool was_old = false;
     if (!look("top", view->monitor))
         return EXIT_FAILURE; /* and said so, before the screen is taken */
     if (!terminal_open(may_colour))
@@ -110,6 +111,9 @@ static int run_live(top_view *view, bool may_colour)
         if (rc < 0)
             snprintf(view->notice, sizeof view->notice, "this is old: cannot look: %s",
                      weir_strerror(rc));
+        else if (was_old)
+            view->notice[0] = '\0';
+        was_old = rc < 0;
     }
     terminal_close();
     canvas_fini(&canvas);

@@ -102,7 +102,7 @@ static int draw_root(const top_view *view, cli_canvas *canvas, int y)
     const weir_monitor_object *root = NULL;
     const char *text = weir_monitor_root(view->monitor, 0, &root);
     /* As many as it may need, always: what is below must not jump. */
-    int lines = canvas->rows >= 20 && canvas->columns < 120 ? 2 : 1;
+    int lines = canvas->rows >= 20 && canvas->columns < 160 ? 2 : 1;
     int style = root ? STYLE_BOLD | STYLE_BAD : STYLE_GOOD;
     if (root)
         canvas_put(canvas, y, 0, 1, style, root_sign(canvas));
@@ -144,10 +144,10 @@ static int draw_hint(cli_canvas *canvas, int y, int x, const key_hint *hint)
 static void draw_hints(const top_view *view, cli_canvas *canvas, int y)
 {
     static const key_hint list[] = {{"Enter", "look into"}, {"s", "sort"},   {"/", "filter"},
-                                {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
-                                {"?", "help"},          {"q", "quit"},   {"d", "interval"}};
+                                    {"t", "tree"},          {"i", "issues"}, {"p", "pause"},
+                                    {"?", "help"},          {"q", "quit"},   {"d", "interval"}};
     static const key_hint other[] = {{"Esc", "back"}, {"Up Down", "scroll"}, {"i", "issues"},
-                                 {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
+                                     {"p", "pause"},  {"?", "help"},         {"q", "quit"}};
     static const key_hint issues[] = {
         {"Enter", "look into"}, {"Esc", "back"}, {"p", "pause"}, {"?", "help"}, {"q", "quit"}};
     const key_hint *hints = list;
@@ -352,8 +352,10 @@ static void show_selected(cli_canvas *canvas, int y)
 {
     for (int x = 0; x < canvas->columns; x++) {
         cell *here = canvas_at(canvas, y, x);
-        bool is_picture = (here->c >= 0x2581 && here->c <= 0x258f) || here->c == 0xb7;
-        here->style |= is_picture ? 0 : STYLE_REVERSE;
+        bool is_picture =
+            (here->c >= 0x2581 && here->c <= 0x2588) || here->c == 0x25a0 || here->c == 0xb7;
+        if (!is_picture)
+            here->style = (here->style & STYLE_BOLD) | STYLE_REVERSE;
     }
 }
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-/* Objects have any key but these. */
+/* Keys of objects are hashes: that one is just this number does not happen. */
 static uint64_t key_of_process(const weir_monitor_process *process)
 {
     return UINT64_C(1) << 63 | (uint64_t)process->process.pid;
@@ -90,11 +90,12 @@ static void add_objects(top_view *view, const weir_monitor_process *process)
             weir_monitor_object_at(view->monitor, process->first + i);
         if (!top_view_matches(view, process, object))
             continue;
+        bool is_part = view->in_order && object->record->kind == WEIR_STATS_WORKER;
         view->rows[view->count++] = (top_row){
             .key = object->key,
             .process = process,
             .object = object,
-            .depth = view->tree ? process->depth + 1 : 0,
+            .depth = view->tree ? process->depth + 1 + is_part : 0,
         };
     }
     if (!view->tree)

@@ -39,8 +39,9 @@ typedef struct weir_told {
 } weir_told;
 
 /* Sets n numbers, which belong together: a reader sees all of them, or says that it does not.  Counters are
- * never to go back; numbers that weir_stats(7) says readers find are theirs.  Others than those of
- * weir_stats_number are passed over. */
+ * never to go back; numbers that weir_stats(7) says readers find are theirs.  How long callers were blocked
+ * follows from how many wait (PUT_WAITING, GET_WAITING), if that is told whenever it changes.  Others
+ * than those of weir_stats_number are passed over. */
 WEIR_API void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n);
 
 typedef enum weir_teller_times {

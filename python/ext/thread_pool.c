@@ -132,15 +132,20 @@ static size_t pending(ThreadPool *pool)
  * delivered when a worker has taken it, and one whose worker could not be started as cancelled.
  */
 
-/* What every task goes through. */
-static void tell_tasks(ThreadPool *pool)
+/* What every task goes through tells one number. */
+static void tell(ThreadPool *pool, weir_stats_number number, uint64_t value)
 {
-    const weir_told now[] = {
-        {WEIR_STATS_ACCEPTED, pool->accepted + pool->unaccepted},
-        {WEIR_STATS_DELIVERED, pool->taken},
-        {WEIR_STATS_DONE, pool->finished + pool->let_go},
-    };
-    weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);
+    weir_teller_tell(pool->teller, &(weir_told){number, value}, 1);
+}
+
+static void tell_accepted(ThreadPool *pool)
+{
+    tell(pool, WEIR_STATS_ACCEPTED, pool->accepted + pool->unaccepted);
+}
+
+static void tell_done(ThreadPool *pool)
+{
+    tell(pool, WEIR_STATS_DONE, pool->finished + pool->let_go);
 }
 
 static void tell_all(ThreadPool *pool)
@@ -159,16 +164,20 @@ static void tell_all(ThreadPool *pool)
         {WEIR_STATS_WORKERS, pool->workers},
         {WEIR_STATS_PUT_WAITING, pool->submitters},
         {WEIR_STATS_PUT_WAITS, pool->waits},
-        {WEIR_STATS_PUT_BLOCKED_NS, (uint64_t)pool->blocked_ns},
         {WEIR_STATS_CLOSED, pool->phase != OPEN || pool->broken},
     };
     weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);
 }
 
-/* Whether the task that comes is one whose wait is timed: while tasks are long, each. */
-static bool is_timed(const ThreadPool *pool)
+static bool are_short(const ThreadPool *pool)
 {
-    return pool->teller && (__builtin_popcount(pool->history) < 5 || pool->accepted % 16 == 0);
+    return __builtin_popcount(pool->history) >= 5;
+}
+
+/* Whether a task is timed, as the count-th: while tasks are long, each. */
+static bool is_timed(const ThreadPool *pool, uint64_t count)
+{
+    return pool->teller && (!are_short(pool) || count % 64 == 0);
 }
 
 /* ---- refusals ------------------------------------------------------------------------------- */
@@ -277,11 +286,6 @@ static void post_guard(ThreadPool *pool)
     pool->guard = pop_idle(pool);
     if (pool->guard)
         ext_bell_ring(&pool->guard->bell);
-}
-
-static bool are_short(const ThreadPool *pool)
-{
-    return __builtin_popcount(pool->history) >= 5;
 }
 
 /* Sees to it that the tasks in line will be taken; now: by one more worker in any case. */
@@ -421,7 +425,7 @@ static void append(ThreadPool *pool, Task *task)
 {
     Py_INCREF(task);
     task->queued = true;
-    task->since = is_timed(pool) ? weir_now() : 0;
+    task->since = is_timed(pool, pool->accepted) ? weir_now() : 0;
     task->prev = pool->last;
     if (pool->last)
         pool->last->next = task;
@@ -610,7 +614,7 @@ static PyObject *launch(ThreadPool *pool, Task *task)
         pool->starting++;
         tell_all(pool);
     } else {
-        tell_tasks(pool);
+        tell_accepted(pool);
     }
     EXT_UNLOCK(&pool->lock);
     if (needs_worker && add_worker(pool, task) < 0)
@@ -841,7 +845,7 @@ static PyObject *run_here(ThreadPool *pool, Task *task)
     pool->taken++;
     pool->finished++;
     pool->caller_ran++;
-    tell_tasks(pool);
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     PyObject *error = result ? NULL : ext_take_exception();
     give_memory_back(pool, bytes);
@@ -1174,9 +1178,10 @@ static void end_task(ThreadPool *pool, Worker *self, int64_t took_ns)
         pool->let_go++;
     } else {
         pool->finished++;
-        weir_teller_time(pool->teller, WEIR_TELLER_SERVICE, took_ns);
+        if (is_timed(pool, pool->finished))
+            weir_teller_time(pool->teller, WEIR_TELLER_SERVICE, took_ns);
     }
-    tell_tasks(pool);
+    tell_done(pool);
     give_permit_back(pool);
     EXT_UNLOCK(&pool->lock);
     tell_coroutines(pool);
@@ -1222,7 +1227,7 @@ static Task *pop_task(ThreadPool *pool)
         pool->taken++;
         if (task->since)
             weir_teller_time(pool->teller, WEIR_TELLER_WAIT, weir_now() - task->since);
-        tell_tasks(pool);
+        tell(pool, WEIR_STATS_DELIVERED, pool->taken);
         see_to_tasks(pool, false);
     }
     return task;

@@ -385,6 +385,54 @@ def test_a_terminal_that_cannot_do_it_is_told_of_once(top: Top, term: str, sente
     assert sentence in said and "--once" in said
 
 
+# ---- the demo -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> list[str | Path]:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "0").write_bytes(os.urandom(1 << 20))
+    for n in range(1, 90):
+        os.link(tree / "0", tree / str(n))
+    output = tmp_path / "out.sha256"
+    workers = ["--producers", "20", "--workers", "1"]  # or it may be over before anybody looks
+    return [ROOT / "scripts/demo", *workers, "--output", output, tree]
+
+
+def test_the_demo_is_watched_until_it_ends_and_then_tells_its_result(
+    demo: list[str | Path],
+) -> None:
+    with Terminal(demo, columns=100, rows=40) as terminal:
+        terminal.shows("weir top", "digest", "paths", "outcomes")
+        terminal.shows("throughput", "law: 90 found = 90 digested: holds")
+        assert terminal.wait() == 0
+
+
+def test_whoever_has_seen_enough_of_the_demo_still_gets_its_result(demo: list[str | Path]) -> None:
+    with Terminal(demo, columns=100, rows=40) as terminal:
+        terminal.shows("weir top", "digest")
+        terminal.type("q")
+        terminal.shows("the example goes on", "law: 90 found = 90 digested: holds")
+        assert terminal.wait() == 0
+
+
+def test_ctrl_c_ends_the_demo_early_with_what_it_has_found(demo: list[str | Path]) -> None:
+    with Terminal(demo, columns=100, rows=40) as terminal:
+        terminal.shows("weir top", "digest")
+        terminal.type("\x03")
+        terminal.shows("law:", "holds")
+        assert terminal.wait() in (0, 128 + signal.SIGTERM)  # 0: it was done already
+
+
+def test_without_a_terminal_the_demo_prints_a_table_in_the_middle(demo: list[str | Path]) -> None:
+    ran = subprocess.run(
+        demo, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.index("OBJECT") < ran.stdout.index("law: 90 found = 90 digested: holds")
+
+
 def test_an_object_whose_process_ends_is_gone_and_so_are_its_rows(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     program = start_program(tmp_path)

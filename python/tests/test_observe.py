@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import json
@@ -15,10 +16,11 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from queue import Full
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import output_of, run_python, wait_until
+from conftest import InThread, output_of, run_python, wait_until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import weir
@@ -329,3 +331,23 @@ def test_long_names_are_cut_and_never_in_the_middle_of_a_letter() -> None:
     names = [o.name for o in weir.stats() if o.name.startswith("éé")]
     assert len(names) == 1 and set(names[0].rstrip("\N{REPLACEMENT CHARACTER}")) == {"é"}
     assert any(samples(weir.metrics(), names[0])) and queue.empty()
+
+
+def test_a_put_that_waits_is_a_wait_and_no_refusal() -> None:
+    queue = weir.Queue[int](1, name="one place")
+    queue.put(0)
+    waiting = InThread(queue.put, 1)
+    wait_until(lambda: queue.stats().putters_waiting == 1)
+    assert queue.get() == 0
+    waiting.result()
+    with pytest.raises(Full):
+        queue.put(2, timeout=0.01)
+
+    async def late() -> None:
+        with pytest.raises(Full):
+            await queue.aput(3, timeout=0.01)
+
+    asyncio.run(late())
+    numbers = weir.stats()["one place"].numbers
+    assert (numbers["accepted"], numbers["refused"], queue.stats().refused) == (2, 2, 2)
+    assert numbers["put_waits"] == 3

@@ -19,6 +19,7 @@ import pytest
 from conftest import output_of, run_python, wait_until
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 import weir
@@ -37,6 +38,25 @@ def test_a_registry_tells_the_numbers_of_this_process() -> None:
     assert registry.get_sample_value("weir_dropped_total", labels | {"reason": "oldest"}) == 2
     for text in (generate_latest(registry), exposition.generate_latest(registry)):
         assert b"weir_accepted_total{" in text
+
+
+def test_what_it_collects_is_what_the_clients_own_parser_reads() -> None:
+    names = ['quo"te', "back\\slash", "\\n", "a} 1", "naïve\u2028", 'x="y",z="'] * 2
+    queues = [weir.Queue[int](2, name=name) for name in names]
+    queues[0].put(1)
+    queues[0].get()
+    pool = weir.ThreadPoolExecutor(1)
+    collected = list(weir.prometheus.Collector(processes="self").collect())
+    parsed = list(openmetrics_parser.text_string_to_metric_families(weir.metrics()))
+    changing = "weir_process_resident_bytes"
+    assert [(f.name, f.type, f.documentation) for f in collected] == [
+        (f.name, f.type, f.documentation) for f in parsed
+    ]
+    for ours, theirs in zip(collected, parsed, strict=True):
+        if ours.name != changing:
+            told = [(s.name, s.labels, s.value) for s in ours.samples]
+            assert told == [(s.name, s.labels, s.value) for s in theirs.samples]
+    pool.shutdown()
 
 
 def test_a_second_collector_in_a_registry_is_refused() -> None:

@@ -222,11 +222,8 @@ def test_a_thread_pool_tells_of_its_tasks(folder: Path) -> None:
         go.set()
         for future in futures[:3]:
             future.result()
-        pool.map(len, ["a"] * 100)
-        waiters = [pool.submit(len, "x") for _ in range(2)]
-        for waiter in waiters:
-            waiter.result()
-        pause(pool.stats().completed if hasattr(pool.stats(), "completed") else None)
+        assert sum(pool.map(len, ["a"] * 100)) == 100
+        pause()
         pool.shutdown()
         pause()
     """
@@ -242,8 +239,9 @@ def test_a_thread_pool_tells_of_its_tasks(folder: Path) -> None:
         program.pause()
         pool = see(folder, "pool")
         assert pool.depth == 0
-        assert pool.number["done"] == pool.number["delivered"] == pool.number["accepted"] - 1
-        assert pool.n_served == pool.number["done"]
+        assert pool.number["done"] == pool.number["delivered"] == 103
+        assert pool.number["accepted"] == 104
+        assert 1 <= pool.n_served <= pool.number["done"]
         assert pool.n_waited >= 1
         assert pool.number["closed"] == 0
         program.go_on()

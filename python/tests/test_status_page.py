@@ -193,6 +193,17 @@ def test_what_is_chosen_is_shown_with_its_charts_and_numbers(page: Page) -> None
     assert "put blocked seconds" in texts_of(browser, "#detail details tbody th")
 
 
+def test_the_address_names_what_is_shown(page: Page) -> None:
+    browser = page()
+    for address, title in (
+        ("#5100-9", "mail"),
+        ("#%", "ingest/store"),
+        ("#no-such", "ingest/store"),
+    ):
+        browser.js(f"location.hash = {json.dumps(address)}")
+        browser.wait(f"document.getElementById('detail-title').textContent === '{title}'")
+
+
 def test_hovering_over_a_chart_shows_the_numbers_of_that_time(page: Page) -> None:
     browser = page()
     x, y = browser.js(

@@ -125,14 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
         return "text/html; charset=utf-8", _status_page()
 
     def _metrics(self, _query: str) -> tuple[str, bytes]:
-        text = self.server.metrics.look().openmetrics()
+        text = self.server._metrics.look().openmetrics()
         if prefers_openmetrics(self.headers.get("Accept", "")):
             return METRICS_CONTENT_TYPE, text
         return PROMETHEUS_CONTENT_TYPE, to_prometheus(text.decode()).encode()
 
     def _state(self, query: str) -> tuple[str, bytes]:
         history = parse_qs(query).get("history", ["0"])[-1] not in ("0", "")
-        return "application/json", self.server.state.look().json(history)
+        return "application/json", self.server._state.look().json(history)
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -203,9 +203,9 @@ class MetricsServer:
     """What `weir.serve_metrics()` returns.  It ends with close(), `with`, or the program."""
 
     def __init__(self, port: int, addr: str, processes: Processes) -> None:
-        self.metrics = Looker(processes, 10)
-        self.state = Looker(processes, 120, 0.5)
-        self.metrics.look()  # what cannot be looked at is told now, not to who scrapes
+        self._metrics = Looker(processes, 10)
+        self._state = Looker(processes, 120, 0.5)
+        self._metrics.look()  # what cannot be looked at is told now, not to who scrapes
         self._pid = os.getpid()
         self._addr = addr
         self._connections = _Connections(CONNECTIONS)

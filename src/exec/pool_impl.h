@@ -55,6 +55,7 @@ typedef struct weir__desk {
     /* what other processes see, of all processes that ever sat here */
     weir__record *record; /* NULL: nothing */
     uint64_t starts, done, died;
+    uint64_t told; /* a sum of all that tell_desk tells */
 } weir__desk;
 
 /* What is to be done once the mutex is released. */

@@ -40,17 +40,22 @@ static void tell_workers(weir_pool *pool, weir__record *record)
     pool->waiting_told = pool->submitters.count;
     weir__tell(record, WEIR_STATS_CAPACITY, pool->limit == SIZE_MAX ? UINT64_MAX : pool->limit);
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
-    weir__tell(record, WEIR_STATS_PUT_WAITING, pool->waiting_told);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, pool->submit_blocked_ns);
+    weir__tell_line(record, 0, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_WAITS, pool->submit_waits);
     weir__tell(record, WEIR_STATS_WORKERS, pool->live);
     weir__tell(record, WEIR_STATS_RESTARTS, pool->workers_died + pool->workers_recycled);
 }
 
-static void tell_desk(const weir__desk *desk)
+/* Not where nothing is new: submitters and the collecting thread would pass its lines to and fro. */
+static void tell_desk(weir__desk *desk)
 {
+    uint64_t busy = desk->live && desk->held > 0;
+    uint64_t news = 4 * (desk->starts + desk->done + desk->died) + 2 * desk->live + busy;
+    if (!desk->record || news == desk->told)
+        return;
+    desk->told = news;
     weir__tell(desk->record, WEIR_STATS_PID, desk->live ? (uint64_t)desk->pid : 0);
-    weir__tell(desk->record, WEIR_STATS_IN_FLIGHT, desk->live && desk->held > 0);
+    weir__tell(desk->record, WEIR_STATS_IN_FLIGHT, busy);
     weir__tell(desk->record, WEIR_STATS_DONE, desk->done);
     weir__tell(desk->record, WEIR_STATS_FAILED, desk->died);
 }

@@ -58,6 +58,7 @@ typedef struct put_side {
     _Alignas(WEIR__LINE) weir__mutex mutex;
     bool is_short; /* set by settle: a put that fits may go the short way */
     bool hinted;   /* the first getter in line was hinted at */
+    bool is_due;   /* the next item is timed */
     weir__fifo_tail tail;
     counter pushed;       /* items that went in */
     uint64_t pushed_cost; /* all costs are sums modulo 2^64 */
@@ -473,8 +474,6 @@ static void tell_drops(const weir_queue *queue, weir__record *record)
 static void tell_waits(const weir_queue *queue, weir__record *record)
 {
     weir__tell(record, WEIR_STATS_REFUSED, queue->refused);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, queue->put_blocked_ns);
-    weir__tell(record, WEIR_STATS_GET_BLOCKED_NS, queue->get_blocked_ns);
     weir__tell(record, WEIR_STATS_PUT_WAITS, queue->put_waits);
     weir__tell(record, WEIR_STATS_GET_WAITS, queue->get_waits);
 }
@@ -487,19 +486,6 @@ static size_t putters_waiting(const weir_queue *queue)
 static size_t getters_waiting(const weir_queue *queue)
 {
     return queue->getters.count + queue->called_getters.count + queue->late_getters;
-}
-
-static uint64_t since_of(const weir__waitq *line)
-{
-    return line->head ? (uint64_t)((const waiter *)line->head)->since : 0;
-}
-
-static void tell_lines(const weir_queue *queue, weir__record *record)
-{
-    weir__tell(record, WEIR_STATS_PUT_WAITING, putters_waiting(queue));
-    weir__tell(record, WEIR_STATS_GET_WAITING, getters_waiting(queue));
-    weir__tell(record, WEIR_STATS_PUT_WAITING_SINCE, since_of(&queue->putters));
-    weir__tell(record, WEIR_STATS_GET_WAITING_SINCE, since_of(&queue->getters));
 }
 
 static void tell_bounds(const weir_queue *queue, weir__record *record)
@@ -542,12 +528,13 @@ static void tell_all(weir_queue *queue)
         tell_done(queue, true);
     weir__tell(record, WEIR_STATS_PEAK_DEPTH, queue->put.peak_depth);
     weir__tell(record, WEIR_STATS_ABOVE_HIGH, queue->marks.above);
-    tell_lines(queue, record);
+    weir__tell_line(record, 0, putters_waiting(queue));
+    weir__tell_line(record, 1, getters_waiting(queue));
     weir__tell_end(record);
 }
 
 /* Under the put mutex: whether the next item is to be timed.  The short way has no time to ask that for each
- * one: while items are rare they go the long way, and of many those are timed that need a block. */
+ * one: it does after an item that was timed, so while items are rare each is; and when it needs a block. */
 static bool is_sample_due(const weir_queue *queue)
 {
     return WEIR__TELLS && queue->times_items && own(&queue->put.pushed) >= queue->put.sample_at;
@@ -649,8 +636,8 @@ static void set_short_ways(weir_queue *queue)
                  !is_spilling(queue);
     const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
     queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
-                          !queue->logs_first && (!g || may_be_hinted_at(queue, g)) &&
-                          !is_sample_due(queue);
+                          !queue->logs_first && (!g || may_be_hinted_at(queue, g));
+    queue->put.is_due = is_sample_due(queue);
     queue->get.is_short =
         plain && !g && !queue->called_getters.head && !queue->drainers.head && !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
@@ -1207,13 +1194,17 @@ SHORT int put_one_short(weir_queue *queue, weir__entry entry)
         weir__unlock(&queue->get.mutex);
         if (weir__fifo_lacks_block(&put->tail))
             return LONG_WAY; /* which may need none, or allocates */
-        if (entry.since == 0 && is_sample_due(queue))
-            entry.since = stamp(queue);
+        put->is_due = is_sample_due(queue);
     }
+    bool is_timed = put->is_due && entry.since == 0;
+    if (is_timed)
+        entry.since = stamp(queue);
     weir__fifo_push(&put->tail, entry);
     count_in(put, entry.cost);
     tell_in(put, entry.cost > 0);
     note_peak(queue);
+    if (is_timed)
+        put->is_due = is_sample_due(queue);
     return WEIR_KEPT;
 }
 

@@ -96,14 +96,25 @@ uint64_t weir_teller_id(const weir_teller *teller)
     return weir__record_id((const weir__record *)teller);
 }
 
+static void tell(weir__record *record, const weir_told *told)
+{
+    if (told->number == WEIR_STATS_PUT_WAITING || told->number == WEIR_STATS_GET_WAITING)
+        weir__tell_line(record, told->number == WEIR_STATS_GET_WAITING, told->value);
+    else if ((unsigned)told->number < WEIR_STATS_NUMBERS)
+        weir__tell(record, told->number, told->value);
+}
+
 void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n)
 {
     if (!teller)
         return;
+    if (n == 1) { /* belongs to itself */
+        tell(inner(teller), told);
+        return;
+    }
     weir__tell_begin(inner(teller));
     for (size_t i = 0; i < n; i++)
-        if ((unsigned)told[i].number < WEIR_STATS_NUMBERS)
-            weir__tell(inner(teller), told[i].number, told[i].value);
+        tell(inner(teller), &told[i]);
     weir__tell_end(inner(teller));
 }
 

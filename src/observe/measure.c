@@ -199,8 +199,8 @@ static double fullness_of(const weir_stats_record *r)
     if (has_depth((int)r->kind))
         return fullness_of_items(r);
     bool is_gate = r->kind == WEIR_STATS_LIMIT || r->kind == WEIR_STATS_GOVERNOR;
-    uint64_t capacity = r->number[WEIR_STATS_CAPACITY]; /* of a gate, in cost */
-    if (!is_gate || capacity == 0 || capacity == UINT64_MAX)
+    uint64_t capacity = r->number[WEIR_STATS_CAPACITY]; /* of a gate, in cost; 0: no room at all */
+    if (!is_gate || capacity == UINT64_MAX)
         return -1;
     return share((double)r->number[WEIR_STATS_IN_FLIGHT_COST], (double)capacity);
 }
@@ -231,15 +231,13 @@ static weir__line line_of(const weir_stats_record *r, int side, int64_t now_ns)
         .at_ns = now_ns,
         .waiting = n[WEIR_STATS_PUT_WAITING],
         .since_ns = (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE],
-        .ended_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
-        .waits = n[WEIR_STATS_PUT_WAITS],
+        .blocked_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
     };
 }
 
 _Static_assert(WEIR_STATS_GET_WAITING == WEIR_STATS_PUT_WAITING + 1 &&
                    WEIR_STATS_GET_WAITING_SINCE == WEIR_STATS_PUT_WAITING_SINCE + 1 &&
-                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1 &&
-                   WEIR_STATS_GET_WAITS == WEIR_STATS_PUT_WAITS + 1,
+                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1,
                "line_of takes the neighbours");
 
 static double per_second(uint64_t n, int64_t elapsed_ns)

@@ -83,9 +83,7 @@ struct family {
     type type;
     const char *unit, *help;
     void (*write)(page *p, const object *o, const family *f);
-    int number;           /* where it is one */
-    const char *label;    /* ... with this label */
-    const char *value[2]; /* ... for this number, and for the next one */
+    int number; /* where it is of one, or of that one and those behind it */
 };
 
 static const char *ending_of(const family *f)
@@ -119,14 +117,15 @@ static void write_nanoseconds(page *p, const object *o, const family *f)
     end_seconds(p, number_of(o, f->number));
 }
 
-/* A number, and the next one, with a label. */
+static const char *const sides[] = {"put", "get"};
+
 static void write_sides(page *p, const object *o, const family *f)
 {
     for (int i = 0; i < 2; i++) {
         if (!has(o, f->number + i))
             continue;
         begin_sample(p, ending_of(f), o);
-        label(p, f->label, f->value[i]);
+        label(p, "side", sides[i]);
         end_count(p, number_of(o, f->number + i));
     }
 }
@@ -151,7 +150,7 @@ static void write_blocked(page *p, const object *o, const family *f)
         if (!has(o, f->number + side))
             continue;
         begin_sample(p, ending_of(f), o);
-        label(p, f->label, f->value[side]);
+        label(p, "side", sides[side]);
         end_seconds(p, o->waits[side].total_ns);
     }
 }
@@ -292,45 +291,21 @@ static void write_histogram(page *p, const object *o, const family *f)
 /* ---- the table ------------------------------------------------------------------------------ */
 
 #define COUNT(name, number, help)                                                                  \
-    {                                                                                              \
-        "weir_" name, COUNTER, NULL, help, write_number, WEIR_STATS_##number, NULL,                \
-        {                                                                                          \
-            NULL                                                                                   \
-        }                                                                                          \
-    }
+    {"weir_" name, COUNTER, NULL, help, write_number, WEIR_STATS_##number}
 #define LEVEL(name, number, help)                                                                  \
-    {                                                                                              \
-        "weir_" name, GAUGE, NULL, help, write_number, WEIR_STATS_##number, NULL,                  \
-        {                                                                                          \
-            NULL                                                                                   \
-        }                                                                                          \
-    }
-#define SIDES "side", {"put", "get"}
+    {"weir_" name, GAUGE, NULL, help, write_number, WEIR_STATS_##number}
 
 static const family families[] = {
     COUNT("accepted", ACCEPTED, "Items taken in."),
     COUNT("delivered", DELIVERED, "Items handed out."),
     COUNT("done", DONE, "Items reported done."),
     COUNT("refused", REFUSED, "Items or calls neither taken nor dropped."),
-    {"weir_dropped",
-     COUNTER,
-     NULL,
-     "Items dropped.",
-     write_reasons,
-     WEIR_STATS_DROPPED_NEWEST,
-     NULL,
-     {NULL}},
+    {"weir_dropped", COUNTER, NULL, "Items dropped.", write_reasons, WEIR_STATS_DROPPED_NEWEST},
     COUNT("accepted_cost", ACCEPTED_COST, "Cost of the items taken in."),
     COUNT("delivered_cost", DELIVERED_COST, "Cost of the items handed out."),
     COUNT("done_cost", DONE_COST, "Cost of the items reported done."),
-    {"weir_dropped_cost",
-     COUNTER,
-     NULL,
-     "Cost of the items dropped.",
-     write_reasons,
-     WEIR_STATS_DROPPED_NEWEST_COST,
-     NULL,
-     {NULL}},
+    {"weir_dropped_cost", COUNTER, NULL, "Cost of the items dropped.", write_reasons,
+     WEIR_STATS_DROPPED_NEWEST_COST},
     COUNT("cancelled", CANCELLED, "Items taken back by who gave them."),
     COUNT("shed", SHED, "Calls sent away because of overload."),
     COUNT("retried", RETRIED, "Tasks run again."),
@@ -340,125 +315,45 @@ static const family families[] = {
     COUNT("restarts", RESTARTS, "Workers that died or were recycled."),
     {"weir_blocked_seconds", COUNTER, "seconds",
      "Time that callers waited for room or items, those who still wait included.", write_blocked,
-     WEIR_STATS_PUT_BLOCKED_NS, SIDES},
+     WEIR_STATS_PUT_BLOCKED_NS},
     {"weir_waits", COUNTER, NULL, "Calls that had to wait for room or items.", write_sides,
-     WEIR_STATS_PUT_WAITS, SIDES},
-    {"weir_pressure_seconds",
-     COUNTER,
-     "seconds",
-     "Time that others waited for which this stage is the root.",
-     write_nanoseconds,
-     WEIR_STATS_PRESSURE_NS,
-     NULL,
-     {NULL}},
-    {"weir_worker_seconds",
-     COUNTER,
-     "seconds",
-     "Time of workers: in their function, without input, without room behind.",
-     write_doing,
-     WEIR_STATS_BUSY_NS,
-     NULL,
-     {NULL}},
+     WEIR_STATS_PUT_WAITS},
+    {"weir_pressure_seconds", COUNTER, "seconds",
+     "Time that others waited for which this stage is the root.", write_nanoseconds,
+     WEIR_STATS_PRESSURE_NS},
+    {"weir_worker_seconds", COUNTER, "seconds",
+     "Time of workers: in their function, without input, without room behind.", write_doing,
+     WEIR_STATS_BUSY_NS},
     LEVEL("depth", DEPTH, "Items inside and not handed out."),
     LEVEL("depth_cost", DEPTH_COST, "Cost of the items inside."),
-    {"weir_capacity",
-     GAUGE,
-     NULL,
-     "Bound of items; infinite without one.",
-     write_capacity,
-     WEIR_STATS_CAPACITY,
-     NULL,
-     {NULL}},
-    {"weir_max_cost",
-     GAUGE,
-     NULL,
-     "Bound of their cost.",
-     write_bound,
-     WEIR_STATS_MAX_COST,
-     NULL,
-     {NULL}},
-    {"weir_max_age_seconds",
-     GAUGE,
-     "seconds",
-     "Bound of their age.",
-     write_age,
-     WEIR_STATS_MAX_AGE_NS,
-     NULL,
-     {NULL}},
-    {"weir_fullness_ratio",
-     GAUGE,
-     "ratio",
-     "Share of the bound that is used.",
-     write_fullness,
-     0,
-     NULL,
-     {NULL}},
+    {"weir_capacity", GAUGE, NULL, "Bound of items; infinite without one.", write_capacity,
+     WEIR_STATS_CAPACITY},
+    {"weir_max_cost", GAUGE, NULL, "Bound of their cost.", write_bound, WEIR_STATS_MAX_COST},
+    {"weir_max_age_seconds", GAUGE, "seconds", "Bound of their age.", write_age,
+     WEIR_STATS_MAX_AGE_NS},
+    {"weir_fullness_ratio", GAUGE, "ratio", "Share of the bound that is used.", write_fullness, 0},
     LEVEL("spilled", SPILLED, "Items on disk only."),
     LEVEL("spilled_cost", SPILLED_COST, "Cost of the items on disk only."),
     LEVEL("in_flight", IN_FLIGHT, "Items handed out and not done."),
     LEVEL("in_flight_cost", IN_FLIGHT_COST, "Cost of the items handed out and not done."),
     LEVEL("peak_depth", PEAK_DEPTH, "The most items that were ever inside."),
     {"weir_waiting", GAUGE, NULL, "Callers that wait for room or items.", write_sides,
-     WEIR_STATS_PUT_WAITING, SIDES},
+     WEIR_STATS_PUT_WAITING},
     LEVEL("workers", WORKERS, "Workers that live."),
     LEVEL("closed", CLOSED, "1: it is closed."),
     LEVEL("above_high", ABOVE_HIGH, "1: it is above its high mark."),
-    {"weir_breaker_state",
-     GAUGE,
-     NULL,
-     "1: the breaker is in that state.",
-     write_states,
-     WEIR_STATS_BREAKER,
-     NULL,
-     {NULL}},
-    {"weir_memory_step",
-     GAUGE,
-     NULL,
-     "1: the memory governor is at that step.",
-     write_states,
-     WEIR_STATS_GOVERNOR,
-     NULL,
-     {NULL}},
-    {"weir_rate_limit",
-     GAUGE,
-     NULL,
-     "Tokens per second.",
-     write_rate,
-     WEIR_STATS_RATE_PER_HOUR,
-     NULL,
-     {NULL}},
-    {"weir_issue",
-     GAUGE,
-     NULL,
-     "1, while it is the matter with the object.",
-     write_issues,
-     0,
-     NULL,
-     {NULL}},
-    {"weir_bottleneck",
-     GAUGE,
-     NULL,
-     "1, of what holds its program back most.",
-     write_bottleneck,
-     0,
-     NULL,
-     {NULL}},
-    {"weir_wait_seconds",
-     HISTOGRAM,
-     "seconds",
-     "How long items were inside; a sample.",
-     write_histogram,
-     0,
-     NULL,
-     {NULL}},
-    {"weir_service_seconds",
-     HISTOGRAM,
-     "seconds",
-     "How long items were worked on; a sample.",
-     write_histogram,
-     1,
-     NULL,
-     {NULL}},
+    {"weir_breaker_state", GAUGE, NULL, "1: the breaker is in that state.", write_states,
+     WEIR_STATS_BREAKER},
+    {"weir_memory_step", GAUGE, NULL, "1: the memory governor is at that step.", write_states,
+     WEIR_STATS_GOVERNOR},
+    {"weir_rate_limit", GAUGE, NULL, "Tokens per second.", write_rate, WEIR_STATS_RATE_PER_HOUR},
+    {"weir_issue", GAUGE, NULL, "1, while it is the matter with the object.", write_issues, 0},
+    {"weir_bottleneck", GAUGE, NULL, "1, of what holds its program back most.", write_bottleneck,
+     0},
+    {"weir_wait_seconds", HISTOGRAM, "seconds", "How long items were inside; a sample.",
+     write_histogram, 0},
+    {"weir_service_seconds", HISTOGRAM, "seconds", "How long items were worked on; a sample.",
+     write_histogram, 1},
 };
 
 static void describe(page *p, const char *name, type is, const char *unit, const char *help)

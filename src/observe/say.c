@@ -209,17 +209,22 @@ static void say_breaker(sentence *s, const object *o, const weir__vitals *v)
     say_window(s, o);
 }
 
+/* What governors tell as their capacity is what may be reserved as things are now. */
+static void say_reserved(sentence *s, const object *o)
+{
+    const uint64_t *n = record_of(o)->number;
+    say_bytes(s, n[WEIR_STATS_IN_FLIGHT_COST]);
+    say(s, " are reserved, and there is room for ");
+    say_bytes(s, n[WEIR_STATS_CAPACITY]);
+}
+
 static void say_memory(sentence *s, const object *o, const weir__vitals *v)
 {
     static const char *const does[] = {"is at ease", "slows down what comes", "lets nothing in",
                                        "sends away what comes"};
-    const uint64_t *n = record_of(o)->number;
     say_name(s, o);
     say(s, " %s: ", does[v->state < 4 ? v->state : 3]);
-    say_bytes(s, n[WEIR_STATS_IN_FLIGHT_COST]);
-    say(s, " of ");
-    say_bytes(s, n[WEIR_STATS_CAPACITY]);
-    say(s, " are reserved");
+    say_reserved(s, o);
 }
 
 static void say_deaths(sentence *s, const object *o)
@@ -349,8 +354,10 @@ static void say_limit(sentence *s, const object *o)
     say_name(s, o);
     say(s, " is reached: ");
     say_waiting(s, o, "callers", pub->put_blocked);
-    say(s, "; %" PRIu64 " calls are under way, of %" PRIu64, n[WEIR_STATS_IN_FLIGHT],
-        n[WEIR_STATS_CAPACITY]);
+    say(s, "; ");
+    say_count(s, (double)n[WEIR_STATS_IN_FLIGHT], "call is", "calls are");
+    say(s, " under way, of ");
+    say_number(s, (double)n[WEIR_STATS_CAPACITY]);
     if (pub->service.count > 0) {
         say(s, ", and each takes ");
         say_time(s, (double)pub->service.p50_ns / 1e9);
@@ -369,16 +376,14 @@ static void say_rate(sentence *s, const object *o)
 
 static void say_governor(sentence *s, const object *o)
 {
-    const uint64_t *n = record_of(o)->number;
-    const char *step = weir__state_name(WEIR_STATS_GOVERNOR, n[WEIR_STATS_STATE]);
+    uint64_t state = record_of(o)->number[WEIR_STATS_STATE];
+    const char *step = weir__state_name(WEIR_STATS_GOVERNOR, state);
     say_name(s, o);
     say(s, " holds work back: ");
     say_waiting(s, o, "callers", o->pub.put_blocked);
     say(s, "; ");
-    say_bytes(s, n[WEIR_STATS_IN_FLIGHT_COST]);
-    say(s, " of ");
-    say_bytes(s, n[WEIR_STATS_CAPACITY]);
-    say(s, " are reserved (step %s)", step ? step : "unknown");
+    say_reserved(s, o);
+    say(s, " (step %s)", step ? step : "unknown");
 }
 
 static void say_other(sentence *s, const object *o)

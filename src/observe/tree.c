@@ -105,7 +105,7 @@ static int by_tree(const void *a, const void *b)
 void weir__order_processes(found *now)
 {
     if (now->n_processes == 0)
-        return; /* qsort wants an array even then */
+        return;
     qsort(now->processes, now->n_processes, sizeof *now->processes, by_pid);
     for (size_t i = 0; i < now->n_processes; i++)
         now->processes[i]->above = find_above(now, now->processes[i]);
@@ -182,7 +182,8 @@ void weir__order_objects(weir_monitor *monitor, found *now)
     for (size_t i = 0; i < now->n_objects; i++) /* hostile: owners in a row, or in a circle */
         if (now->objects[i]->leader->leader != now->objects[i]->leader)
             now->objects[i]->leader = now->objects[i];
-    qsort(now->objects, now->n_objects, sizeof *now->objects, by_order);
+    if (now->n_objects > 0) /* qsort wants an array even then */
+        qsort(now->objects, now->n_objects, sizeof *now->objects, by_order);
     for (size_t i = now->n_objects; i-- > 0;) {
         weir_monitor_process *p = &now->objects[i]->process->pub;
         p->first = i;

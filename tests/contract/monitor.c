@@ -8,8 +8,11 @@
 #include <unistd.h>
 
 #include <weir/breaker.h>
+#include <weir/limit.h>
+#include <weir/memory.h>
 #include <weir/monitor.h>
 #include <weir/rate.h>
+#include <weir/thread_pool.h>
 
 #include "folder.h"
 
@@ -219,7 +222,7 @@ static const char *json(weir_monitor *monitor, bool history)
 static void assert_has(const char *all, const char *part)
 {
     if (!strstr(all, part))
-        fail_msg("there is no %s", part);
+        fail_msg("there is no \"%s\" in \"%.2000s\"", part, all);
 }
 
 /* ---- tests ------------------------------------------------------------------------------------------ */
@@ -487,6 +490,149 @@ static void thresholds_are_the_callers(void **state)
     stop(&p);
 }
 
+/* ---- others that make callers wait ------------------------------------------------------------------ */
+
+static weir_limit *limit;
+static weir_rate *rate;
+static weir_governor *governor;
+static weir_thread_pool *pool;
+
+static void *acquire(void *arg)
+{
+    weir_permit permit;
+    (void)arg;
+    weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit);
+    return NULL;
+}
+
+static void make_limit(void)
+{
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_limit_snapshot now = WEIR_LIMIT_SNAPSHOT_INIT;
+    opts.limit = 1;
+    opts.name = "db";
+    must(weir_limit_create(&limit, &opts) == WEIR_OK);
+    acquire(NULL);
+    in_thread(acquire);
+    in_thread(acquire);
+    soon(weir_limit_get_snapshot(limit, &now) == WEIR_OK && now.waiting == 2);
+}
+
+static void *take_token(void *arg)
+{
+    (void)arg;
+    weir_rate_acquire(rate, 1, WEIR_FOREVER);
+    return NULL;
+}
+
+static void make_rate(void)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    weir_rate_snapshot now = WEIR_RATE_SNAPSHOT_INIT;
+    opts.rate = 1;
+    opts.per_ns = 3600 * WEIR_SECOND;
+    opts.name = "api";
+    must(weir_rate_create(&rate, &opts) == WEIR_OK);
+    take_token(NULL);
+    in_thread(take_token);
+    soon(weir_rate_get_snapshot(rate, &now) == WEIR_OK && now.waiting == 1);
+}
+
+static void *reserve(void *arg)
+{
+    (void)arg;
+    weir_governor_reserve(governor, 1 << 20, WEIR_FOREVER);
+    return NULL;
+}
+
+static void make_governor(void)
+{
+    weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
+    weir_governor_snapshot now = WEIR_GOVERNOR_SNAPSHOT_INIT;
+    opts.limit_bytes = 1 << 20; /* this process has more: one reservation goes in all the same */
+    opts.name = "memory";
+    must(weir_governor_create(&governor, &opts) == WEIR_OK);
+    reserve(NULL);
+    in_thread(reserve);
+    soon(weir_governor_get_snapshot(governor, &now) == WEIR_OK && now.waiting == 1);
+}
+
+static void work_for_ever(void *arg)
+{
+    (void)arg;
+    for (;;)
+        pause();
+}
+
+static void drop_task(weir_task_fn *fn, void *arg, weir_drop_reason reason, void *ctx)
+{
+    (void)fn, (void)arg, (void)reason, (void)ctx;
+}
+
+static void *submit_for_ever(void *arg)
+{
+    (void)arg;
+    while (weir_thread_pool_submit(pool, work_for_ever, NULL, WEIR_FOREVER) >= 0)
+        ;
+    return NULL;
+}
+
+static void make_pool(void)
+{
+    weir_thread_pool_opts opts = WEIR_THREAD_POOL_OPTS_INIT;
+    weir_thread_pool_snapshot now = WEIR_THREAD_POOL_SNAPSHOT_INIT;
+    opts.threads = 2;
+    opts.backlog = 4;
+    opts.on_drop = drop_task;
+    opts.name = "resize";
+    must(weir_thread_pool_create(&pool, &opts) == WEIR_OK);
+    in_thread(submit_for_ever);
+    soon(weir_thread_pool_get_snapshot(pool, &now) == WEIR_OK && now.running == 2 &&
+         now.waiting == 4); /* so it has come to the one that has to wait, or soon will */
+}
+
+/* Programs that exit would wait for what holds them. */
+static void kill_off(program *p)
+{
+    must(kill(p->pid, SIGKILL) == 0);
+    stop(p);
+}
+
+static void whatever_makes_callers_wait_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*set_up)(void);
+        const char *beginning, *end;
+    } all[] = {
+        {make_limit, "limit 'db' is reached: 2 callers waited on average over the last ",
+         "; 1 call is under way, of 1"},
+        {make_rate, "rate 'api' is used up: callers waited 100 % of the last ",
+         "; it allows 0 tokens/s"},
+        {make_governor,
+         "memory governor 'memory' holds work back: callers waited 100 % of the last ",
+         "; 1 MiB are reserved, and there is room for "},
+        {make_pool, "thread pool 'resize' is full: submitters waited ",
+         "; its 2 workers (busy 100 %) complete 0 tasks/s"},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        program p = start(all[i].set_up, obey);
+        weir_monitor *monitor = monitor_of(10, p.pid);
+        const weir_monitor_object *root;
+        do
+            look(monitor);
+        while (weir_monitor_object_at(monitor, 0)->record->number[WEIR_STATS_PUT_WAITING] == 0);
+        for (int j = 0; j < 9; j++)
+            look(monitor);
+        const char *said = weir_monitor_root(monitor, 0, &root);
+        assert_begins(said, all[i].beginning);
+        assert_has(said, all[i].end);
+        assert_true(root->is_root);
+        weir_monitor_destroy(monitor);
+        kill_off(&p);
+    }
+}
+
 /* ---- processes -------------------------------------------------------------------------------------- */
 
 static void make_family(void)
@@ -641,6 +787,7 @@ int main(void)
         IN_FOLDER(consumers_that_wait_are_told_of_where_nothing_presses),
         IN_FOLDER(drops_are_an_issue_as_long_as_they_are_in_the_window),
         IN_FOLDER(thresholds_are_the_callers),
+        IN_FOLDER(whatever_makes_callers_wait_is_named),
         IN_FOLDER(children_come_below_their_parents),
         IN_FOLDER(what_has_gone_is_forgotten),
         IN_FOLDER(names_stay_within_their_quotes),

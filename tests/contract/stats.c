@@ -17,6 +17,13 @@
 #include "seen.h"
 
 /* The outside and the inside of a queue that nobody is in a call of. */
+/* In line is not quite as long as in the call. */
+static bool is_about(uint64_t told_ns, uint64_t ns)
+{
+    return told_ns <= ns + WEIR_MILLISECOND * 100 && ns <= told_ns + WEIR_MILLISECOND * 100 &&
+           (told_ns > 0) == (ns > 0);
+}
+
 static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
 {
     weir_queue_snapshot in = snapshot_of(queue);
@@ -32,8 +39,8 @@ static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
            n[WEIR_STATS_DEPTH_COST] == in.cost && n[WEIR_STATS_IN_FLIGHT] == in.in_flight &&
            n[WEIR_STATS_IN_FLIGHT_COST] == in.in_flight_cost &&
            n[WEIR_STATS_REFUSED] == in.refused && n[WEIR_STATS_PEAK_DEPTH] == in.peak_depth &&
-           n[WEIR_STATS_PUT_BLOCKED_NS] == in.put_blocked_ns &&
-           n[WEIR_STATS_GET_BLOCKED_NS] == in.get_blocked_ns &&
+           is_about(n[WEIR_STATS_PUT_BLOCKED_NS], in.put_blocked_ns) &&
+           is_about(n[WEIR_STATS_GET_BLOCKED_NS], in.get_blocked_ns) &&
            n[WEIR_STATS_PUT_WAITING] == in.putters_waiting &&
            n[WEIR_STATS_GET_WAITING] == in.getters_waiting && n[WEIR_STATS_CLOSED] == in.closed &&
            n[WEIR_STATS_ABOVE_HIGH] == in.above_high;
@@ -173,7 +180,7 @@ static void who_waits_is_seen_while_it_waits_and_since_when(void **state)
     weir_queue_depth(queue);
     seen = see("full");
     assert_int_equal(seen.number[WEIR_STATS_PUT_WAITING], 0);
-    assert_int_equal(seen.number[WEIR_STATS_PUT_WAITING_SINCE], 0);
+    assert_true(seen.number[WEIR_STATS_PUT_WAITING_SINCE] > (uint64_t)before);
     assert_true(seen.number[WEIR_STATS_PUT_BLOCKED_NS] > 0);
     assert_true(is_as_inside(&seen, queue));
     weir_queue_destroy(queue);

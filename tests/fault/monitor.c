@@ -8,6 +8,8 @@
 
 #include <weir/monitor.h>
 
+#include "model/histogram.h"
+
 /* ---- what is well-formed ------------------------------------------------------------------------ */
 
 typedef struct text {
@@ -158,7 +160,7 @@ static void check_object(const weir_monitor_object *o)
         must(isfinite(numbers[i]) && numbers[i] >= 0);
     must(o->busy <= 1 && o->fullness <= 1);
     must(o->wait.p50_ns <= o->wait.p99_ns && o->wait.p99_ns <= o->wait.max_ns);
-    must(o->sample_count >= 1 && o->sample_count <= 4);
+    must(o->sample_count >= 1 && o->sample_count <= 10);
 }
 
 /* All that there is, and all that can be written of it. */
@@ -185,7 +187,7 @@ static void use(weir_monitor *monitor)
 static void a_thousand_hostile_pages_are_survived(void **state)
 {
     (void)state;
-    _Alignas(weir__page_record) static unsigned char data[SIZE];
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
     weir_monitor *monitor = new_monitor();
     for (unsigned i = 0; i < HOSTILE; i += 50) {
         int fds[50];
@@ -238,7 +240,7 @@ static void make_nonsense(unsigned char *data)
 static void numbers_that_jump_are_survived(void **state)
 {
     (void)state;
-    _Alignas(weir__page_record) static unsigned char data[SIZE];
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
     weir_monitor *monitor = new_monitor();
     make_nonsense(data);
     int fd = lie(1, data, SIZE);
@@ -267,15 +269,29 @@ static void of_two_processes_with_one_pid_one_is_seen(void **state)
     close(fds[1]);
 }
 
-/* What a look that fails must leave as it was. */
-static void check_same(weir_monitor *monitor, size_t objects, size_t samples)
+/* The page as it is before the n-th look: with more times each time, for which there has to be room. */
+static void go_on(int fd, size_t n)
+{
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    memcpy(data, whole, SIZE);
+    for (unsigned i = 0; i < 5; i++) {
+        weir__page_record *r = record_in(data, i);
+        r->number[WEIR_STATS_ACCEPTED] = n;
+        for (unsigned b = 0; b < 100 * n; b++)
+            r->wait.bucket[b] = n;
+    }
+    must(pwrite(fd, data, SIZE, 0) == (ssize_t)SIZE);
+}
+
+/* What a look that fails must leave as it was; `last`: the look that went well. */
+static void check_same(weir_monitor *monitor, size_t objects, size_t samples, size_t last)
 {
     assert_int_equal(weir_monitor_objects(monitor), objects);
     for (size_t i = 0; i < objects; i++) {
         const weir_monitor_object *o = weir_monitor_object_at(monitor, i);
         assert_int_equal(o->sample_count, samples);
-        assert_int_equal(o->record->number[WEIR_STATS_ACCEPTED], 1);
-        assert_true(o->samples[samples - 1].depth == 1);
+        assert_int_equal(o->record->number[WEIR_STATS_ACCEPTED], last);
+        assert_true(o->samples[samples - 1].depth == (double)last);
         assert_int_equal(o->process->objects, objects);
     }
     use(monitor);
@@ -288,16 +304,20 @@ static void without_memory_a_look_changes_nothing(void **state)
     for (size_t before = 0; before < 4; before++) /* the looks that went well */
         for (int64_t n = 1;; n++) {
             weir_monitor *monitor = new_monitor();
-            for (size_t i = 0; i < before; i++)
+            for (size_t i = 1; i <= before; i++) {
+                go_on(fd, i);
                 must(weir_monitor_look(monitor) == WEIR_OK);
+            }
+            go_on(fd, before + 1);
             fail_allocation(n, false);
             int rc = weir_monitor_look(monitor);
             bool failed = stop_failing();
             must(rc == (failed ? WEIR_ENOMEM : WEIR_OK));
             size_t samples = before + !failed;
-            check_same(monitor, samples ? 5 : 0, samples);
+            check_same(monitor, samples ? 5 : 0, samples, samples);
+            go_on(fd, before + 2);
             must(weir_monitor_look(monitor) == WEIR_OK);
-            check_same(monitor, 5, samples < 4 ? samples + 1 : 4);
+            check_same(monitor, 5, samples < 4 ? samples + 1 : 4, before + 2);
             weir_monitor_destroy(monitor);
             if (!failed)
                 break;
@@ -319,11 +339,253 @@ static void without_memory_there_is_no_monitor(void **state)
     }
 }
 
-/* 1000 objects: more than one page has records for what it counts, and none twice. */
+/* ---- other users' pages --------------------------------------------------------------------------- */
+
+#define STRANGER 4294967293u
+
+/* One page of a user that nobody is, in his folder; its descriptor. */
+static int lie_of_stranger(void)
+{
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    char own[sizeof folder];
+    memcpy(data, whole, SIZE);
+    ((weir__page_head *)(void *)data)->pid = INT64_C(1) << 40;
+    memcpy(own, folder, sizeof own);
+    snprintf(folder, sizeof folder, "/dev/shm/weir-%u-stats", STRANGER);
+    must(mkdir(folder, 0700) == 0 && chown(folder, STRANGER, STRANGER) == 0);
+    int fd = lie(1, data, SIZE);
+    must(fchown(fd, STRANGER, STRANGER) == 0);
+    memcpy(folder, own, sizeof own);
+    return fd;
+}
+
+static void forget_stranger(int fd)
+{
+    char path[96];
+    close(fd);
+    snprintf(path, sizeof path, "/dev/shm/weir-%u-stats/2-1", STRANGER);
+    must(remove(path) == 0);
+    *strrchr(path, '/') = '\0';
+    must(rmdir(path) == 0);
+}
+
+/* Objects of his. */
+static size_t count_strangers(weir_monitor *monitor)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < weir_monitor_objects(monitor); i++)
+        n += weir_monitor_object_at(monitor, i)->process->uid == STRANGER;
+    return n;
+}
+
+static void root_sees_the_pages_of_every_user(void **state)
+{
+    (void)state;
+    weir_monitor_opts opts = WEIR_MONITOR_OPTS_INIT;
+    weir_monitor *monitor;
+    text metrics = {0};
+    if (geteuid() != 0 || access("/dev/shm", W_OK) != 0)
+        skip();
+    int fd = lie_of_stranger();
+    opts.every_user = true;
+    must(weir_monitor_create(&monitor, &opts) == WEIR_OK);
+    int rc = weir_monitor_look(monitor);
+    size_t strangers = count_strangers(monitor);
+    must(weir_monitor_write_openmetrics(monitor, write_text, &metrics) == WEIR_OK);
+    forget_stranger(fd);
+    assert_int_equal(rc, WEIR_OK);
+    assert_int_equal(strangers, 5);
+    assert_non_null(strstr(metrics.data, ",user=\"4294967293\"} 10\n")); /* a capacity */
+    assert_int_equal(weir_monitor_look(monitor), WEIR_OK);
+    assert_int_equal(count_strangers(monitor), 0);
+    free(metrics.data);
+    weir_monitor_destroy(monitor);
+}
+
+/* ---- what pages tell of pipelines ----------------------------------------------------------------- */
+
+typedef struct part {
+    weir_stats_kind kind;
+    const char *name;
+    uint64_t owner, place, feeds, workers, pressure_ns;
+} part;
+
+/* A page with these, in that order; `ns`: how far their counters are. */
+static void make_parts(unsigned char *data, const part *parts, unsigned n, uint64_t ns)
+{
+    memcpy(data, whole, SIZE);
+    for (unsigned i = 0; i < FIRST; i++) {
+        weir__page_record *r = record_in(data, i);
+        r->generation = i < n;
+        if (i >= n)
+            continue;
+        memset((void *)r->number, 0, sizeof r->number);
+        memset(r->name, 0, sizeof r->name);
+        memcpy(r->name, parts[i].name, strlen(parts[i].name));
+        r->kind = parts[i].kind;
+        r->number[WEIR_STATS_OWNER] = parts[i].owner;
+        r->number[WEIR_STATS_PLACE] = parts[i].place;
+        r->number[WEIR_STATS_FEEDS] = parts[i].feeds;
+        r->number[WEIR_STATS_WORKERS] = parts[i].workers;
+        r->number[WEIR_STATS_PRESSURE_NS] = parts[i].pressure_ns * ns;
+        r->number[WEIR_STATS_BUSY_NS] = parts[i].pressure_ns * ns;
+    }
+}
+
+static weir_monitor *look_at_parts(const part *parts, unsigned n)
+{
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    weir_monitor *monitor = new_monitor();
+    make_parts(data, parts, n, 1);
+    int fd = lie(1, data, SIZE);
+    for (uint64_t i = 1; i < 4; i++) {
+        make_parts(data, parts, n, i * 1000 * WEIR_SECOND);
+        must(pwrite(fd, data, SIZE, 0) == (ssize_t)SIZE);
+        must(weir_monitor_look(monitor) == WEIR_OK);
+    }
+    close(fd);
+    use(monitor);
+    return monitor;
+}
+
+static const char *name_at(weir_monitor *monitor, size_t i)
+{
+    return weir_monitor_object_at(monitor, i)->record->name;
+}
+
+/* Records of a page have the ids 1024, 1025, ... */
+static void stages_and_workers_stand_with_what_they_belong_to(void **state)
+{
+    (void)state;
+    static const part parts[] = {
+        {WEIR_STATS_PROCESS_POOL, "pool", 0, 0, 0, 2, 0},
+        {WEIR_STATS_STAGE, "p/read", 1025, 0, 1u << 1 | 1u << 2, 1, 0},
+        {WEIR_STATS_QUEUE, "q", 0, 0, 0, 0, 0},
+        {WEIR_STATS_STAGE, "p/store", 1025, 2, 0, 1, 0},
+        {WEIR_STATS_WORKER, "w1", 1024, 1, 0, 0, 0},
+        {WEIR_STATS_STAGE, "p/parse", 1025, 1, 1u << 2, 1, 0},
+        {WEIR_STATS_WORKER, "w0", 1024, 0, 0, 0, 0},
+    };
+    static const char *const order[] = {"pool", "w0", "w1", "p/read", "p/parse", "p/store", "q"};
+    weir_monitor *monitor = look_at_parts(parts, 7);
+    text json = {0};
+    assert_int_equal(weir_monitor_objects(monitor), 7);
+    for (size_t i = 0; i < 7; i++)
+        assert_string_equal(name_at(monitor, i), order[i]);
+    must(weir_monitor_write_json(monitor, false, write_text, &json) == WEIR_OK);
+    char edge[128];
+    int pid = (int)weir_monitor_process_at(monitor, 0)->process.pid;
+    static const int ends[][2] = {{1025, 1029}, {1025, 1027}, {1029, 1027}};
+    for (int i = 0; i < 3; i++) {
+        snprintf(edge, sizeof edge, "\"from\":\"%d-%d\",\"to\":\"%d-%d\"}", pid, ends[i][0], pid,
+                 ends[i][1]);
+        assert_non_null(strstr(json.data, edge));
+    }
+    free(json.data);
+    weir_monitor_destroy(monitor);
+}
+
+static void the_stage_with_the_most_pressure_is_the_root(void **state)
+{
+    (void)state;
+    static const part parts[] = {
+        {WEIR_STATS_STAGE, "ingest/read", 1024, 0, 1u << 1, 1, 0},
+        {WEIR_STATS_STAGE, "ingest/parse", 1024, 1, 1u << 2, 4, 6},
+        {WEIR_STATS_STAGE, "ingest/store", 1024, 2, 0, 2, 94},
+        {WEIR_STATS_STAGE, "other/store", 1027, 0, 0, 2, 50},
+    };
+    weir_monitor *monitor = look_at_parts(parts, 4);
+    const weir_monitor_object *root;
+    assert_string_equal(weir_monitor_root(monitor, 0, &root),
+                        "stage 'ingest/store' is the bottleneck: 94 % of the blocked time of "
+                        "'ingest'; it is limited by its 2 workers (busy 100 %)");
+    assert_ptr_equal(root, weir_monitor_object_at(monitor, 2));
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(weir_monitor_object_at(monitor, i)->is_root, i == 2);
+    weir_monitor_destroy(monitor);
+}
+
+/* ---- what pages tell of trouble ------------------------------------------------------------------- */
+
+static void make_trouble(unsigned char *data, uint64_t n)
+{
+    static const part parts[] = {
+        {WEIR_STATS_PROCESS_POOL, "crash", 0, 0, 0, 2, 0},
+        {WEIR_STATS_GOVERNOR, "memory", 0, 0, 0, 0, 0},
+        {WEIR_STATS_QUEUE, "old", 0, 0, 0, 0, 0},
+        {WEIR_STATS_THREAD_POOL, "slow", 0, 0, 0, 2, 0},
+    };
+    make_parts(data, parts, 4, 0);
+    record_in(data, 0)->number[WEIR_STATS_FAILED] = n;
+    record_in(data, 0)->number[WEIR_STATS_RETRIED] = 2 * n;
+    record_in(data, 1)->number[WEIR_STATS_STATE] = 2; /* pause */
+    record_in(data, 1)->number[WEIR_STATS_IN_FLIGHT_COST] = UINT64_C(3) << 30;
+    record_in(data, 1)->number[WEIR_STATS_CAPACITY] = 1 << 29;
+    record_in(data, 2)->number[WEIR_STATS_ACCEPTED] = 20;
+    record_in(data, 2)->number[WEIR_STATS_CAPACITY] = UINT64_MAX;
+    for (uint64_t i = 1; i <= n; i++)
+        record_in(data, 2)->wait.bucket[weir__histogram_bucket(i * 20000000)] += 10;
+    record_in(data, 2)->wait.max_ns = WEIR_SECOND;
+    record_in(data, 3)->service.bucket[weir__histogram_bucket(2 * WEIR_SECOND)] = n;
+    record_in(data, 3)->service.sum_ns = 2 * n * WEIR_SECOND;
+    record_in(data, 3)->service.max_ns = 2 * WEIR_SECOND;
+}
+
+static const char *text_of(weir_monitor *monitor, weir_issue_kind kind)
+{
+    for (size_t i = 0; i < weir_monitor_issues(monitor); i++)
+        if (weir_monitor_issue_at(monitor, i)->kind == kind)
+            return weir_monitor_issue_at(monitor, i)->text;
+    return "";
+}
+
+static void assert_begins(const char *said, const char *beginning)
+{
+    if (strncmp(said, beginning, strlen(beginning)) != 0)
+        fail_msg("\"%s\" does not begin with \"%s\"", said, beginning);
+}
+
+static void each_trouble_has_its_sentence_and_the_worst_is_first(void **state)
+{
+    (void)state;
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
+    weir_monitor *monitor;
+    weir_monitor_opts opts = WEIR_MONITOR_OPTS_INIT;
+    opts.folder = folder;
+    opts.thresholds.throughput = 1e6; /* so that a moment is time enough */
+    must(weir_monitor_create(&monitor, &opts) == WEIR_OK);
+    make_trouble(data, 0);
+    int fd = lie(1, data, SIZE);
+    for (uint64_t n = 0; n < 8; n++) {
+        make_trouble(data, n);
+        must(pwrite(fd, data, SIZE, 0) == (ssize_t)SIZE);
+        must(weir_monitor_look(monitor) == WEIR_OK);
+    }
+    assert_begins(text_of(monitor, WEIR_ISSUE_WORKERS_DIE),
+                  "workers of process pool 'crash' died within ");
+    assert_non_null(strstr(text_of(monitor, WEIR_ISSUE_WORKERS_DIE),
+                           ": 7 tasks failed, 14 tasks were run again"));
+    assert_string_equal(text_of(monitor, WEIR_ISSUE_MEMORY),
+                        "memory governor 'memory' lets nothing in: 3 GiB are reserved, and there "
+                        "is room for 512 MiB");
+    assert_begins(text_of(monitor, WEIR_ISSUE_GROWING_AGE),
+                  "what comes out of queue 'old' has waited longer and longer: 1");
+    assert_begins(text_of(monitor, WEIR_ISSUE_LOW_THROUGHPUT),
+                  "queue 'old' lets 0 items/s through, and is never without: 20 or more inside");
+    assert_begins(text_of(monitor, WEIR_ISSUE_SLOW_SERVICE),
+                  "what thread pool 'slow' works on takes 2 s on average, more than 1 s");
+    assert_int_equal(weir_monitor_issues(monitor), 5);
+    assert_int_equal(weir_monitor_issue_at(monitor, 0)->kind, WEIR_ISSUE_WORKERS_DIE);
+    assert_int_equal(weir_monitor_issue_at(monitor, 1)->kind, WEIR_ISSUE_MEMORY);
+    use(monitor);
+    weir_monitor_destroy(monitor);
+    close(fd);
+}
+
 static void many_pages_are_looked_at(void **state)
 {
     (void)state;
-    _Alignas(weir__page_record) static unsigned char data[SIZE];
+    static _Alignas(weir__page_record) unsigned char data[SIZE];
     enum { PAGES = 150 };
     int fds[PAGES];
     for (unsigned i = 0; i < PAGES; i++) {
@@ -352,6 +614,10 @@ int main(void)
         WITH_A_PAGE(of_two_processes_with_one_pid_one_is_seen),
         WITH_A_PAGE(without_memory_a_look_changes_nothing),
         WITH_A_PAGE(without_memory_there_is_no_monitor),
+        WITH_A_PAGE(root_sees_the_pages_of_every_user),
+        WITH_A_PAGE(stages_and_workers_stand_with_what_they_belong_to),
+        WITH_A_PAGE(the_stage_with_the_most_pressure_is_the_root),
+        WITH_A_PAGE(each_trouble_has_its_sentence_and_the_worst_is_first),
         WITH_A_PAGE(many_pages_are_looked_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
