@@ -55,8 +55,8 @@ static numbers numbers_of(int kind)
                          BIT(FAILED) | BIT(SLOW) | BIT(OPENED) | BIT(STATE)};
     case WEIR_STATS_GOVERNOR: return (numbers){GATE, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
     case WEIR_STATS_WATERMARK:
-        return (numbers){FLOW | BIT(PUT_WAITING) | BIT(PUT_BLOCKED_NS),
-                         BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH)};
+        return (numbers){FLOW | (PUT_LINE & ~BIT(REFUSED)),
+                         BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(LOW) | BIT(PAUSES)};
     case WEIR_STATS_WORKER:
         return (numbers){DONE_LOW, BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS)};
     default: return (numbers){0};

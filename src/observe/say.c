@@ -286,7 +286,9 @@ static void say_busy(sentence *s, const object *o)
 static void say_workers(sentence *s, const object *o)
 {
     uint64_t n = record_of(o)->number[WEIR_STATS_WORKERS];
-    say(s, "%" PRIu64 " worker%s", n, n == 1 ? "" : "s");
+    if (n > 0) /* they may have gone since */
+        say(s, "%" PRIu64 " ", n);
+    say(s, n == 1 ? "worker" : "workers");
     say_busy(s, o);
 }
 
