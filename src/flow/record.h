@@ -75,24 +75,6 @@ static inline void weir__tell_more(_Atomic uint64_t *sum, uint64_t by)
                           memory_order_relaxed);
 }
 
-/* How many callers wait for room (side 0) or for items (1).  How long they have waited in all follows: it is
- * added up when that number changes, so readers know it at any moment.  One writer. */
-static inline void weir__tell_line(weir__record *record, int side, uint64_t waiting)
-{
-    if (!WEIR__TELLS || !record)
-        return;
-    _Atomic uint64_t *now_waiting = &record->number[WEIR_STATS_PUT_WAITING + side];
-    _Atomic uint64_t *since = &record->number[WEIR_STATS_PUT_WAITING_SINCE + side];
-    uint64_t before = atomic_load_explicit(now_waiting, memory_order_relaxed);
-    if (before == waiting)
-        return;
-    uint64_t now = (uint64_t)weir_now();
-    weir__tell_more(&record->number[WEIR_STATS_PUT_BLOCKED_NS + side],
-                    before * (now - atomic_load_explicit(since, memory_order_relaxed)));
-    atomic_store_explicit(since, now, memory_order_relaxed);
-    atomic_store_explicit(now_waiting, waiting, memory_order_relaxed);
-}
-
 /* Between the two, readers take the numbers for ones that do not belong together.  One writer. */
 static inline void weir__tell_begin(weir__record *record)
 {
@@ -106,6 +88,30 @@ static inline void weir__tell_end(weir__record *record)
     uint64_t version = atomic_load_explicit(&record->version, memory_order_relaxed);
     /* release: who sees it even again sees what was told */
     atomic_store_explicit(&record->version, version + 1, memory_order_release);
+}
+
+/* How many callers wait for room (side 0) or for items (1).  How long they have waited in all follows: it is
+ * added up when that number changes, so readers know it at any moment; by three numbers of two moments they
+ * would count a wait twice.  One writer, who may be between begin and end. */
+static inline void weir__tell_line(weir__record *record, int side, uint64_t waiting)
+{
+    if (!WEIR__TELLS || !record)
+        return;
+    _Atomic uint64_t *now_waiting = &record->number[WEIR_STATS_PUT_WAITING + side];
+    _Atomic uint64_t *since = &record->number[WEIR_STATS_PUT_WAITING_SINCE + side];
+    uint64_t before = atomic_load_explicit(now_waiting, memory_order_relaxed);
+    if (before == waiting)
+        return;
+    bool begins = atomic_load_explicit(&record->version, memory_order_relaxed) % 2 == 0;
+    if (begins)
+        weir__tell_begin(record);
+    uint64_t now = (uint64_t)weir_now();
+    weir__tell_more(&record->number[WEIR_STATS_PUT_BLOCKED_NS + side],
+                    before * (now - atomic_load_explicit(since, memory_order_relaxed)));
+    atomic_store_explicit(since, now, memory_order_relaxed);
+    atomic_store_explicit(now_waiting, waiting, memory_order_relaxed);
+    if (begins)
+        weir__tell_end(record);
 }
 
 /* Of any number of writers. */
