@@ -170,8 +170,8 @@ typedef struct weir_stats_record {
     bool is_exact;      /* the numbers belong together: those of one instant, but for calls that
                            neither waited nor dropped */
     uint64_t number[WEIR_STATS_NUMBERS];
-    weir_stats_times wait;    /* of items inside, or of callers for permits */
-    weir_stats_times service; /* of what was delivered, until it was done */
+    weir_stats_times wait;    /* of items inside: of queues, stages, thread pools */
+    weir_stats_times service; /* of calls and tasks: of stages, pools, workers */
 } weir_stats_record;
 
 #define WEIR_STATS_RECORD_INIT WEIR__SIZED(weir_stats_record)

@@ -67,13 +67,36 @@ static void after_fork(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* What the child still writes to its parent's records goes to memory of its own, and it lets go of the
- * file, so that it does not keep the parent's page alive. */
+/* Downwards: what is done is counted behind what was accepted, and other threads of the parent go on. */
+static void copy_numbers(weir__page_record *to, const weir__page_record *from)
+{
+    for (unsigned n = WEIR__PAGE_NUMBERS; n-- > 0;) /* acquire: before the load of the next one */
+        atomic_store_explicit(&to->number[n],
+                              atomic_load_explicit(&from->number[n], memory_order_acquire),
+                              memory_order_relaxed);
+}
+
+/* What the child still writes to its parent's records goes to memory of its own, which goes on from what
+ * they hold (some objects count there only), and it lets go of the file, so that it does not keep the
+ * parent's page alive. */
+static void leave_page(void)
+{
+    size_t size = size_of(WEIR__PAGE_RECORDS);
+    void *own = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (unsigned i = 0; own != MAP_FAILED && i < WEIR__PAGE_RECORDS; i++)
+        if (page.in_use[i])
+            copy_numbers((weir__page_record *)(void *)((char *)own + size_of(i)), record_at(i));
+    if (own == MAP_FAILED ||
+        mremap(own, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page.head) == MAP_FAILED)
+        mmap(page.head, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 static void in_forked_child(void)
 {
     if (page.head)
-        mmap(page.head, size_of(WEIR__PAGE_RECORDS), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        leave_page();
     memset(&page, 0, sizeof page);
     atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); /* the only thread */
     after_fork();
@@ -94,7 +117,9 @@ static void remove_name(void)
     pthread_mutex_unlock(&mutex);
 }
 
-static void watch_process(void)
+/* When the library is loaded, before any thread can hold the mutex: a fork that had begun without these
+ * handlers would leave the child a mutex that is locked for ever. */
+__attribute__((constructor)) static void watch_process(void)
 {
     pthread_atfork(before_fork, after_fork, in_forked_child);
     atexit(remove_name);
@@ -199,9 +224,21 @@ static bool prepare(int fd)
     return page.head;
 }
 
-static bool give_name(const char *folder, int folder_fd, int fd)
+/* Where the folder lies, whatever the process calls its working directory later. */
+static bool find_folder(int folder_fd, char *ret_path, size_t size)
 {
-    char name[48], self[64];
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", folder_fd);
+    ssize_t n = readlink(self, ret_path, size - 1);
+    ret_path[n > 0 ? n : 0] = '\0';
+    return n > 0 && (size_t)n < size - 1;
+}
+
+static bool give_name(int folder_fd, int fd)
+{
+    char folder[PATH_SIZE - 64], name[48], self[64];
+    if (!find_folder(folder_fd, folder, sizeof folder))
+        return false;
     snprintf(name, sizeof name, "%" PRId64 "-%" PRIu64, page.head->pid, page.head->start_ticks);
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int n = snprintf(page.path, sizeof page.path, "%s/%s", folder, name);
@@ -211,17 +248,15 @@ static bool give_name(const char *folder, int folder_fd, int fd)
 
 static bool make_page(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char folder[PATH_SIZE - 64];
     if (!weir__page_folder(folder, sizeof folder))
         return false;
-    pthread_once(&once, watch_process);
     int folder_fd = open_folder(folder);
     if (folder_fd < 0)
         return false;
     sweep(folder);
     int fd = openat(folder_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    bool made = fd >= 0 && prepare(fd) && give_name(folder, folder_fd, fd);
+    bool made = fd >= 0 && prepare(fd) && give_name(folder_fd, fd);
     if (!made && page.head) {
         weir__memfd_unmap(page.head, size_of(WEIR__PAGE_RECORDS));
         page.head = NULL;
@@ -263,13 +298,18 @@ static unsigned find_record(void)
     return WEIR__PAGE_RECORDS;
 }
 
-void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
+size_t weir__page_cut(const char *name, size_t most)
 {
-    size_t n = strnlen(name, WEIR__PAGE_NAME);
-    if (n == WEIR__PAGE_NAME)
+    size_t n = strnlen(name, most + 1);
+    if (n > most)
         for (n--; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
             n--;
-    memcpy(to, name, n);
+    return n;
+}
+
+void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
+{
+    memcpy(to, name, weir__page_cut(name, WEIR__PAGE_NAME - 1));
 }
 
 static weir__page_record *take(unsigned i, uint64_t kind, const char *kind_name, const char *name)

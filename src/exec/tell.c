@@ -23,8 +23,10 @@ static void tell_tasks(weir_pool *pool, weir__record *record)
 {
     pool->busy_told = count_busy(pool);
     weir__tell(record, WEIR_STATS_ACCEPTED, pool->accepted);
-    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed + pool->busy_told);
+    /* Not what was handed out: a task of a worker that dies may come back. */
+    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed);
     weir__tell(record, WEIR_STATS_DONE, pool->completed);
+    weir__tell(record, WEIR_STATS_IN_FLIGHT, pool->busy_told);
     weir__tell(record, WEIR_STATS_CANCELLED, pool->cancelled);
     weir__tell(record, WEIR_STATS_RETRIED, pool->retried);
     weir__tell(record, WEIR_STATS_FAILED, pool->died);
@@ -37,7 +39,6 @@ static void tell_workers(weir_pool *pool, weir__record *record)
 {
     pool->waiting_told = pool->submitters.count;
     weir__tell(record, WEIR_STATS_CAPACITY, pool->limit == SIZE_MAX ? UINT64_MAX : pool->limit);
-    weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
     weir__tell_line(record, 0, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_WAITS, pool->submit_waits);
@@ -67,7 +68,8 @@ void weir__desk_taken(weir_pool *pool, weir__desk *desk)
         return;
     if (!desk->record) {
         char name[WEIR__PAGE_NAME];
-        snprintf(name, sizeof name, "%.50s/%u", pool->record->name, place);
+        const char *of = pool->record->name;
+        snprintf(name, sizeof name, "%.*s/%u", (int)weir__page_cut(of, 50), of, place);
         desk->record = weir__record_open(WEIR_STATS_WORKER, name);
     }
     weir__tell(desk->record, WEIR_STATS_OWNER, weir__record_id(pool->record));

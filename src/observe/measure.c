@@ -224,13 +224,14 @@ static mark out_of(int kind)
     return is_done ? DONE : DELIVERED;
 }
 
+/* (Of numbers that do not belong together since when is not known.) */
 static weir__line line_of(const weir_stats_record *r, int side, int64_t now_ns)
 {
     const uint64_t *n = r->number + (side == GET);
     return (weir__line){
         .at_ns = now_ns,
         .waiting = n[WEIR_STATS_PUT_WAITING],
-        .since_ns = (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE],
+        .since_ns = r->is_exact ? (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE] : 0,
         .blocked_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
     };
 }

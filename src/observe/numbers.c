@@ -75,15 +75,10 @@ bool weir__has_number(const weir_stats_record *record, int number)
 bool weir__has_times(const weir_stats_record *record, int which)
 {
     switch ((int)record->kind) {
-    case WEIR_STATS_QUEUE:
-    case WEIR_STATS_SHARED_QUEUE:
-    case WEIR_STATS_RATE: return which == 0;
+    case WEIR_STATS_QUEUE: return which == 0;
     case WEIR_STATS_THREAD_POOL:
+    case WEIR_STATS_STAGE: return true;
     case WEIR_STATS_PROCESS_POOL:
-    case WEIR_STATS_STAGE:
-    case WEIR_STATS_LIMIT:
-    case WEIR_STATS_GOVERNOR: return true;
-    case WEIR_STATS_BREAKER:
     case WEIR_STATS_WORKER: return which == 1;
     default: return false;
     }

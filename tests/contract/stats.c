@@ -79,6 +79,17 @@ static void a_queue_is_seen_by_its_name_with_its_process(void **state)
     assert_false(look_for("jobs").found);
 }
 
+/* U+009B begins the same sequences as ESC [ does. */
+static void a_name_that_would_disturb_a_terminal_is_read_without_what_would(void **state)
+{
+    (void)state;
+    weir_queue *queue = make("\x1b[2J \xc2\x9b"
+                             "2J \xc2\xa0 \xc3\x9b",
+                             1, WEIR_OVERFLOW_BLOCK);
+    assert_true(look_for("?[2J ??2J \xc2\xa0 \xc3\x9b").found);
+    weir_queue_destroy(queue);
+}
+
 static void a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen(void **state)
 {
     (void)state;
@@ -456,6 +467,60 @@ static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **stat
     assert_false(look_for("hands/0").found);
 }
 
+static const uint64_t *numbers_of(look *ret, const char *name)
+{
+    memset(ret, 0, sizeof *ret);
+    return find(ret, 0, name) ? ret->record.number : NULL;
+}
+
+/* Looks as long as the pool is there.  Whether a counter went back, or the law did not hold. */
+static bool sees_wrong(const char *name)
+{
+    static look seen;
+    const uint64_t *n;
+    uint64_t before = 0;
+    bool is_wrong = false;
+    while (!(n = numbers_of(&seen, name)))
+        continue;
+    for (; n; n = numbers_of(&seen, name)) {
+        is_wrong |= n[WEIR_STATS_DELIVERED] < before;
+        is_wrong |= seen.record.is_exact && n[WEIR_STATS_ACCEPTED] != n[WEIR_STATS_DONE] +
+                                                                          n[WEIR_STATS_DEPTH] +
+                                                                          n[WEIR_STATS_IN_FLIGHT];
+        before = n[WEIR_STATS_DELIVERED];
+    }
+    return is_wrong;
+}
+
+static void what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again(
+    void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    int status;
+    opts.name = "phoenix";
+    opts.workers = 1;
+    opts.backlog = 8;
+    opts.retries = 3;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = work;
+    pid_t watcher = fork();
+    must(watcher >= 0);
+    if (watcher == 0)
+        _exit(sees_wrong("phoenix"));
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    for (char task = 0; task < 4; task++)
+        submit_byte(pool, task);
+    assert_int_equal(collect(pool, 4), 4);
+    weir_stats_record seen = see("phoenix");
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 4);
+    assert_int_equal(seen.number[WEIR_STATS_RETRIED], 3);
+    weir_pool_destroy(pool);
+    assert_int_equal(waitpid(watcher, &status, 0), watcher);
+    assert_int_equal(status, 0);
+}
+
 /* ---- breakers ----------------------------------------------------------------------------------- */
 
 static void a_breaker_is_seen_with_its_calls_and_its_state(void **state)
@@ -526,6 +591,41 @@ static void a_limit_is_seen_with_its_calls_from_many_threads(void **state)
     assert_int_equal(seen.number[WEIR_STATS_REFUSED], 1);
     weir_limit_destroy(limit);
     assert_false(look_for("database").found);
+}
+
+static void a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before(void **state)
+{
+    (void)state;
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_rate_opts rate_opts = WEIR_RATE_OPTS_INIT;
+    weir_limit *limit;
+    weir_rate *rate;
+    weir_permit permits[2];
+    opts.limit = 4;
+    rate_opts.rate = 1;
+    rate_opts.burst = 100;
+    assert_int_equal(weir_limit_create(&limit, &opts), WEIR_OK);
+    assert_int_equal(weir_rate_create(&rate, &rate_opts), WEIR_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permits[i]), WEIR_OK);
+    assert_int_equal(weir_rate_acquire(rate, 3, WEIR_POLL), WEIR_OK);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        weir_limit_snapshot now = WEIR_LIMIT_SNAPSHOT_INIT;
+        weir_rate_snapshot tokens = WEIR_RATE_SNAPSHOT_INIT;
+        weir_limit_release(limit, &permits[0], WEIR_LIMIT_SUCCESS);
+        weir_limit_get_snapshot(limit, &now);
+        weir_rate_get_snapshot(rate, &tokens);
+        _exit(now.admitted == 2 && now.in_flight == 1 && tokens.granted == 3 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    for (int i = 0; i < 2; i++)
+        weir_limit_release(limit, &permits[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+    weir_rate_destroy(rate);
 }
 
 static void a_rate_is_seen_with_its_tokens_and_its_terms(void **state)
@@ -671,6 +771,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_queue_is_seen_by_its_name_with_its_process),
+        cmocka_unit_test(a_name_that_would_disturb_a_terminal_is_read_without_what_would),
         cmocka_unit_test(a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen),
         cmocka_unit_test(after_ten_thousand_random_calls_every_number_is_exact),
         cmocka_unit_test(who_waits_is_seen_while_it_waits_and_since_when),
@@ -680,8 +781,11 @@ int main(void)
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
         cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
+        cmocka_unit_test(
+            what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
+        cmocka_unit_test(a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
         cmocka_unit_test(a_governor_is_seen_with_what_is_reserved),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),

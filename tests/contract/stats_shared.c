@@ -127,6 +127,43 @@ static void each_process_tells_its_part_of_a_shared_queue(void **state)
     assert_false(look_for("mailbox").found);
 }
 
+typedef struct start {
+    weir_shared_queue *queue;
+    pthread_barrier_t line;
+} start;
+
+static void *put_first(void *arg)
+{
+    start *s = arg;
+    pthread_barrier_wait(&s->line);
+    must(put(s->queue, 1, WEIR_POLL) == WEIR_KEPT);
+    return NULL;
+}
+
+static void put_from_two_threads(void *queue)
+{
+    start s = {.queue = queue};
+    pthread_t second;
+    must(pthread_barrier_init(&s.line, NULL, 2) == 0);
+    must(pthread_create(&second, NULL, put_first, &s) == 0);
+    put_first(&s);
+    pthread_join(second, NULL);
+    pthread_barrier_destroy(&s.line);
+}
+
+/* Whichever thread opens the child's record, what the other one does meanwhile is told there. */
+static void all_that_the_first_threads_of_a_forked_child_do_is_told(void **state)
+{
+    (void)state;
+    weir_shared_queue *queue = make("crowd", 100, WEIR_OVERFLOW_BLOCK);
+    for (int i = 0; i < 20; i++) {
+        child both = fork_to(put_from_two_threads, queue);
+        assert_int_equal(see_in(both.pid, "crowd").number[WEIR_STATS_ACCEPTED], 2);
+        end_child(both);
+    }
+    weir_shared_queue_destroy(queue);
+}
+
 static void an_attached_handle_has_the_name_of_its_queue(void **state)
 {
     (void)state;
@@ -413,6 +450,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_process_tells_its_part_of_a_shared_queue),
+        cmocka_unit_test(all_that_the_first_threads_of_a_forked_child_do_is_told),
         cmocka_unit_test(an_attached_handle_has_the_name_of_its_queue),
         cmocka_unit_test(who_waited_at_a_shared_queue_is_counted_once),
         cmocka_unit_test(each_process_tells_its_calls_of_a_shared_limit),
