@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-#define WEIR__SAMPLE_EVERY  INT64_C(20000) /* ns */
-#define WEIR__SAMPLE_ONE_OF 256u
+#define WEIR__SAMPLE_EVERY  INT64_C(50000) /* ns */
+#define WEIR__SAMPLE_ONE_OF 1024u
 
 /* Zeroed: the first is sampled. */
 typedef struct weir__sampler {

@@ -30,7 +30,7 @@ static void frequent_items_are_timed_at_intervals(void **state)
     int64_t now = 1;
     samples(&sampler, 10000, 200, &now);                    /* finds its period */
     unsigned taken = samples(&sampler, 1000000, 200, &now); /* in 0.2 s */
-    assert_in_range(taken, 4000, 11000);
+    assert_in_range(taken, 1500, 4500);
 }
 
 static void the_most_frequent_ones_are_never_forgotten(void **state)
@@ -39,7 +39,7 @@ static void the_most_frequent_ones_are_never_forgotten(void **state)
     weir__sampler sampler = {0};
     int64_t now = 1;
     samples(&sampler, 10000, 1, &now);
-    assert_int_equal(samples(&sampler, 256 * 100, 1, &now), 100);
+    assert_int_equal(samples(&sampler, 1024 * 100, 1, &now), 100);
 }
 
 static void after_a_burst_the_next_ones_are_timed_again(void **state)
