@@ -111,7 +111,8 @@ unsigned weir__page_generation(void)
 static void remove_name(void)
 {
     pthread_mutex_lock(&mutex);
-    if (page.state == READY)
+    if (page.state == READY &&
+        page.head->pid == getpid()) /* not of a clone, which ran no handlers */
         unlink(page.path);
     page.state = FAILED; /* whoever still makes an object does without */
     pthread_mutex_unlock(&mutex);

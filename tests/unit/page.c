@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +115,17 @@ test_in_child(a_page_has_mode_0600_and_goes_with_its_process)
     snprintf(path, sizeof path, "%s/%d-%ju", folder, getpid(),
              (uintmax_t)weir__page_start_ticks(getpid()));
     return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0777) == 0600;
+}
+
+/* A fork that runs no handlers: of a sandbox, or _Fork. */
+test_in_child(who_was_cloned_and_exits_leaves_the_page_to_its_parent)
+{
+    int status;
+    bool made = take("a");
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0)
+        exit(0);
+    return made && pid > 0 && waitpid(pid, &status, 0) == pid && names() == 1;
 }
 
 static void nothing_is_left_of_who_exited(void **state)
@@ -326,6 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_child_forked_while_the_first_record_is_taken_can_take_one),
         cmocka_unit_test(a_page_has_mode_0600_and_goes_with_its_process),
+        cmocka_unit_test(who_was_cloned_and_exits_leaves_the_page_to_its_parent),
         cmocka_unit_test(nothing_is_left_of_who_exited),
         cmocka_unit_test(the_folder_is_made_with_mode_0700),
         cmocka_unit_test(a_folder_named_from_here_is_known_when_the_process_has_gone_elsewhere),
