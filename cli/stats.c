@@ -32,7 +32,7 @@ static void print_times(const char *name, const weir_stats_times *times)
     uint64_t count = weir_stats_times_count(times);
     if (count == 0)
         return;
-    printf("    %-22s p50 %s  p90 %s  p99 %s  max %s  (%" PRIu64 " timed)\n", name,
+    printf("    %-22s p50 %s  p90 %s  p99 %s  max %s  (of about %" PRIu64 ")\n", name,
            text_time((double)weir_stats_percentile(times, 0.5)).s,
            text_time((double)weir_stats_percentile(times, 0.9)).s,
            text_time((double)weir_stats_percentile(times, 0.99)).s,

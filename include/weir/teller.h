@@ -49,8 +49,9 @@ typedef enum weir_teller_times {
     WEIR_TELLER_SERVICE,  /* of what was delivered, until it was done */
 } weir_teller_times;
 
-/* Counts how long one thing took; what is negative counts as 0. */
-WEIR_API void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns);
+/* Counts how long one thing took, which stands for n (1, where each is timed); what is negative counts as 0. */
+WEIR_API void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns,
+                               uint64_t n);
 
 #ifdef __cplusplus
 }

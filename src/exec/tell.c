@@ -81,7 +81,7 @@ void weir__desk_done(weir__desk *desk, int64_t service_ns)
 {
     desk->done++;
     if (desk->record)
-        weir__tell_time(&desk->record->service, service_ns);
+        weir__tell_time(&desk->record->service, service_ns, 1);
 }
 
 static void tell_all(weir_pool *pool)

@@ -118,9 +118,9 @@ void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n)
     weir__tell_end(inner(teller));
 }
 
-void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns)
+void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns, uint64_t n)
 {
     weir__record *to = inner(teller);
     if (to)
-        weir__tell_time(which == WEIR_TELLER_WAIT ? &to->wait : &to->service, ns);
+        weir__tell_time(which == WEIR_TELLER_WAIT ? &to->wait : &to->service, ns, n);
 }

@@ -132,24 +132,24 @@ static inline bool weir__raise(_Atomic uint64_t *max, uint64_t to)
     return false;
 }
 
-/* Counts a time; one writer at a time.  (What is negative, because two threads read the clock in one order
- * and came in the other, was none.) */
-static inline void weir__tell_time(weir__page_times *times, int64_t ns)
+/* Counts a time that stands for n; one writer at a time.  (What is negative, because two threads read the
+ * clock in one order and came in the other, was none.) */
+static inline void weir__tell_time(weir__page_times *times, int64_t ns, uint64_t n)
 {
     uint64_t took = ns > 0 ? (uint64_t)ns : 0;
-    weir__tell_more(&times->bucket[weir__histogram_bucket(took)], 1);
-    weir__tell_more(&times->sum_ns, took);
+    weir__tell_more(&times->bucket[weir__histogram_bucket(took)], n);
+    weir__tell_more(&times->sum_ns, n * took);
     if (took > atomic_load_explicit(&times->max_ns, memory_order_relaxed))
         atomic_store_explicit(&times->max_ns, took, memory_order_relaxed);
 }
 
 /* The same, of any number of writers. */
-static inline void weir__tell_time_together(weir__page_times *times, int64_t ns)
+static inline void weir__tell_time_together(weir__page_times *times, int64_t ns, uint64_t n)
 {
     uint64_t took = ns > 0 ? (uint64_t)ns : 0;
-    atomic_fetch_add_explicit(&times->bucket[weir__histogram_bucket(took)], 1,
+    atomic_fetch_add_explicit(&times->bucket[weir__histogram_bucket(took)], n,
                               memory_order_relaxed);
-    atomic_fetch_add_explicit(&times->sum_ns, took, memory_order_relaxed);
+    atomic_fetch_add_explicit(&times->sum_ns, n * took, memory_order_relaxed);
     weir__raise(&times->max_ns, took);
 }
 
