@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIR = Path(os.environ.get("WEIR_COMMAND", ROOT / "build/cli/weir"))
@@ -67,3 +73,34 @@ def test_ten_thousand_operations_are_counted_exactly_from_outside(tmp_path: Path
     finally:
         program.communicate()
     assert seen("stats", "--json", pages=tmp_path)["objects"] == []
+
+
+# ---- weir export ------------------------------------------------------------------------------
+
+CONNECTIONS = 64  # as in cli/export.c; one that is silent for 15 seconds is closed
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """That `weir export` listens at."""
+    tmp_path.chmod(0o700)
+    export = subprocess.Popen(
+        [WEIR, "export", "--port", "0"], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"WEIR_STATS_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert export.stdout
+    address = export.stdout.readline().split()[2]
+    yield int(address.rstrip("/").rpartition(":")[2])
+    export.send_signal(signal.SIGTERM)
+    export.communicate(timeout=30)
+    assert export.returncode == 0
+
+
+@pytest.mark.slow
+def test_export_answers_again_when_all_its_connections_have_timed_out(port: int) -> None:
+    clients = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(CONNECTIONS)]
+    for client in clients:
+        assert client.recv(1) == b""  # it was closed
+        client.close()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30) as answer:
+        assert answer.read() == b"ok\n"
