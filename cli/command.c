@@ -110,11 +110,12 @@ weir_monitor *open_monitor(const char *command, int64_t root_pid, size_t window,
     if (rc >= 0)
         return monitor;
     const char *told = getenv("WEIR_STATS_DIR");
-    if (rc == WEIR_EINVAL && told)
-        complain(command,
-                 "WEIR_STATS_DIR=\"%s\" is not the path of a folder: empty, it switches the stats "
-                 "pages off",
-                 told);
+    if (rc == WEIR_EINVAL && told && told[0])
+        complain(command, "WEIR_STATS_DIR is too long for the path of a folder: %zu bytes",
+                 strlen(told));
+    else if (rc == WEIR_EINVAL && told)
+        complain(command, "WEIR_STATS_DIR=\"\" is not the path of a folder: empty, it switches the "
+                          "stats pages off");
     else
         complain(command, "cannot look at other processes: %s", weir_strerror(rc));
     return NULL;
