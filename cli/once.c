@@ -84,27 +84,12 @@ static void print_padding(int n)
         printf("%*s", n, "");
 }
 
-/* Cut at `width` columns if it is longer, unless width is < 0. */
-static void print_cut(const char *s, int width)
-{
-    const char *end = s;
-    for (int used = 0; *end;) {
-        const char *before = end;
-        used += wcwidth(text_next(&end));
-        if (width >= 0 && used > width) {
-            end = before;
-            break;
-        }
-    }
-    fwrite(s, 1, (size_t)(end - s), stdout);
-}
-
 static void print_cell(int column, int width, bool is_last, const char *s)
 {
     int room = width - (int)text_width(s);
     if (!is_left(column))
         print_padding(room);
-    print_cut(s, room < 0 && column == COLUMN_OBJECT ? width : -1);
+    text_print(s, room < 0 && column == COLUMN_OBJECT ? width : -1);
     if (is_left(column) && !is_last)
         print_padding(room);
 }
@@ -131,7 +116,7 @@ static void print_process(const weir_monitor_process *process, unsigned depth, i
     const weir_stats_process *p = &process->process;
     int n = snprintf(line, sizeof line, "%*s%" PRId64 "  %s  %s", 2 * (int)depth, "", p->pid,
                      p->rss_bytes ? text_bytes((double)p->rss_bytes).s : "-", p->command);
-    print_cut(line, may_cut && n > width ? width : -1);
+    text_print(line, may_cut && n > width ? width : -1);
     putchar('\n');
 }
 
@@ -140,8 +125,11 @@ static void print_issues(const top_view *view)
     size_t count = weir_monitor_issues(view->monitor);
     for (size_t i = 0; i < count; i++) {
         const weir_monitor_issue *issue = weir_monitor_issue_at(view->monitor, i);
-        if (top_view_matches(view, issue->object->process, issue->object))
-            printf("! %" PRId64 ": %s\n", issue->object->process->process.pid, issue->text);
+        if (!top_view_matches(view, issue->object->process, issue->object))
+            continue;
+        printf("! %" PRId64 ": ", issue->object->process->process.pid);
+        text_print(issue->text, -1);
+        putchar('\n');
     }
 }
 
@@ -164,6 +152,8 @@ void top_print(top_view *view, int width, bool may_cut)
     }
     const weir_monitor_object *root = NULL;
     const char *sentence = weir_monitor_root(view->monitor, 0, &root);
-    printf("\n%s%s\n", root ? "> " : "", sentence ? sentence : "");
+    printf("\n%s", root ? "> " : "");
+    text_print(sentence ? sentence : "", -1);
+    putchar('\n');
     print_issues(view);
 }
