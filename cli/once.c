@@ -133,6 +133,18 @@ static void print_issues(const top_view *view)
     }
 }
 
+/* What the table cannot show: their numbers are nowhere. */
+static void print_unrecorded(const top_view *view)
+{
+    size_t count = weir_monitor_processes(view->monitor);
+    for (size_t i = 0; i < count; i++) {
+        const weir_stats_process *p = &weir_monitor_process_at(view->monitor, i)->process;
+        if (p->unrecorded)
+            printf("%" PRId64 ": %s found no record, and %s not shown\n", p->pid,
+                   text_objects(p->unrecorded).s, p->unrecorded == 1 ? "is" : "are");
+    }
+}
+
 void top_print(top_view *view, int width, bool may_cut)
 {
     layout l;
@@ -156,4 +168,5 @@ void top_print(top_view *view, int width, bool may_cut)
     text_print(sentence ? sentence : "", -1);
     putchar('\n');
     print_issues(view);
+    print_unrecorded(view);
 }

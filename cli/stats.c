@@ -61,6 +61,8 @@ static void print_all(const weir_monitor *monitor)
         putchar('\n');
         for (size_t j = 0; j < process->objects; j++)
             print_object(weir_monitor_object_at(monitor, process->first + j));
+        if (process->process.unrecorded)
+            printf("  and %s without a record\n", text_objects(process->process.unrecorded).s);
     }
 }
 

@@ -1,6 +1,7 @@
 /* text.c - numbers for people, and characters of UTF-8; see text.h. */
 #include "text.h"
 
+#include <inttypes.h>
 #include <langinfo.h>
 #include <math.h>
 #include <stdio.h>
@@ -88,6 +89,13 @@ cli_text text_share(double share)
 {
     cli_text t;
     snprintf(t.s, sizeof t.s, "%.0f %%", 100 * share);
+    return t;
+}
+
+cli_text text_objects(uint64_t n)
+{
+    cli_text t;
+    snprintf(t.s, sizeof t.s, "%" PRIu64 " object%s", n, n == 1 ? "" : "s");
     return t;
 }
 

@@ -30,6 +30,9 @@ cli_text text_bytes(double bytes);
 /* 7 % */
 cli_text text_share(double share);
 
+/* 1 object, 2 objects */
+cli_text text_objects(uint64_t n);
+
 /* The next character of UTF-8, which is moved on; 0 at the end; '?' for what is none. */
 wchar_t text_next(const char **utf8);
 

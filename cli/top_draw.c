@@ -63,6 +63,19 @@ static const char *plural(size_t n)
     return n == 1 ? "" : "s";
 }
 
+/* " + 6 without a record", or nothing. */
+static cli_text unrecorded_text(const top_view *view)
+{
+    cli_text t = {""};
+    uint64_t sum = 0;
+    size_t count = weir_monitor_processes(view->monitor);
+    for (size_t i = 0; i < count; i++)
+        sum += weir_monitor_process_at(view->monitor, i)->process.unrecorded;
+    if (sum)
+        snprintf(t.s, sizeof t.s, " + %" PRIu64 " without a record", sum);
+    return t;
+}
+
 static int draw_title(const top_view *view, cli_canvas *canvas)
 {
     char host[64] = "", clock[16], line[512], right[32];
@@ -80,11 +93,11 @@ static int draw_title(const top_view *view, cli_canvas *canvas)
         snprintf(right, sizeof right, " every %.4g s ", view->interval);
     int room = canvas->columns - (int)strlen(right), length = room;
     for (int names = 2; names >= 0 && length >= room; names--) /* less where that is too long */
-        length = snprintf(line, sizeof line,
-                          " %s%s%s%s  %zu process%s, %zu object%s  in %s/s  out %s/s ",
-                          names >= 1 ? "weir top  " : "", names >= 2 ? host : "",
-                          names >= 2 ? "  " : "", clock, processes, processes == 1 ? "" : "es",
-                          objects, plural(objects), text_rate(in).s, text_rate(out).s);
+        length = snprintf(
+            line, sizeof line, " %s%s%s%s  %zu process%s, %zu object%s%s  in %s/s  out %s/s ",
+            names >= 1 ? "weir top  " : "", names >= 2 ? host : "", names >= 2 ? "  " : "", clock,
+            processes, processes == 1 ? "" : "es", objects, plural(objects),
+            unrecorded_text(view).s, text_rate(in).s, text_rate(out).s);
     canvas_style(canvas, 0, 0, canvas->columns, STYLE_REVERSE);
     canvas_put(canvas, 0, 0, room, STYLE_REVERSE | STYLE_BOLD, line);
     canvas_put(canvas, 0, room, (int)strlen(right),
@@ -245,6 +258,10 @@ static void draw_process(cli_canvas *canvas, int y, const top_row *row)
     x += canvas_put(canvas, y, x, canvas->columns, STYLE_BOLD | STYLE_INFO, line) + 2;
     cli_text size = process->rss_bytes ? text_bytes((double)process->rss_bytes) : (cli_text){"-"};
     x += canvas_put(canvas, y, x, canvas->columns, STYLE_PLAIN, size.s) + 2;
+    if (process->unrecorded) {
+        snprintf(line, sizeof line, "%s without a record", text_objects(process->unrecorded).s);
+        x += canvas_put(canvas, y, x, canvas->columns, STYLE_WARN, line) + 2;
+    }
     canvas_put(canvas, y, x, canvas->columns - x, STYLE_BOLD, process->command);
 }
 

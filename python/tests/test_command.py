@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIR = Path(os.environ.get("WEIR_COMMAND", ROOT / "build/cli/weir"))
@@ -73,6 +74,39 @@ def test_ten_thousand_operations_are_counted_exactly_from_outside(tmp_path: Path
     finally:
         program.communicate()
     assert seen("stats", "--json", pages=tmp_path)["objects"] == []
+
+
+MANY = """
+import sys
+import weir
+queues = [weir.Queue(3) for _ in range(1024 + 6)]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_objects_that_found_no_record_are_said_wherever_the_others_are(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    environment = {"WEIR_STATS_DIR": str(tmp_path)}
+
+    def printed(*arguments: str) -> list[str]:
+        done = subprocess.run(
+            [WEIR, *arguments], capture_output=True, text=True, timeout=60, check=True,
+            env=os.environ | environment,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    with subprocess.Popen(
+        [sys.executable, "-c", MANY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | environment,
+    ) as program:  # fmt: skip
+        assert program.stdout and program.stdout.readline() == "ready\n"
+        said = f"{program.pid}: 6 objects found no record, and are not shown"
+        assert printed("top", "--once", "-d", "0.1")[-1] == said
+        assert printed("stats")[-1] == "  and 6 objects without a record"
+        with Terminal([WEIR, "top", "-d", "0.2"], WEIR_STATS_DIR=str(tmp_path)) as terminal:
+            terminal.shows("1024 objects + 6 without a record", "  6 objects without a record")
+        program.communicate()
 
 
 # ---- weir export ------------------------------------------------------------------------------
