@@ -76,6 +76,28 @@ def test_ten_thousand_operations_are_counted_exactly_from_outside(tmp_path: Path
     assert seen("stats", "--json", pages=tmp_path)["objects"] == []
 
 
+def told_of_nobody(pages: Path) -> str:
+    done = subprocess.run(
+        [WEIR, "stats"], capture_output=True, text=True, timeout=60, check=True,
+        env=os.environ | {"WEIR_STATS_DIR": str(pages)},
+    )  # fmt: skip
+    return done.stderr.partition(f"no process shows anything in {pages}: ")[2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look at, and give, such a folder")
+def test_a_folder_of_somebody_else_is_said_to_be_one(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert told_of_nobody(tmp_path).startswith("start a program")
+    os.chown(tmp_path, 65534, 65534)
+    assert told_of_nobody(tmp_path).startswith("it belongs to somebody else")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_said_to_be_one(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert told_of_nobody(tmp_path) == "it cannot be written to\n"
+
+
 MANY = """
 import sys
 import weir
