@@ -285,25 +285,6 @@ static void draw_name(const top_view *view, cli_canvas *canvas, int y, const top
         canvas_put(canvas, y, x, end - x, STYLE_DIM, object_kind(row->object).s);
 }
 
-static void draw_fill(cli_canvas *canvas, int y, int x, int width,
-                      const weir_monitor_object *object)
-{
-    double share = object_share(object);
-    if (share >= 0)
-        canvas_bar(canvas, y, x, BAR, top_fullness_style(share), share);
-    canvas_put(canvas, y, x + BAR + 1, width - BAR - 1, STYLE_PLAIN, object_fill(object).s);
-}
-
-static void draw_trend(cli_canvas *canvas, int y, int x, int width,
-                       const weir_monitor_object *object)
-{
-    double values[SAMPLES], top = object_bound(object);
-    size_t count = top_samples(object, top_sample_depth, values, SAMPLES);
-    for (size_t i = 0; top < 0 && i < count; i++)
-        top = values[i] > top ? values[i] : top;
-    canvas_spark(canvas, y, x, width, STYLE_FLOW, values, count, top);
-}
-
 static int style_of(column_id column, const char *text, const weir_monitor_object *object)
 {
     if (strcmp(text, "0") == 0 || strcmp(text, "-") == 0)
@@ -315,6 +296,27 @@ static int style_of(column_id column, const char *text, const weir_monitor_objec
     if (column == COLUMN_KIND)
         return STYLE_DIM;
     return STYLE_PLAIN;
+}
+
+static void draw_fill(cli_canvas *canvas, int y, int x, int width,
+                      const weir_monitor_object *object)
+{
+    double share = object_share(object);
+    if (share >= 0)
+        canvas_bar(canvas, y, x, BAR, top_fullness_style(share), share);
+    cli_text fill = object_fill(object);
+    canvas_put(canvas, y, x + BAR + 1, width - BAR - 1, style_of(COLUMN_DEPTH, fill.s, object),
+               fill.s);
+}
+
+static void draw_trend(cli_canvas *canvas, int y, int x, int width,
+                       const weir_monitor_object *object)
+{
+    double values[SAMPLES], top = object_bound(object);
+    size_t count = top_samples(object, top_sample_depth, values, SAMPLES);
+    for (size_t i = 0; top < 0 && i < count; i++)
+        top = values[i] > top ? values[i] : top;
+    canvas_spark(canvas, y, x, width, STYLE_FLOW, values, count, top);
 }
 
 static void draw_cell(const top_view *view, cli_canvas *canvas, int y, int x, column_id column,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -129,6 +130,44 @@ def test_objects_that_found_no_record_are_said_wherever_the_others_are(tmp_path:
         with Terminal([WEIR, "top", "-d", "0.2"], WEIR_STATS_DIR=str(tmp_path)) as terminal:
             terminal.shows("1024 objects + 6 without a record", "  6 objects without a record")
         program.communicate()
+
+
+FLOW = """
+import time, weir
+
+def numbers():
+    while True:
+        yield 1
+        time.sleep(0.01)
+
+pipeline = weir.Pipeline(numbers(), name="flow")
+pipeline.stage(abs, name="queued")
+pipeline.stage(abs, name="inline", kind="inline")
+pipeline.sink(abs, name="sink")
+pipeline.start()
+print("ready", flush=True)
+input()
+"""
+
+
+def test_a_stage_without_a_queue_shows_no_depth(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    environment = os.environ | {"WEIR_STATS_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", FLOW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment,
+    ) as program:  # fmt: skip
+        assert program.stdout and program.stdout.readline() == "ready\n"
+        table = subprocess.run(
+            [WEIR, "top", "--once", "-d", "0.1"], capture_output=True, text=True, timeout=60,
+            env=environment,
+        ).stdout  # fmt: skip
+        depths = dict(re.findall(r"flow/(\w+) +stage +(\S+)", table))
+        assert (depths["source"], depths["inline"]) == ("-", "-")
+        assert re.fullmatch(r"\d+/\d+", depths["queued"])
+        with Terminal([WEIR, "top", "-l"], columns=120, WEIR_STATS_DIR=str(tmp_path)) as terminal:
+            terminal.until(lambda: bool(re.search(r"/inline +stage +- ", terminal.text)), "a dash")
+        program.kill()
 
 
 # ---- weir export ------------------------------------------------------------------------------

@@ -274,6 +274,18 @@ def test_nothing_to_show_is_said(page: Page) -> None:
     assert browser.js("document.getElementById('detail').hidden") is True
 
 
+def test_a_stage_without_a_queue_has_no_bound_of_nothing(page: Page) -> None:
+    document = Document(time.time())
+    document.process(1, "python a.py")
+    source = document.object(1, "stage", "a/read", flow=9, full=0, capacity=0)
+    source["fullness"] = None
+    browser = page(lambda at: document.content)
+    about = browser.js("describe(view.doc.objects[0])")
+    assert about.startswith("a/read, stage, ") and "inside" not in about
+    facts = browser.js("facts(view.doc.objects[0])")
+    assert not {"Inside", "Bound"} & {name for name, value in facts if value}
+
+
 def test_a_calm_host_is_calm(page: Page) -> None:
     browser = page(calm_host)
     assert text_of(browser, "#root-text") == "Nothing holds anything back."
