@@ -1,6 +1,7 @@
 /* once.c - `weir top --once`: the rows of the live view as text; see top.h.
  *
- * Marks come first, as in the live view: > is the root, ! has an issue.
+ * Marks come first, as in the live view: > is the root, ! has an issue.  The sentence below has a - where only consumers
+ * wait.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -164,7 +165,7 @@ void top_print(top_view *view, int width, bool may_cut)
     }
     const weir_monitor_object *root = NULL;
     const char *sentence = weir_monitor_root(view->monitor, 0, &root);
-    printf("\n%s", root ? "> " : "");
+    printf("\n%s", !root ? "" : root->is_root ? "> " : "- ");
     text_print(sentence ? sentence : "", -1);
     putchar('\n');
     print_issues(view);

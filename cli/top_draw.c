@@ -1,7 +1,8 @@
 /* top_draw.c - the frame of `weir top` and its list of rows; see top.h.
  *
  *   title        host, time, how much there is, how much flows
- *   root         what holds everything back, marked with the same sign as its row
+ *   root         what holds everything back, marked with the same sign as its row; or, without an alarm, where consumers
+ *                wait
  *   issue        how many, and the worst
  *   page         the list, one object, the issues, the help
  *   keys         or the line that is being written
@@ -116,10 +117,15 @@ static int draw_root(const top_view *view, cli_canvas *canvas, int y)
     const char *text = weir_monitor_root(view->monitor, 0, &root);
     /* As many as it may need, always: what is below must not jump. */
     int lines = canvas->rows >= 20 && canvas->columns < 160 ? 2 : 1;
-    int style = root ? STYLE_BOLD | STYLE_BAD : STYLE_GOOD;
-    if (root)
-        canvas_put(canvas, y, 0, 1, style, root_sign(canvas));
-    canvas_wrap(canvas, y, 2, canvas->columns - 3, lines, root ? STYLE_BOLD : STYLE_GOOD,
+    bool is_held = root && root->is_root; /* else it is only said who is the slow side */
+    if (is_held)
+        canvas_put(canvas, y, 0, 1, STYLE_BOLD | STYLE_BAD, root_sign(canvas));
+    else if (root)
+        canvas_put(canvas, y, 0, 1, STYLE_INFO, canvas->utf8 ? "\u25cb" : "-");
+    canvas_wrap(canvas, y, 2, canvas->columns - 3, lines,
+                is_held ? STYLE_BOLD
+                : root  ? STYLE_INFO
+                        : STYLE_GOOD,
                 text ? text : "");
     return y + lines;
 }

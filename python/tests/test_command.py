@@ -170,6 +170,42 @@ def test_a_stage_without_a_queue_shows_no_depth(tmp_path: Path) -> None:
         program.kill()
 
 
+HUNGRY = """
+import threading, time, weir
+hungry = weir.Queue(10, name="hungry")
+
+def produce():
+    while True:
+        hungry.put(1)
+        time.sleep(0.02)
+
+threading.Thread(target=produce, daemon=True).start()
+print("ready", flush=True)
+for item in iter(hungry.get, None):
+    pass
+"""
+
+
+def test_consumers_that_wait_are_told_of_without_an_alarm(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    environment = os.environ | {"WEIR_STATS_DIR": str(tmp_path)}
+    sentence = "consumers of queue 'hungry' wait"
+    with subprocess.Popen(
+        [sys.executable, "-c", HUNGRY], stdout=subprocess.PIPE, text=True, env=environment
+    ) as program:
+        assert program.stdout and program.stdout.readline() == "ready\n"
+        table = subprocess.run(
+            [WEIR, "top", "--once", "-d", "0.5"], capture_output=True, text=True, timeout=60,
+            env=environment,
+        ).stdout  # fmt: skip
+        assert f"\n- {sentence}" in table and ">" not in table
+        with Terminal([WEIR, "top", "-d", "0.3"], WEIR_STATS_DIR=str(tmp_path)) as terminal:
+            terminal.shows(f"○ {sentence}")
+            y = terminal.line_of(sentence)
+            assert {terminal.screen.buffer[y][x].fg for x in range(10)} <= {"cyan", "default"}
+        program.kill()
+
+
 # ---- weir export ------------------------------------------------------------------------------
 
 CONNECTIONS = 64  # as in cli/export.c; one that is silent for 15 seconds is closed
