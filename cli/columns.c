@@ -79,13 +79,11 @@ double object_bound(const weir_monitor_object *object)
 
 cli_text object_fill(const weir_monitor_object *object)
 {
-    cli_text t = {""};
+    cli_text t = {"-"};
     double bound = object_bound(object);
-    if (!has_depth(object))
-        return t;
+    if (!has_depth(object) || (bound == 0 && object_depth(object) == 0))
+        return t; /* a breaker; a stage without a queue: a source, or one that runs in another */
     cli_text inside = text_count(object_depth(object)), most = text_count(bound);
-    if (bound == 0 && object_depth(object) == 0)
-        return t; /* a source, say */
     if (bound < 0)
         return inside;
     snprintf(t.s, sizeof t.s, "%.8s/%.8s", inside.s, most.s);

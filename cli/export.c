@@ -281,6 +281,22 @@ static void hold_signals(sigset_t *ret_waiting_mask)
     sigprocmask(SIG_BLOCK, &held, ret_waiting_mask);
 }
 
+static unsigned connections_of(struct MHD_Daemon *daemon)
+{
+    return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
+}
+
+/* At the limit it listens no longer, and it begins to again only at the start of a run.  So where a run has ended
+ * connections there is another one: with nobody left to say anything, nothing would ever wake us. */
+static void run_until_it_listens(struct MHD_Daemon *daemon)
+{
+    unsigned before;
+    do {
+        before = connections_of(daemon);
+        MHD_run(daemon);
+    } while (connections_of(daemon) < before);
+}
+
 static void serve(struct MHD_Daemon *daemon, const sigset_t *waiting_mask)
 {
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
@@ -291,7 +307,7 @@ static void serve(struct MHD_Daemon *daemon, const sigset_t *waiting_mask)
         struct timespec timeout = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
         if (ppoll(&ready, 1, has_timeout ? &timeout : NULL, waiting_mask) < 0 && errno != EINTR)
             break;
-        MHD_run(daemon);
+        run_until_it_listens(daemon);
     }
 }
 

@@ -439,6 +439,8 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
         ({"drops": -1}, "'drops' must be >= 0"),
         ({"drops": True}, "'drops' must be an int"),
         ({"on_issue": 3}, "'on_issue' must be callable"),
+        ({"logger": 5}, "'logger' must be a logging.Logger or None, not 5"),
+        ({"logger": "weir"}, "'logger' must be a logging.Logger or None, not 'weir'"),
         ({"processes": "mine"}, "'processes' must be 'self'"),
     ],
 )
