@@ -174,9 +174,10 @@ static double share(double part, double whole)
     return part < whole ? part / whole : 1;
 }
 
+/* (How full a queue of several processes is no page can tell.) */
 static bool has_depth(int kind)
 {
-    return holds_items(kind) || kind == WEIR_STATS_WATERMARK;
+    return (holds_items(kind) && kind != WEIR_STATS_SHARED_QUEUE) || kind == WEIR_STATS_WATERMARK;
 }
 
 /* Of a queue or pool. */

@@ -323,6 +323,8 @@ static void say_queue(sentence *s, const object *o)
     say_name(s, o);
     say(s, pub->fullness >= 0.8 ? " is full: " : " makes its producers wait: ");
     say_waiting(s, o, "producers", pub->put_blocked);
+    if (is_kind(o, WEIR_STATS_SHARED_QUEUE)) /* what comes out, does so in other processes */
+        return;
     say(s, "; ");
     say_number(s, pub->delivered_per_s);
     say(s, " items/s come out");
