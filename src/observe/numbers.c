@@ -41,7 +41,7 @@ static numbers numbers_of(int kind)
     case WEIR_STATS_PROCESS_POOL:
         return (numbers){POOL & ~BIT(PEAK_DEPTH), BIT(PUT_WAITS) | BIT(CLOSED) | BIT(WORKERS) |
                                                       BIT(RESTARTS) | BIT(RETRIED) | BIT(FAILED) |
-                                                      BIT(CANCELLED)};
+                                                      BIT(CANCELLED) | BIT(BUSY_NS)};
     case WEIR_STATS_STAGE:
         return (numbers){QUEUE | SPILLS, WAITS | TIME_SPENT | BIT(CLOSED) | BIT(WORKERS) |
                                              BIT(OWNER) | BIT(PLACE) | BIT(FEEDS) |
@@ -58,7 +58,8 @@ static numbers numbers_of(int kind)
         return (numbers){FLOW | (PUT_LINE & ~BIT(REFUSED)),
                          BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(LOW) | BIT(PAUSES)};
     case WEIR_STATS_WORKER:
-        return (numbers){DONE_LOW, BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS)};
+        return (numbers){DONE_LOW,
+                         BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS) | BIT(BUSY_NS)};
     default: return (numbers){0};
     }
 }

@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include <math.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -598,6 +599,52 @@ static void kill_off(program *p)
     stop(p);
 }
 
+static void work_a_while(void *done)
+{
+    nap();
+    sem_post(done);
+}
+
+/* Returns when the pool's one thread has nothing to do again. */
+static void obey_with_a_task(char order)
+{
+    weir_thread_pool_snapshot now = WEIR_THREAD_POOL_SNAPSHOT_INIT;
+    sem_t done;
+    (void)order;
+    must(sem_init(&done, 0, 0) == 0);
+    must(weir_thread_pool_submit(pool, work_a_while, &done, WEIR_POLL) >= 0);
+    must(sem_wait(&done) == 0);
+    soon(weir_thread_pool_get_snapshot(pool, &now) == WEIR_OK && now.running == 0);
+}
+
+static void make_calm_pool(void)
+{
+    weir_thread_pool_opts opts = WEIR_THREAD_POOL_OPTS_INIT;
+    opts.threads = 1;
+    opts.backlog = 4;
+    opts.on_drop = drop_task;
+    opts.name = "resize";
+    must(weir_thread_pool_create(&pool, &opts) == WEIR_OK);
+}
+
+/* Whatever the looks see it do. */
+static void workers_are_busy_for_as_long_as_their_tasks_take(void **state)
+{
+    (void)state;
+    program p = start(make_calm_pool, obey_with_a_task);
+    weir_monitor *monitor = monitor_of(10, p.pid);
+    look(monitor);
+    for (int i = 0; i < 6; i++) {
+        tell(&p, 't', 1);
+        look(monitor); /* a nap later */
+    }
+    const weir_monitor_object *o = find(monitor, "resize");
+    assert_int_equal(o->record->number[WEIR_STATS_IN_FLIGHT], 0);
+    assert_true(o->busy > 0.1 && o->busy < 0.9);
+    weir_monitor_destroy(monitor);
+    kill_off(&p);
+}
+
 static void whatever_makes_callers_wait_is_named(void **state)
 {
     (void)state;
@@ -787,6 +834,7 @@ int main(void)
         IN_FOLDER(consumers_that_wait_are_told_of_where_nothing_presses),
         IN_FOLDER(drops_are_an_issue_as_long_as_they_are_in_the_window),
         IN_FOLDER(thresholds_are_the_callers),
+        IN_FOLDER(workers_are_busy_for_as_long_as_their_tasks_take),
         IN_FOLDER(whatever_makes_callers_wait_is_named),
         IN_FOLDER(children_come_below_their_parents),
         IN_FOLDER(what_has_gone_is_forgotten),
