@@ -35,12 +35,13 @@ cli_text object_kind(const weir_monitor_object *object)
 
 /* ---- how full ------------------------------------------------------------------------------- */
 
-/* A breaker, a rate or a worker holds nothing that could be full. */
+/* A breaker, a rate or a worker holds nothing that could be full; how full a shared queue is nobody tells. */
 static bool has_depth(const weir_monitor_object *object)
 {
     switch (object->record->kind) {
     case WEIR_STATS_RATE:
     case WEIR_STATS_BREAKER:
+    case WEIR_STATS_SHARED_QUEUE:
     case WEIR_STATS_WORKER: return false;
     default: return true;
     }

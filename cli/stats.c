@@ -20,8 +20,8 @@ static void print_numbers(const weir_stats_record *record)
 {
     for (int n = 0; n < WEIR_STATS_NUMBERS; n++) {
         const char *name = weir_stats_number_name(n);
-        bool always =
-            n == WEIR_STATS_ACCEPTED || n == WEIR_STATS_DELIVERED || n == WEIR_STATS_DEPTH;
+        bool always = n == WEIR_STATS_ACCEPTED || n == WEIR_STATS_DELIVERED ||
+                      (n == WEIR_STATS_DEPTH && record->kind != WEIR_STATS_SHARED_QUEUE);
         if (name && (record->number[n] || always))
             print_number(name, record->number[n]);
     }

@@ -92,7 +92,7 @@ typedef struct weir_monitor_times {
 /* What is remembered of each look, per object. */
 typedef struct weir_monitor_sample {
     int64_t at_ns; /* since 1970 */
-    double depth;  /* items; in flight, of what has no depth (limits, breakers) */
+    double depth;  /* items; in flight, of what has no depth (limits, breakers); else 0 */
 
     /* Since the look before; 0 in the first one. */
     double accepted_per_s;

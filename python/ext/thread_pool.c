@@ -109,6 +109,7 @@ typedef struct ThreadPool {
     } size;
     bool has_warned;
     uint64_t accepted, finished, cancelled, refused, caller_ran;
+    uint64_t busy_ns; /* of tasks that ran */
     uint64_t dropped_newest, dropped_oldest, dropped_broken;
     /* for other processes; see "what others see" */
     weir_teller *teller; /* NULL: they see nothing */
@@ -146,6 +147,7 @@ static void tell_accepted(ThreadPool *pool)
 
 static void tell_done(ThreadPool *pool)
 {
+    tell(pool, WEIR_STATS_BUSY_NS, pool->busy_ns);
     tell(pool, WEIR_STATS_DONE, pool->finished + pool->let_go);
 }
 
@@ -1180,6 +1182,7 @@ static void end_task(ThreadPool *pool, Worker *self, int64_t took_ns)
         end_reservation(pool, self);
     EXT_LOCK(&pool->lock);
     pool->running--;
+    pool->busy_ns += took_ns > 0 ? (uint64_t)took_ns : 0;
     pool->history = (uint8_t)(pool->history << 1 | (took_ns < SHORT_TASK_NS));
     if (took_ns < 0) {
         pool->cancelled++;

@@ -26,6 +26,7 @@ static void tell_tasks(weir_pool *pool, weir__record *record)
     /* Not what was handed out: a task of a worker that dies may come back. */
     weir__tell(record, WEIR_STATS_DELIVERED, pool->completed);
     weir__tell(record, WEIR_STATS_DONE, pool->completed);
+    weir__tell(record, WEIR_STATS_BUSY_NS, pool->service_ns);
     weir__tell(record, WEIR_STATS_IN_FLIGHT, pool->busy_told);
     weir__tell(record, WEIR_STATS_CANCELLED, pool->cancelled);
     weir__tell(record, WEIR_STATS_RETRIED, pool->retried);
@@ -80,8 +81,10 @@ void weir__desk_taken(weir_pool *pool, weir__desk *desk)
 void weir__desk_done(weir__desk *desk, int64_t service_ns)
 {
     desk->done++;
-    if (desk->record)
-        weir__tell_time(&desk->record->service, service_ns, 1);
+    if (!desk->record)
+        return;
+    weir__tell_more(&desk->record->number[WEIR_STATS_BUSY_NS], (uint64_t)service_ns);
+    weir__tell_time(&desk->record->service, service_ns, 1);
 }
 
 static void tell_all(weir_pool *pool)

@@ -21,6 +21,7 @@ typedef struct numbers {
     (BIT(DROPPED_NEWEST_COST) | BIT(DROPPED_OLDEST_COST) | BIT(DROPPED_SAMPLED_COST) |             \
      BIT(DROPPED_EXPIRED_COST) | BIT(DROPPED_DISCARDED_COST) | BIT(DROPPED_LOST_COST))
 #define QUEUE  (FLOW | COSTS | PUT_LINE | GET_LINE | DROPS | DROP_COSTS | BIT(MAX_AGE_NS))
+#define PART   (QUEUE & ~(BIT(DEPTH) | BIT(DEPTH_COST) | BIT(PEAK_DEPTH)))
 #define SPILLS (BIT(SPILLED) | BIT(SPILLED_COST))
 #define POOL   (FLOW | DONE_LOW | PUT_LINE | DROPS)
 #define GATE                                                                                       \
@@ -34,14 +35,13 @@ static numbers numbers_of(int kind)
 {
     switch (kind) {
     case WEIR_STATS_QUEUE: return (numbers){QUEUE | SPILLS, WAITS | BIT(CLOSED) | BIT(ABOVE_HIGH)};
-    case WEIR_STATS_SHARED_QUEUE:
-        return (numbers){QUEUE, WAITS | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(SHARED)};
+    case WEIR_STATS_SHARED_QUEUE: return (numbers){PART, WAITS | BIT(CLOSED) | BIT(SHARED)};
     case WEIR_STATS_THREAD_POOL:
         return (numbers){POOL, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(WORKERS)};
     case WEIR_STATS_PROCESS_POOL:
         return (numbers){POOL & ~BIT(PEAK_DEPTH), BIT(PUT_WAITS) | BIT(CLOSED) | BIT(WORKERS) |
                                                       BIT(RESTARTS) | BIT(RETRIED) | BIT(FAILED) |
-                                                      BIT(CANCELLED)};
+                                                      BIT(CANCELLED) | BIT(BUSY_NS)};
     case WEIR_STATS_STAGE:
         return (numbers){QUEUE | SPILLS, WAITS | TIME_SPENT | BIT(CLOSED) | BIT(WORKERS) |
                                              BIT(OWNER) | BIT(PLACE) | BIT(FEEDS) |
@@ -58,7 +58,8 @@ static numbers numbers_of(int kind)
         return (numbers){FLOW | (PUT_LINE & ~BIT(REFUSED)),
                          BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(LOW) | BIT(PAUSES)};
     case WEIR_STATS_WORKER:
-        return (numbers){DONE_LOW, BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS)};
+        return (numbers){DONE_LOW,
+                         BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS) | BIT(BUSY_NS)};
     default: return (numbers){0};
     }
 }

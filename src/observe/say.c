@@ -323,12 +323,15 @@ static void say_queue(sentence *s, const object *o)
     say_name(s, o);
     say(s, pub->fullness >= 0.8 ? " is full: " : " makes its producers wait: ");
     say_waiting(s, o, "producers", pub->put_blocked);
+    if (is_kind(o, WEIR_STATS_SHARED_QUEUE)) /* what comes out, does so in other processes */
+        return;
     say(s, "; ");
     say_number(s, pub->delivered_per_s);
     say(s, " items/s come out");
     if (pub->wait.count > 0) {
         say(s, ", and what comes out has waited ");
-        say_time(s, (double)pub->wait.p50_ns / 1e9);
+        say_time(s, (double)pub->wait.mean_ns / 1e9);
+        say(s, " on average");
     }
 }
 
@@ -345,7 +348,8 @@ static void say_pool(sentence *s, const object *o)
     say(s, " tasks/s");
     if (pub->service.count > 0) {
         say(s, ", each takes ");
-        say_time(s, (double)pub->service.p50_ns / 1e9);
+        say_time(s, (double)pub->service.mean_ns / 1e9);
+        say(s, " on average");
     }
 }
 
@@ -362,7 +366,8 @@ static void say_limit(sentence *s, const object *o)
     say_number(s, (double)n[WEIR_STATS_CAPACITY]);
     if (pub->service.count > 0) {
         say(s, ", and each takes ");
-        say_time(s, (double)pub->service.p50_ns / 1e9);
+        say_time(s, (double)pub->service.mean_ns / 1e9);
+        say(s, " on average");
     }
 }
 

@@ -413,6 +413,8 @@ static void a_process_pool_is_seen_with_its_tasks_and_its_workers(void **state)
     assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
     assert_in_range(seen.number[WEIR_STATS_WORKERS], 1, 2);
     assert_int_equal(weir_stats_times_count(&seen.service), 9);
+    assert_true(seen.number[WEIR_STATS_BUSY_NS] >= UINT64_C(9) * 1900000);
+    assert_int_equal(seen.number[WEIR_STATS_BUSY_NS], seen.service.sum_ns);
     assert_true(weir_stats_percentile(&seen.service, 0.5) >= 1900000);
     weir_pool_destroy(pool);
     assert_false(look_for("crunchers").found);
@@ -463,6 +465,7 @@ static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **stat
     assert_int_equal(seen.number[WEIR_STATS_FAILED], 1);
     assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
     assert_int_equal(weir_stats_times_count(&seen.service), 3);
+    assert_int_equal(seen.number[WEIR_STATS_BUSY_NS], seen.service.sum_ns);
     weir_pool_destroy(pool);
     assert_false(look_for("hands/0").found);
 }

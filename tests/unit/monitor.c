@@ -42,7 +42,10 @@ static void a_kind_has_its_numbers_and_what_is_told(void **state)
     assert_false(weir__has_number(&r, WEIR_STATS_WORKERS));
     r.number[WEIR_STATS_WORKERS] = 1;
     assert_true(weir__has_number(&r, WEIR_STATS_WORKERS));
+    r.kind = WEIR_STATS_SHARED_QUEUE; /* nobody knows */
+    assert_false(weir__has_number(&r, WEIR_STATS_DEPTH));
     r.kind = WEIR_STATS_QUEUE;
+    assert_true(weir__has_number(&r, WEIR_STATS_DEPTH));
     assert_false(weir__has_number(&r, WEIR_STATS_IN_FLIGHT));
     r.number[WEIR_STATS_REPORTS_DONE] = 1;
     assert_true(weir__has_number(&r, WEIR_STATS_IN_FLIGHT));
