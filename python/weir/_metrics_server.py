@@ -352,7 +352,7 @@ def serve_metrics(
             print(server.url)
 
     /metrics is OpenMetrics or, for who does not ask for that, the text format of Prometheus;
-    /state.json is what weir_metrics(7) says, with ?history=1 the last looks too; /healthz is "ok",
+    /state.json is what weir_json(7) says, with ?history=1 the last looks too; /healthz is "ok",
     without a look at anything.  In daemon threads, for eight clients at a time, however many there
     are and however slow they be.
 
