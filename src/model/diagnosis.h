@@ -71,5 +71,6 @@ double weir__pressure_of_line(double put_blocked, double get_blocked);
 
 #define WEIR__PRESSURE_MIN 0.05 /* callers on average: below that nothing is held back */
 #define WEIR__STARVED_MIN  0.5
+#define WEIR__CLEARLY 1.5 /* so much more at work than a source is a stage that makes it wait */
 
 #endif

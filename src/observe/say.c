@@ -306,14 +306,18 @@ static void say_cause(sentence *s, const object *o)
 }
 
 /* A stage is named "pipeline/stage". */
+static int length_of_pipeline(const char *name)
+{
+    return (int)strcspn(name, "/");
+}
+
 static void say_stage(sentence *s, const object *o, double share)
 {
-    const char *name = record_of(o)->name, *slash = strchr(name, '/');
-    int length = slash ? (int)(slash - name) : (int)strlen(name);
+    const char *name = record_of(o)->name;
     say_name(s, o);
     say(s, " is the bottleneck: ");
     say_percent(s, share);
-    say(s, " of the blocked time of '%.*s'; it is limited by its ", length, name);
+    say(s, " of the blocked time of '%.*s'; it is limited by its ", length_of_pipeline(name), name);
     say_cause(s, o);
 }
 
@@ -420,17 +424,30 @@ void weir__say_root(char *buf, size_t size, const object *o, double share)
 void weir__say_starved(char *buf, size_t size, const object *o)
 {
     sentence s = begin(buf, size);
+    say(&s, "nothing holds anything back; ");
     if (o->pub.get_blocked > 1.005) {
         say_number(&s, o->pub.get_blocked);
-        say(&s, " consumers of ");
-        say_name(&s, o);
-        say(&s, " wait on average");
+        say(&s, " ");
+    }
+    say(&s, "consumers of ");
+    say_name(&s, o);
+    say(&s, " wait for work ");
+    if (o->pub.get_blocked > 1.005) {
+        say(&s, "on average");
     } else {
-        say(&s, "consumers of ");
-        say_name(&s, o);
-        say(&s, " wait ");
         say_percent(&s, o->pub.get_blocked);
         say(&s, " of the time");
     }
-    say(&s, ": its producers are the slow side");
+}
+
+void weir__say_source(char *buf, size_t size, const object *o, double share)
+{
+    sentence s = begin(buf, size);
+    const char *name = record_of(o)->name;
+    say(&s,
+        "nothing holds anything back; the source '%s' is the slowest: the stages of '%.*s' waited "
+        "for it ",
+        name, length_of_pipeline(name), name);
+    say_percent(&s, share);
+    say(&s, " of their time");
 }
