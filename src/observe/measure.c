@@ -418,13 +418,18 @@ static void measure_thirds(weir_monitor *monitor, const object *o, weir__vitals 
 
 static void measure_gauges(const object *o, weir__vitals *v)
 {
+    const weir_monitor_sample *first = weir__track_at(&o->samples, sizeof *first, 0);
     v->least_inside = look_at(o, 0)->inside;
+    v->least_fullness = look_at(o, 0)->fullness;
+    v->least_depth = first->depth;
     for (size_t i = 0; i < o->looks.n; i++) {
         const look *l = look_at(o, i);
         const weir_monitor_sample *sample = weir__track_at(&o->samples, sizeof *sample, i);
         v->depth += sample->depth / (double)o->looks.n;
         v->fullness += l->fullness / (double)o->looks.n;
         v->least_inside = l->inside < v->least_inside ? l->inside : v->least_inside;
+        v->least_fullness = l->fullness < v->least_fullness ? l->fullness : v->least_fullness;
+        v->least_depth = sample->depth < v->least_depth ? sample->depth : v->least_depth;
     }
 }
 
