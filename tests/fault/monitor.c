@@ -589,8 +589,8 @@ static void each_trouble_has_its_sentence_and_the_worst_is_first(void **state)
     assert_non_null(strstr(text_of(monitor, WEIR_ISSUE_WORKERS_DIE),
                            ": 7 tasks failed, 14 tasks were run again"));
     assert_string_equal(text_of(monitor, WEIR_ISSUE_MEMORY),
-                        "memory governor 'memory' lets nothing in: 3 GiB are reserved, and there "
-                        "is room for 512 MiB");
+                        "memory governor 'memory' lets nothing in: 3 GiB reserved, of at most "
+                        "512 MiB as memory is now");
     assert_begins(text_of(monitor, WEIR_ISSUE_GROWING_AGE),
                   "what comes out of queue 'old' has waited longer and longer: 1");
     assert_begins(text_of(monitor, WEIR_ISSUE_LOW_THROUGHPUT),
