@@ -42,7 +42,8 @@ typedef enum weir_issue_kind {
 WEIR_API const char *weir_issue_name(int issue);
 
 /* When something is an issue; all over the window.  0: the default, negative (UINT64_MAX): never.
- * Rates and means are judged from the third look on; a queue of fewer than 4 places may be full. */
+ * Rates and means are judged from the third look on, but that a queue is as full at both of two; one of fewer
+ * than 4 places may be full. */
 typedef struct weir_thresholds {
     double queue_share; /* QUEUE_HIGH: mean depth / bound, of items or cost, is more; 0.8 */
     double queue_depth; /* ... or mean depth is more, in items; default: never */

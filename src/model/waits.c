@@ -42,11 +42,13 @@ static double waited_between(const weir__line *before, const weir__line *now)
     return positive(sums + going_on(now) - going_on(before));
 }
 
-/* As many as at the two looks; of a line that was empty, also those whose waits have ended since. */
+/* As many as at the two looks; of a line that was empty, also those whose waits have ended since, which may be
+ * those of who stands there now: for half of the rest. */
 static double waited_about(const weir__line *before, const weir__line *now, double elapsed_ns)
 {
-    double standing_ns = ((double)before->waiting + (double)now->waiting) / 2 * elapsed_ns;
-    return standing_ns + (before->waiting == 0 ? waited_between(before, now) : 0);
+    double ended_ns = before->waiting == 0 ? waited_between(before, now) : 0;
+    double standing_ns = ((double)before->waiting + (double)now->waiting) * elapsed_ns;
+    return ended_ns + positive(standing_ns - ended_ns) / 2;
 }
 
 double weir__waits_look(weir__waits *waits, const weir__line *now)

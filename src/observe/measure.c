@@ -148,7 +148,8 @@ static void note_marks(look *l, const uint64_t number[])
     l->mark[PUT_WAITS] = number[WEIR_STATS_PUT_WAITS];
     l->mark[PRESSURE] = number[WEIR_STATS_PRESSURE_NS];
     l->mark[BUSY] = number[WEIR_STATS_BUSY_NS];
-    l->mark[IDLE] = add(number[WEIR_STATS_IDLE_NS], number[WEIR_STATS_BLOCKED_NS]);
+    l->mark[IDLE] = number[WEIR_STATS_IDLE_NS];
+    l->mark[BLOCKED] = number[WEIR_STATS_BLOCKED_NS];
 }
 
 static bool is_pool(int kind)
@@ -323,7 +324,7 @@ static double time_at_work(const object *o, size_t i, bool is_told)
 static double busy_of(const object *o)
 {
     const look *last = look_at(o, o->looks.n - 1);
-    bool is_told = last->mark[BUSY] > 0 || last->mark[IDLE] > 0;
+    bool is_told = last->mark[BUSY] > 0 || last->mark[IDLE] > 0 || last->mark[BLOCKED] > 0;
     bool has_tasks = is_pool((int)record_of(o)->kind) || is_kind(o, WEIR_STATS_WORKER);
     bool is_known = is_told || weir__within(o, DONE) == 0 || o->pub.service.count > 0;
     if (o->pub.seconds <= 0 || (!is_told && !has_tasks) || !is_known)
@@ -335,6 +336,14 @@ static double busy_of(const object *o)
         all += most;
     }
     return all > 0 ? share(at_work, all) : -1;
+}
+
+static double idle_of(const object *o)
+{
+    double all = 0;
+    for (size_t i = 1; i < o->looks.n; i++)
+        all += time_of_workers(o, i);
+    return all > 0 ? share((double)weir__within(o, IDLE), all) : 0;
 }
 
 static void measure_times(weir_monitor *monitor, object *o)
@@ -365,6 +374,7 @@ static void measure_window(weir_monitor *monitor, object *o)
         pub->pressure = pub->put_blocked;
     measure_times(monitor, o);
     pub->busy = busy_of(o);
+    o->idle = idle_of(o);
 }
 
 void weir__measure(weir_monitor *monitor, object *o, int64_t wall_ns)
@@ -408,13 +418,18 @@ static void measure_thirds(weir_monitor *monitor, const object *o, weir__vitals 
 
 static void measure_gauges(const object *o, weir__vitals *v)
 {
+    const weir_monitor_sample *first = weir__track_at(&o->samples, sizeof *first, 0);
     v->least_inside = look_at(o, 0)->inside;
+    v->least_fullness = look_at(o, 0)->fullness;
+    v->least_depth = first->depth;
     for (size_t i = 0; i < o->looks.n; i++) {
         const look *l = look_at(o, i);
         const weir_monitor_sample *sample = weir__track_at(&o->samples, sizeof *sample, i);
         v->depth += sample->depth / (double)o->looks.n;
         v->fullness += l->fullness / (double)o->looks.n;
         v->least_inside = l->inside < v->least_inside ? l->inside : v->least_inside;
+        v->least_fullness = l->fullness < v->least_fullness ? l->fullness : v->least_fullness;
+        v->least_depth = sample->depth < v->least_depth ? sample->depth : v->least_depth;
     }
 }
 

@@ -80,7 +80,16 @@ static void where_since_when_is_not_told_those_count_who_wait_at_the_looks(void 
     about(look(&waits, 3601 * S, 3, 0, 0), 3, 1e-9);
     about(look(&waits, 3602 * S, 0, 0, 3 * 3600 * S), 1.5, 1e-9);
     about(look(&waits, 3603 * S, 0, 0, 3 * 3600 * S + S), 1, 1e-9);
-    about(look(&waits, 3604 * S, 2, 0, 3 * 3600 * S + 2 * S), 2, 1e-9);
+    about(look(&waits, 3604 * S, 2, 0, 3 * 3600 * S + 2 * S), 1.5, 1e-9);
+}
+
+static void one_who_waits_again_and_again_is_never_more_than_one(void **state)
+{
+    (void)state;
+    weir__waits waits = begin(10 * S, 0, 0, 0);
+    about(look(&waits, 11 * S, 1, 0, S), 1, 1e-9);
+    waits = begin(10 * S, 0, 0, 0);
+    about(look(&waits, 11 * S, 1, 0, S / 2), 0.75, 1e-9);
 }
 
 static void the_sum_never_goes_back(void **state)
@@ -150,6 +159,7 @@ int main(void)
         cmocka_unit_test(short_waits_are_as_long_as_they_are_told),
         cmocka_unit_test(a_wait_that_began_meanwhile_counts_from_then),
         cmocka_unit_test(where_since_when_is_not_told_those_count_who_wait_at_the_looks),
+        cmocka_unit_test(one_who_waits_again_and_again_is_never_more_than_one),
         cmocka_unit_test(the_sum_never_goes_back),
         cmocka_unit_test(lines_of_all_lengths_are_measured_exactly),
     };
