@@ -20,9 +20,9 @@ help: ## say what the targets are
 setup: ## install what is missing to build; does nothing when nothing is
 	@$(ROOT)/scripts/setup build
 
-demo: all ## run the main example on real input; DEMO_ARGS=--compare draws the comparison
+demo: all ## run the main example on real input, and watch it; DEMO_ARGS=--compare draws the comparison
 	@case " $(DEMO_ARGS) " in *" --compare "*) $(ROOT)/scripts/setup plot;; esac
-	@cd $(ROOT) && .venv/bin/python examples/digest_tree.py $(DEMO_ARGS)
+	@$(ROOT)/scripts/demo $(DEMO_ARGS)
 
 check: ## run every check and test; STEPS="layers man" runs some
 	@$(ROOT)/scripts/setup check
@@ -50,4 +50,4 @@ format: ## rewrite C and Python in the project's format
 
 clean: ## remove what was built, not .venv
 	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
-		$(ROOT)/build-bench $(ROOT)/python/weir/*.so $(ROOT)/out
+		$(ROOT)/build-bench $(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out

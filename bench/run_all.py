@@ -32,6 +32,7 @@ BENCHMARKS = (
     "pipeline_processes",
     "queue_one_thread",
     "queue_threads",
+    "stats_cost",
     "async_queue",
     "limiter",
     "amap",

@@ -77,8 +77,8 @@ class Limits(NamedTuple):
 def run(args: argparse.Namespace, report: Report) -> None:
     """Walks, reads, digests, writes; returns when each file found has its outcome on disk."""
     limits = Limits(args.large, args.max_file_size, report.own_outputs)
-    paths: weir.Queue[bytes] = weir.Queue(2 * args.producers)
-    outcomes: weir.Queue[Outcome] = weir.Queue(1000)
+    paths: weir.Queue[bytes] = weir.Queue(2 * args.producers, name="paths")
+    outcomes: weir.Queue[Outcome] = weir.Queue(1000, name="outcomes")
     with make_pool(args) as pool:
         writer = start(report.write_all, outcomes)
         producers = [start(produce, paths, pool, outcomes, limits) for _ in range(args.producers)]
@@ -103,7 +103,11 @@ def make_pool(args: argparse.Namespace) -> concurrent.futures.Executor:
     if args.executor == "standard":
         return concurrent.futures.ProcessPoolExecutor(args.workers, initializer=leave_signals)
     return weir.ProcessPoolExecutor(
-        args.workers, initializer=leave_signals, max_submit_backlog=args.backlog, retries=1
+        args.workers,
+        initializer=leave_signals,
+        max_submit_backlog=args.backlog,
+        retries=1,
+        name="digest",
     )
 
 

@@ -63,6 +63,8 @@ typedef struct weir_breaker_opts {
                                  that many clients do not come back together, [0, 1] */
     weir_breaker_change_fn *on_change; /* NULL: none */
     void *change_ctx;
+    const char *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL:
+                         "breaker-1" and so on; "": other processes do not see it */
 } weir_breaker_opts;
 
 #define WEIR_BREAKER_OPTS_INIT WEIR__SIZED(weir_breaker_opts)

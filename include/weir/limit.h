@@ -76,6 +76,9 @@ typedef struct weir_limit_opts {
     const char *shared;       /* a name: letters, digits, '.', '_', '-'; NULL: this process's own.
                                  Where it exists already, all other options are as who made it said
                                  (n_partitions has to be the same) */
+    const char *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL:
+                                 "limit-1" and so on; "": other processes do not see it.
+                                 A shared one: its shared name */
 } weir_limit_opts;
 
 #define WEIR_LIMIT_OPTS_INIT WEIR__SIZED(weir_limit_opts)

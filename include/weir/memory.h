@@ -61,6 +61,9 @@ typedef struct weir_governor_opts {
                            it exists already, limit and marks are as who made it said. */
     weir_memory_change_fn *on_change; /* NULL: none */
     void *change_ctx;
+    const char *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL:
+                         "governor-1" and so on; "": other processes do not see it.
+                         A shared one: its shared name */
 } weir_governor_opts;
 
 #define WEIR_GOVERNOR_OPTS_INIT WEIR__SIZED(weir_governor_opts)

@@ -75,6 +75,7 @@ typedef struct weir_pool_opts {
     weir_pool_start_fn *start; /* the caller starts the processes */
     weir_pool_reap_fn *reap;
     void *process_ctx;
+    const char *name; /* as of a queue; NULL: "process_pool-1" and so on */
 } weir_pool_opts;
 
 #define WEIR_POOL_OPTS_INIT WEIR__SIZED(weir_pool_opts)

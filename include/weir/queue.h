@@ -97,6 +97,9 @@ typedef struct weir_queue_opts {
     weir_spill *spill; /* for SPILL, required: where to; for this queue alone; the caller's, and
                                destroyed after the queue */
     const weir_codec *codec; /* for SPILL, required; copied */
+    const char
+        *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL: "queue-1"
+                         and so on; "": other processes do not see it */
 } weir_queue_opts;
 
 #define WEIR_QUEUE_OPTS_INIT WEIR__SIZED(weir_queue_opts)

@@ -31,6 +31,10 @@ typedef struct weir_rate_opts {
     const char *shared; /* the name of a bucket that processes share: 1 to 64 letters, digits, '.',
                            '_', '-', not beginning with '.'; NULL: this process's own.  Where it
                            exists already, it is as who made it, or changed it, said. */
+    const char
+        *name; /* what weir_stats(3) calls it; up to 63 bytes of it are copied.  NULL: "rate-1"
+                           and so on; "": other processes do not see it.
+                           A shared one: its shared name */
 } weir_rate_opts;
 
 #define WEIR_RATE_OPTS_INIT WEIR__SIZED(weir_rate_opts)

@@ -35,6 +35,8 @@ typedef struct weir_shared_queue_opts {
     int64_t max_age_ns; /* messages older than this are dropped when their turn comes; 0: none */
     weir_overflow overflow;      /* default BLOCK */
     uint32_t sample_keep_one_of; /* for SAMPLE, above 80 % of either bound: >= 2; default 10 */
+    const char
+        *name; /* what other processes see it by, in all that have a handle, as that of a queue */
 } weir_shared_queue_opts;
 
 #define WEIR_SHARED_QUEUE_OPTS_INIT WEIR__SIZED(weir_shared_queue_opts)

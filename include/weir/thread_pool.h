@@ -26,6 +26,7 @@ typedef struct weir_thread_pool_opts {
     weir_overflow overflow; /* BLOCK, FAIL, DROP_NEWEST or DROP_OLDEST */
     weir_task_drop_fn *on_drop; /* required */
     void *drop_ctx;
+    const char *name; /* as of a queue; NULL: "thread_pool-1" and so on */
 } weir_thread_pool_opts;
 
 #define WEIR_THREAD_POOL_OPTS_INIT WEIR__SIZED(weir_thread_pool_opts)

@@ -44,6 +44,7 @@ typedef struct weir_watermark_opts {
     uint64_t low;                 /* < high; 0: half of high; WEIR_WATERMARK_EMPTY: 0 */
     weir_watermark_fn *on_change; /* NULL: none */
     void *change_ctx;
+    const char *name; /* what other processes see it by, as that of a queue */
 } weir_watermark_opts;
 
 #define WEIR_WATERMARK_OPTS_INIT WEIR__SIZED(weir_watermark_opts)

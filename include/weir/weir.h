@@ -6,6 +6,7 @@
 #include <weir/breaker.h>
 #include <weir/limit.h>
 #include <weir/memory.h>
+#include <weir/monitor.h>
 #include <weir/pipeline.h>
 #include <weir/pool.h>
 #include <weir/queue.h>
@@ -14,6 +15,8 @@
 #include <weir/shared.h>
 #include <weir/shared_queue.h>
 #include <weir/spill.h>
+#include <weir/stats.h>
+#include <weir/teller.h>
 #include <weir/thread_pool.h>
 #include <weir/throttle.h>
 #include <weir/watermark.h>

@@ -552,6 +552,7 @@ static PyObject *Breaker_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->opts.jitter = jitter;
     self->opts.on_change = self->on_change ? on_change : NULL;
     self->opts.change_ctx = self;
+    self->opts.name = ext_shown_name(self->name);
     if (ext_judge_init(&self->judge, failures, ignored) < 0 || create(self) < 0) {
         Py_DECREF(self);
         return NULL;

@@ -426,6 +426,7 @@ static bool are_marks_valid(weir_governor_opts opts)
 {
     weir_governor *governor = NULL;
     opts.shared = NULL;
+    opts.name = "";
     int rc = weir_governor_create(&governor, &opts);
     weir_governor_destroy(governor);
     return rc != WEIR_EINVAL;
@@ -433,18 +434,19 @@ static bool are_marks_valid(weir_governor_opts opts)
 
 static PyObject *governor_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"bytes", "fraction", "interval", "slow",
-                                        "pause", "shed",     "shared",   NULL};
+    static const char *const names[] = {"bytes", "fraction", "interval", "slow", "pause",
+                                        "shed",  "shared",   "name",     NULL};
     weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
     unsigned long long bytes;
-    PyObject *interval, *shared;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KdOdddO:Governor", (char **)names, &bytes,
+    PyObject *interval, *shared, *name = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KdOdddO|O:Governor", (char **)names, &bytes,
                                      &opts.limit_fraction, &interval, &opts.slow_at, &opts.pause_at,
-                                     &opts.shed_at, &shared) ||
+                                     &opts.shed_at, &shared, &name) ||
         ext_parse_shared(shared, &opts.shared) < 0 ||
         ext_parse_timeout(interval, "interval", &opts.interval_ns) < 0)
         return NULL;
     opts.limit_bytes = bytes;
+    opts.name = ext_shown_name(name);
     module_state *state = ext_state_of(type);
     ext_governor *self = state ? (ext_governor *)type->tp_alloc(type, 0) : NULL;
     if (!self)

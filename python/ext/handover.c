@@ -146,6 +146,7 @@ static int make_queue(ext_bell *bell)
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.capacity = 1;
     opts.on_drop = weir_drop_ignore;
+    opts.name = "";
     return bell->queue ? 0 : weir_queue_create(&bell->queue, &opts);
 }
 

@@ -833,15 +833,16 @@ static int create(Limiter *self, const weir_limit_opts *opts)
 
 static int Limiter_init(Limiter *self, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"settings",      "partitions", "lifo",    "shed_after",
-                                        "shed_interval", "shared",     "drop_on", NULL};
-    PyObject *settings, *partitions, *drop_on, *shared;
+    static const char *const names[] = {"settings",   "partitions",    "lifo",
+                                        "shed_after", "shed_interval", "shared",
+                                        "drop_on",    "name",          NULL};
+    PyObject *settings, *partitions, *drop_on, *shared, *name = NULL;
     int lifo;
     double shed_after, shed_interval;
     weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OpddOO:Limiter", (char **)names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OpddOO|O:Limiter", (char **)names,
                                      &PyTuple_Type, &settings, &partitions, &lifo, &shed_after,
-                                     &shed_interval, &shared, &drop_on) ||
+                                     &shed_interval, &shared, &drop_on, &name) ||
         ext_parse_shared(shared, &opts.shared) < 0)
         return -1;
     if (self->limit) {
@@ -856,6 +857,7 @@ static int Limiter_init(Limiter *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(self->partitions, numbers);
     Py_XSETREF(self->drop_on, Py_NewRef(drop_on));
     opts.lifo = lifo;
+    opts.name = ext_shown_name(name);
     opts.shed_after_ns = (int64_t)seconds_to_ns(shed_after);
     opts.shed_interval_ns = (int64_t)seconds_to_ns(shed_interval);
     return create(self, &opts);

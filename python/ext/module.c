@@ -30,6 +30,7 @@ static int (*const types_add[])(PyObject *, module_state *) = {
     ext_rate_types_add,
     ext_watermark_types_add,
     ext_pipeline_types_add,
+    ext_monitor_types_add,
 };
 
 /* ---- forks ------------------------------------------------------------------------------ */

@@ -146,6 +146,7 @@ int ext_breaker_types_add(PyObject *module, module_state *state);
 int ext_throttle_types_add(PyObject *module, module_state *state);
 int ext_watermark_types_add(PyObject *module, module_state *state);
 int ext_pipeline_types_add(PyObject *module, module_state *state);
+int ext_monitor_types_add(PyObject *module, module_state *state);
 
 int ext_batch_add(PyObject *module, module_state *state);
 int ext_results_add(PyObject *module, module_state *state);
@@ -442,6 +443,10 @@ int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret);
 int ext_parse_max_age(PyObject *value, int64_t *ret_ns);
 int ext_parse_sample(PyObject *value, uint32_t *ret);
 PyObject *ext_by_reason(const uint64_t counts[WEIR_DROP_REASONS]);
+
+/* What other processes are to see of a name (a str, or NULL or None): its UTF-8, the str's own; NULL:
+ * nothing, or it has lone surrogates, which are good enough for repr. */
+const char *ext_shown_name(PyObject *name);
 
 /* Sorts the arguments of a METH_FASTCALL | METH_KEYWORDS call into ret[], one per name, NULL for
  * those not given.  Names up to n_positional may come by position; those up to n_required must

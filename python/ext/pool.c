@@ -124,18 +124,18 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"workers",          "backlog", "overflow", "retries",
                             "tasks_per_worker", "start",   "reap",     "on_drop",
                             "future_type",      "load",    "governor", "task_bytes",
-                            "max_worker_rss",   NULL};
+                            "max_worker_rss",   "name",    NULL};
     unsigned workers, retries;
     Py_ssize_t backlog; /* -1: unbounded; -2: auto */
     const char *overflow;
     unsigned long long tasks_per_worker;
-    PyObject *start, *reap, *on_drop, *future_type, *load, *governor;
+    PyObject *start, *reap, *on_drop, *future_type, *load, *governor, *name = NULL;
     unsigned long long task_bytes, max_worker_rss;
     module_state *state = ext_state_of(type);
-    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "InsIKOOOO!OOKK:Pool", names, &workers,
-                                               &backlog, &overflow, &retries, &tasks_per_worker,
-                                               &start, &reap, &on_drop, &PyType_Type, &future_type,
-                                               &load, &governor, &task_bytes, &max_worker_rss))
+    if (!state || !PyArg_ParseTupleAndKeywords(
+                      args, kwargs, "InsIKOOOO!OOKK|O:Pool", names, &workers, &backlog, &overflow,
+                      &retries, &tasks_per_worker, &start, &reap, &on_drop, &PyType_Type,
+                      &future_type, &load, &governor, &task_bytes, &max_worker_rss, &name))
         return NULL;
     if (governor != Py_None && Py_TYPE(governor) != state->governor_type) {
         PyErr_SetString(PyExc_TypeError, "governor must be a Governor or None");
@@ -173,6 +173,7 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     opts.start = start_worker;
     opts.reap = reap_worker;
     opts.process_ctx = self;
+    opts.name = ext_shown_name(name);
     int rc = weir_pool_create(&self->pool, &opts);
     if (rc == 0)
         return (PyObject *)self;

@@ -4,7 +4,7 @@
  *             So the garbage collector can see every item, and it never sees one move: slots change
  *             only while their thread holds the GIL (is attached), also when libweir moves the item
  *             between threads that wait without it.
- * Waiting:    every call tries with WEIR_POLL first and releases the GIL only to wait (wait.c).
+ * Waiting:    every call tries with WEIR_POLL (or PROBE) first and releases the GIL only to wait (wait.c).
  *             Those whose wait has ended take the GIL one by one on each side of the queue, if
  *             there are many: a hundred putters that were let in at once do not stand before the
  *             getter that is to make room for their next items.
@@ -369,15 +369,10 @@ PyObject *ext_queue_raise_put(Queue *self, int rc, uint64_t cost)
     return ext_raise(self->state, rc);
 }
 
-/* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
+/* Whether a put that was refused as EFULL waits. */
 bool ext_queue_waits_for_room(Queue *self, int rc, int64_t timeout_ns)
 {
-    if (rc != WEIR_EFULL || timeout_ns == 0 || !ext_queue_blocks(self))
-        return false;
-    EXT_LOCK(&self->lock);
-    self->retried++;
-    EXT_UNLOCK(&self->lock);
-    return true;
+    return rc == WEIR_EFULL && timeout_ns > 0 && ext_queue_blocks(self);
 }
 
 static bool is_closing(void *ctx)
@@ -391,7 +386,7 @@ static bool waits_for_memory(Queue *self, uint64_t cost, int64_t timeout_ns)
     EXT_LOCK(&self->lock);
     bool may_fit = self->max_cost == 0 || cost <= self->max_cost;
     EXT_UNLOCK(&self->lock);
-    return timeout_ns != 0 && self->overflow == WEIR_OVERFLOW_BLOCK && may_fit && !is_closing(self);
+    return timeout_ns > 0 && self->overflow == WEIR_OVERFLOW_BLOCK && may_fit && !is_closing(self);
 }
 
 /* In the governor's line, until the queue is closed: WEIR_EINTR without an exception. */
@@ -436,6 +431,8 @@ static int reserve(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns, 
         if (rc == WEIR_ETIMEDOUT || rc == WEIR_EINTR)
             return weir_queue_overflow(self->queue, ext_to_item(slot), cost); /* EFULL or ECLOSED */
     }
+    if (rc == WEIR_EFULL && timeout_ns == EXT_PROBE_NS && ext_queue_blocks(self))
+        return rc;
     while (rc == WEIR_EFULL) {
         int fate = weir_queue_overflow(self->queue, ext_to_item(slot), cost);
         if (fate != WEIR_EVICTED)
@@ -457,7 +454,7 @@ static int put_governed(Queue *self, size_t slot, uint64_t cost, int64_t timeout
             ext_queue_take_back(self, slot);
         return rc;
     }
-    rc = weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
+    rc = weir_queue_put(self->queue, ext_to_item(slot), cost, ext_first_try(timeout_ns));
     if (ext_queue_waits_for_room(self, rc, timeout_ns)) {
         if (*deadline == WEIR_POLL)
             *deadline = ext_deadline(timeout_ns);
@@ -476,7 +473,7 @@ static int put_governed(Queue *self, size_t slot, uint64_t cost, int64_t timeout
 /* The disk may have to be waited for, so always without the GIL. */
 static int put_spilling(Queue *self, size_t slot, uint64_t cost, int64_t timeout_ns)
 {
-    weir_time deadline = timeout_ns ? ext_deadline(timeout_ns) : WEIR_POLL;
+    weir_time deadline = timeout_ns > 0 ? ext_deadline(timeout_ns) : ext_first_try(timeout_ns);
     queue_wait wait;
     begin_wait(self, &wait, &self->put_gate);
     int rc = weir_queue_put(self->queue, ext_to_item(slot), cost, deadline);
@@ -495,8 +492,9 @@ static PyObject *put(Queue *self, PyObject *item, int64_t timeout_ns)
         int rc = put_governed(self, slot, cost, timeout_ns, &deadline);
         return rc < 0 ? ext_queue_raise_put(self, rc, cost) : Py_NewRef(Py_None);
     }
-    int rc = self->spill ? put_spilling(self, slot, cost, timeout_ns)
-                         : weir_queue_put(self->queue, ext_to_item(slot), cost, WEIR_POLL);
+    int rc = self->spill
+                 ? put_spilling(self, slot, cost, timeout_ns)
+                 : weir_queue_put(self->queue, ext_to_item(slot), cost, ext_first_try(timeout_ns));
     if (!self->spill && ext_queue_waits_for_room(self, rc, timeout_ns)) {
         weir_time deadline = ext_deadline(timeout_ns);
         queue_wait wait;
@@ -545,12 +543,9 @@ static PyObject *Queue_try_put(Queue *self, PyObject *item)
 {
     if (!ext_queue_is_usable(self))
         return NULL;
-    PyObject *none = put(self, item, 0);
+    PyObject *none = put(self, item, EXT_PROBE_NS);
     if (!none && ext_queue_blocks(self) && PyErr_ExceptionMatches(self->state->full)) {
         PyErr_Clear();
-        EXT_LOCK(&self->lock);
-        self->retried++;
-        EXT_UNLOCK(&self->lock);
         Py_RETURN_FALSE;
     }
     Py_XDECREF(none);
@@ -622,7 +617,8 @@ static size_t put_chunk(Queue *self, const chunk *c, int64_t timeout_ns, weir_ti
     int rc = 0;
     while (done < c->n) {
         if (!self->spill) {
-            rc = weir_queue_put(self->queue, c->items[done], c->costs[done], WEIR_POLL);
+            rc = weir_queue_put(self->queue, c->items[done], c->costs[done],
+                                ext_first_try(timeout_ns));
             if (rc >= 0) {
                 done++;
                 continue;
@@ -969,6 +965,7 @@ static int make_bell(weir_queue **ret_bell)
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.capacity = 1;
     opts.on_drop = weir_drop_ignore;
+    opts.name = "";
     return weir_queue_create(ret_bell, &opts);
 }
 
@@ -1181,9 +1178,8 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     EXT_LOCK(&self->lock);
     size_t unfinished = self->unfinished;
-    uint64_t retried = self->retried;
     EXT_UNLOCK(&self->lock);
-    weir_queue_snapshot now = look(self); /* later: every refusal that was retried is among these */
+    weir_queue_snapshot now = look(self);
     PyObject *fields = Py_BuildValue(
         "{sO sN sN sn sK sK sK sK sK sN sN sK sd sd sn sn sn sn sO sO}", "name",
         self->name ? self->name : Py_None, "maxsize", size_or_none(now.capacity, WEIR_UNBOUNDED),
@@ -1193,12 +1189,12 @@ static PyObject *Queue_stats(Queue *self, PyObject *Py_UNUSED(ignored))
         "delivered", (unsigned long long)now.delivered, "delivered_bytes",
         (unsigned long long)now.delivered_cost, "dropped", ext_by_reason(now.dropped),
         "dropped_bytes", ext_by_reason(now.dropped_cost), "refused",
-        (unsigned long long)(now.refused - retried), "put_blocked",
-        (double)now.put_blocked_ns / 1e9, "get_blocked", (double)now.get_blocked_ns / 1e9,
-        "putters_waiting", (Py_ssize_t)now.putters_waiting, "getters_waiting",
-        (Py_ssize_t)now.getters_waiting, "peak_qsize", (Py_ssize_t)now.peak_depth,
-        "unfinished_tasks", (Py_ssize_t)unfinished, "above_high",
-        now.above_high ? Py_True : Py_False, "is_shutdown", now.closed ? Py_True : Py_False);
+        (unsigned long long)now.refused, "put_blocked", (double)now.put_blocked_ns / 1e9,
+        "get_blocked", (double)now.get_blocked_ns / 1e9, "putters_waiting",
+        (Py_ssize_t)now.putters_waiting, "getters_waiting", (Py_ssize_t)now.getters_waiting,
+        "peak_qsize", (Py_ssize_t)now.peak_depth, "unfinished_tasks", (Py_ssize_t)unfinished,
+        "above_high", now.above_high ? Py_True : Py_False, "is_shutdown",
+        now.closed ? Py_True : Py_False);
     if (fields && ext_queue_spill_stats(self, &now, fields) < 0)
         Py_CLEAR(fields);
     PyObject *none = fields ? PyTuple_New(0) : NULL;
@@ -1485,6 +1481,14 @@ int ext_parse_overflow(PyObject *value, bool may_spill, weir_overflow *ret)
     return -1;
 }
 
+const char *ext_shown_name(PyObject *name)
+{
+    const char *text = name && PyUnicode_Check(name) ? PyUnicode_AsUTF8(name) : NULL;
+    if (!text)
+        PyErr_Clear();
+    return text;
+}
+
 int ext_parse_max_age(PyObject *value, int64_t *ret_ns)
 {
     *ret_ns = 0;
@@ -1609,6 +1613,7 @@ static int create(Queue *self, const arguments *a)
     opts.drop_ctx = self;
     opts.on_watermark = self->on_high || self->on_low ? on_watermark : NULL;
     opts.watermark_ctx = self;
+    opts.name = ext_shown_name(self->name);
     if (ext_queue_spill_open(self, a->spill, &opts) < 0)
         return -1;
     int rc = weir_queue_create(&self->queue, &opts);

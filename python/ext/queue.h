@@ -34,8 +34,7 @@ typedef struct Queue {
     size_t n_slots, n_held;
     size_t first_free; /* n_slots: none */
     size_t unfinished;
-    size_t waiting;   /* calls of this queue that are without the GIL */
-    uint64_t retried; /* refusals of a first try that then waited: not refusals to the caller */
+    size_t waiting; /* calls of this queue that are without the GIL */
     struct joiner *joiners;
     weir_pending *waiting_joins; /* coroutines in ajoin() */
     sem_t put_gate, get_gate;    /* see begin_wait */
@@ -85,7 +84,16 @@ PyObject *ext_queue_let_go(Queue *self, size_t slot);
 /* The slot's item has so much reserved, which goes back when the slot is emptied. */
 void ext_queue_note_reserved(Queue *self, size_t slot, uint64_t bytes);
 
-/* Whether a put that was refused as EFULL waits; it counts the refusal as none of its caller's. */
+/* As a timeout: not to wait, nor to count who finds no room as refused. */
+#define EXT_PROBE_NS INT64_C(-1)
+
+/* The deadline of a put's first try: who will wait else is not refused. */
+static inline weir_time ext_first_try(int64_t timeout_ns)
+{
+    return timeout_ns != 0 ? WEIR_PROBE : WEIR_POLL;
+}
+
+/* Whether a put that was refused as EFULL waits. */
 bool ext_queue_waits_for_room(Queue *self, int rc, int64_t timeout_ns);
 
 /* Raises why a put, or a get, ended; NULL. */

@@ -90,7 +90,8 @@ static PyObject *aput_attempt(ext_coro *self)
     if (self->data[RESERVED] > 0)
         ext_queue_note_reserved(queue, slot, self->data[RESERVED]);
     self->data[RESERVED] = 0;
-    int rc = weir_queue_put(queue->queue, ext_to_item(slot), self->data[COST], WEIR_POLL);
+    int rc = weir_queue_put(queue->queue, ext_to_item(slot), self->data[COST],
+                            ext_first_try(self->timeout_ns));
     if (rc >= 0)
         Py_RETURN_NONE;
     self->data[SLOT] = slot + 1;
@@ -114,10 +115,7 @@ static ext_pending *aput_begin(ext_coro *self)
 
 static PyObject *aput_expire(ext_coro *self)
 {
-    Queue *queue = queue_of(self);
-    EXT_LOCK(&queue->lock);
-    queue->retried--; /* the refusal of the first try counts, after all */
-    EXT_UNLOCK(&queue->lock);
+    weir_queue_overflow(queue_of(self)->queue, NULL, 0); /* takes nothing: the refusal is counted */
     return ext_raise(self->module, WEIR_EFULL);
 }
 

@@ -748,6 +748,7 @@ static int Bucket_init(Bucket *self, PyObject *args, PyObject *kwargs)
         return -1;
     if (shared == Py_None)
         shared = NULL;
+    opts.name = ext_shown_name(name);
     int rc;
     EXT_BEGIN_CRITICAL_SECTION(self)
     self->per_ns = self->rate ? self->per_ns : per_ns;

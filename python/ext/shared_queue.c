@@ -769,6 +769,7 @@ static int SharedQueue_init(SharedQueue *self, PyObject *args, PyObject *kwargs)
         ext_parse_sample(sample, &opts.sample_keep_one_of) < 0)
         return -1;
     opts.capacity = (size_t)capacity;
+    opts.name = ext_shown_name(name);
     int rc;
     EXT_BEGIN_CRITICAL_SECTION(self);
     rc = init(self, &opts, name);

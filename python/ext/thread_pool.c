@@ -44,6 +44,8 @@ typedef struct Task {
     PyObject *fn, *args, *kwnames; /* args: of a vectorcall, in a tuple; NULL: none */
     struct Task *prev, *next;
     bool queued;
+    weir_time since; /* in line; 0: its wait is not timed */
+    uint64_t stands_for;
 } Task;
 
 typedef struct Worker {
@@ -107,7 +109,14 @@ typedef struct ThreadPool {
     } size;
     bool has_warned;
     uint64_t accepted, finished, cancelled, refused, caller_ran;
+    uint64_t busy_ns; /* of tasks that ran */
     uint64_t dropped_newest, dropped_oldest, dropped_broken;
+    /* for other processes; see "what others see" */
+    weir_teller *teller; /* NULL: they see nothing */
+    uint64_t taken;      /* out of the line, to be run */
+    uint64_t let_go;     /* of those: cancelled */
+    uint64_t unaccepted; /* was accepted, and is not */
+    uint64_t waits;      /* submits that waited */
 } ThreadPool;
 
 static _Thread_local ThreadPool *working_for; /* the pool whose worker this thread is */
@@ -117,6 +126,67 @@ static _Thread_local ThreadPool *working_for; /* the pool whose worker this thre
 static size_t pending(ThreadPool *pool)
 {
     return atomic_load_explicit(PENDING(pool), memory_order_relaxed);
+}
+
+/* ---- what others see ------------------------------------------------------------------------
+ *
+ * Told under the lock, by whoever has changed it, and as counters that never go back: so a task counts as
+ * delivered when a worker has taken it, and one whose worker could not be started as cancelled.
+ */
+
+/* What every task goes through tells one number. */
+static void tell(ThreadPool *pool, weir_stats_number number, uint64_t value)
+{
+    weir_teller_tell(pool->teller, &(weir_told){number, value}, 1);
+}
+
+static void tell_accepted(ThreadPool *pool)
+{
+    tell(pool, WEIR_STATS_ACCEPTED, pool->accepted + pool->unaccepted);
+}
+
+static void tell_done(ThreadPool *pool)
+{
+    tell(pool, WEIR_STATS_BUSY_NS, pool->busy_ns);
+    tell(pool, WEIR_STATS_DONE, pool->finished + pool->let_go);
+}
+
+static void tell_all(ThreadPool *pool)
+{
+    const weir_told now[] = {
+        {WEIR_STATS_ACCEPTED, pool->accepted + pool->unaccepted},
+        {WEIR_STATS_DELIVERED, pool->taken},
+        {WEIR_STATS_DONE, pool->finished + pool->let_go},
+        {WEIR_STATS_REPORTS_DONE, 1},
+        {WEIR_STATS_CANCELLED, pool->cancelled - pool->let_go + pool->unaccepted},
+        {WEIR_STATS_DROPPED_NEWEST, pool->dropped_newest},
+        {WEIR_STATS_DROPPED_OLDEST, pool->dropped_oldest},
+        {WEIR_STATS_DROPPED_DISCARDED, pool->dropped_broken},
+        {WEIR_STATS_REFUSED, pool->refused},
+        {WEIR_STATS_CAPACITY, pool->limit == WEIR_UNBOUNDED ? UINT64_MAX : pool->limit},
+        {WEIR_STATS_WORKERS, pool->workers},
+        {WEIR_STATS_PUT_WAITING, pool->submitters},
+        {WEIR_STATS_PUT_WAITS, pool->waits},
+        {WEIR_STATS_CLOSED, pool->phase != OPEN || pool->broken},
+    };
+    weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);
+}
+
+static bool are_short(const ThreadPool *pool)
+{
+    return __builtin_popcount(pool->history) >= 5;
+}
+
+/* How many tasks the count-th stands for, which is timed; 0: it is not.  While tasks are long, each is; else one
+ * of 64, and not the same places of each burst (multiplicative hashing: Knuth, The Art of Computer
+ * Programming 6.4). */
+static uint64_t weight_of(const ThreadPool *pool, uint64_t count)
+{
+    if (!pool->teller)
+        return 0;
+    if (!are_short(pool))
+        return 1;
+    return (uint32_t)count * 2654435761u >> 26 == 0 ? 64 : 0;
 }
 
 /* ---- refusals ------------------------------------------------------------------------------- */
@@ -177,6 +247,7 @@ static int refuse(ThreadPool *pool, PyObject *exception, const char *format, PyO
 {
     EXT_LOCK(&pool->lock);
     pool->refused++;
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     PyObject *text = fullness(pool);
     if (text && argument)
@@ -226,11 +297,6 @@ static void post_guard(ThreadPool *pool)
         ext_bell_ring(&pool->guard->bell);
 }
 
-static bool are_short(const ThreadPool *pool)
-{
-    return __builtin_popcount(pool->history) >= 5;
-}
-
 /* Sees to it that the tasks in line will be taken; now: by one more worker in any case. */
 static void see_to_tasks(ThreadPool *pool, bool now)
 {
@@ -274,7 +340,9 @@ static void serve(ThreadPool *pool, Submitter *submitter)
         return;
     }
     pool->submitters--;
+    pool->waits++;
     pool->blocked_ns += weir_now() - submitter->since;
+    tell_all(pool);
     submitter->next = NULL;
     *pool->last_told = submitter;
     pool->last_told = &submitter->next;
@@ -333,6 +401,7 @@ static void grow(ThreadPool *pool)
     bool is_enough = enough <= 2 * pool->backlog;
     size_t size = is_enough ? (size_t)enough : 2 * pool->backlog;
     set_backlog(pool, size > pool->size.least ? size : pool->size.least);
+    tell_all(pool);
     pool->size.why = is_enough ? "20 ms of work, or twice the workers"
                                : "workers ran dry while producers waited for room";
     pool->size.at = now;
@@ -365,6 +434,8 @@ static void append(ThreadPool *pool, Task *task)
 {
     Py_INCREF(task);
     task->queued = true;
+    task->stands_for = weight_of(pool, pool->accepted);
+    task->since = task->stands_for > 0 ? weir_now() : 0;
     task->prev = pool->last;
     if (pool->last)
         pool->last->next = task;
@@ -454,6 +525,7 @@ static int leave(ThreadPool *pool, Task *task, PyObject *exception, uint64_t *co
         (*count)++;
         if (!keep)
             give_permit_back(pool); /* before the callbacks, which may submit */
+        tell_all(pool);
     }
     EXT_UNLOCK(&pool->lock);
     if (!left)
@@ -494,6 +566,7 @@ static PyObject *start_thread(ThreadPool *pool)
     EXT_LOCK(&pool->lock);
     pool->workers--;
     pool->starting--;
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     PyErr_Restore(type, value, traceback);
     Py_DECREF(thread);
@@ -519,7 +592,9 @@ static int add_worker(ThreadPool *pool, Task *task)
     if (is_back) {
         unlink_task(pool, task);
         pool->accepted--;
+        pool->unaccepted++;
         give_permit_back(pool);
+        tell_all(pool);
     }
     EXT_UNLOCK(&pool->lock);
     tell_coroutines(pool);
@@ -547,6 +622,9 @@ static PyObject *launch(ThreadPool *pool, Task *task)
     if (needs_worker) {
         pool->workers++;
         pool->starting++;
+        tell_all(pool);
+    } else {
+        tell_accepted(pool);
     }
     EXT_UNLOCK(&pool->lock);
     if (needs_worker && add_worker(pool, task) < 0)
@@ -584,9 +662,11 @@ static int wait_in_line(ThreadPool *pool, Submitter *self, weir_time deadline)
     if (self->in_line)
         unlink_submitter(pool, self);
     pool->submitters--;
+    pool->waits++;
     pool->blocked_ns += weir_now() - before;
     if (self->has_permit && PyErr_Occurred()) /* a signal handler raised meanwhile */
         give_permit_back(pool);
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     tell_coroutines(pool);
     if (PyErr_Occurred())
@@ -615,6 +695,7 @@ static int stand_in_line(ThreadPool *pool, weir_time deadline)
         self->in_line = true;
         pool->submitters++;
         see_to_tasks(pool, working_for == pool);
+        tell_all(pool);
     } else if (pool->phase != OPEN) {
         rc = 0;
     }
@@ -682,6 +763,7 @@ static PyObject *drop_newest(ThreadPool *pool)
     EXT_LOCK(&pool->lock);
     pool->accepted++;
     pool->dropped_newest++;
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     return (PyObject *)future;
 }
@@ -770,8 +852,10 @@ static PyObject *run_here(ThreadPool *pool, Task *task)
     PyObject *result = call_task(task);
     EXT_LOCK(&pool->lock);
     pool->accepted++;
+    pool->taken++;
     pool->finished++;
     pool->caller_ran++;
+    tell_all(pool);
     EXT_UNLOCK(&pool->lock);
     PyObject *error = result ? NULL : ext_take_exception();
     give_memory_back(pool, bytes);
@@ -839,6 +923,7 @@ static PyObject *try_submit(ThreadPool *pool, PyObject *const *args, Py_ssize_t 
     if (!try_permit(pool)) {
         EXT_LOCK(&pool->lock);
         pool->refused += counts;
+        tell_all(pool);
         EXT_UNLOCK(&pool->lock);
         Py_RETURN_NONE;
     }
@@ -885,6 +970,7 @@ static int place_begin(ext_pending *place)
         self->in_line = true;
         pool->submitters++;
         see_to_tasks(pool, working_for == pool);
+        tell_all(pool);
     }
     EXT_UNLOCK(&pool->lock);
     return rc;
@@ -899,7 +985,9 @@ static bool place_leave(ext_pending *place)
     if (was_in_line) {
         unlink_submitter(pool, self);
         pool->submitters--;
+        pool->waits++;
         pool->blocked_ns += weir_now() - self->since;
+        tell_all(pool);
     }
     EXT_UNLOCK(&pool->lock);
     return was_in_line;
@@ -1085,7 +1173,8 @@ static void end_reservation(ThreadPool *pool, Worker *self)
 
 /* ---- running one ---------------------------------------------------------------------------- */
 
-static void end_task(ThreadPool *pool, Worker *self, bool is_short, uint64_t *count)
+/* took_ns: -1: it was cancelled, and did not run. */
+static void end_task(ThreadPool *pool, Worker *self, int64_t took_ns)
 {
     if (is_parents(pool)) /* the task has forked */
         return;
@@ -1093,8 +1182,18 @@ static void end_task(ThreadPool *pool, Worker *self, bool is_short, uint64_t *co
         end_reservation(pool, self);
     EXT_LOCK(&pool->lock);
     pool->running--;
-    (*count)++;
-    pool->history = (uint8_t)(pool->history << 1 | is_short);
+    pool->busy_ns += took_ns > 0 ? (uint64_t)took_ns : 0;
+    pool->history = (uint8_t)(pool->history << 1 | (took_ns < SHORT_TASK_NS));
+    if (took_ns < 0) {
+        pool->cancelled++;
+        pool->let_go++;
+    } else {
+        pool->finished++;
+        uint64_t weight = weight_of(pool, pool->finished);
+        if (weight > 0)
+            weir_teller_time(pool->teller, WEIR_TELLER_SERVICE, took_ns, weight);
+    }
+    tell_done(pool);
     give_permit_back(pool);
     EXT_UNLOCK(&pool->lock);
     tell_coroutines(pool);
@@ -1108,18 +1207,18 @@ static int run_task(ThreadPool *pool, Worker *self, Task *task)
     bool may_start = is == EXT_PENDING || is == EXT_CANCELLED;
     int started = may_start ? ext_future_start(state, &task->future) : 0;
     if (started <= 0) { /* somebody used the standard class's cancel() on it */
-        end_task(pool, self, true, &pool->cancelled);
+        end_task(pool, self, -1);
         forget_call(task);
         forget_pool(task);
         return started;
     }
     weir_time before = weir_now();
     PyObject *result = call_task(task);
-    bool is_short = weir_now() - before < SHORT_TASK_NS;
+    int64_t took_ns = weir_now() - before;
     PyObject *error = result ? NULL : ext_take_exception();
     forget_call(task);
     /* The permit is free before the future is done: who sees the result can submit. */
-    end_task(pool, self, is_short, &pool->finished);
+    end_task(pool, self, took_ns > 0 ? took_ns : 0);
     int rc = ext_future_finish(state, &task->future, result, error);
     atomic_fetch_add_explicit(&pool->head.turns.progress, 1, memory_order_relaxed);
     Py_XDECREF(result);
@@ -1137,6 +1236,11 @@ static Task *pop_task(ThreadPool *pool)
         pool->coming--;
         pool->busy++;
         pool->running++;
+        pool->taken++;
+        if (task->since)
+            weir_teller_time(pool->teller, WEIR_TELLER_WAIT, weir_now() - task->since,
+                             task->stands_for);
+        tell(pool, WEIR_STATS_DELIVERED, pool->taken);
         see_to_tasks(pool, false);
     }
     return task;
@@ -1237,6 +1341,7 @@ static PyObject *pool_enrol(ThreadPool *self, PyObject *thread)
     if (!is_known && is_welcome) {
         self->workers++;
         self->starting++;
+        tell_all(self);
     }
     EXT_UNLOCK(&self->lock);
     if (is_welcome && !is_known && PySet_Add(self->threads, thread) < 0)
@@ -1264,6 +1369,7 @@ static PyObject *pool_close(ThreadPool *self, PyObject *const *args, Py_ssize_t 
         call_one(self);
     for (Submitter *waits; (waits = pop_submitter(self));)
         serve(self, waits);
+    tell_all(self);
     EXT_UNLOCK(&self->lock);
     tell_coroutines(self);
     Py_RETURN_NONE;
@@ -1313,6 +1419,7 @@ static PyObject *pool_break_down(ThreadPool *self, PyObject *error)
     EXT_LOCK(&self->lock);
     if (!self->broken)
         self->broken = Py_NewRef(error);
+    tell_all(self);
     self->starting--; /* the caller, which is not going to work */
     EXT_UNLOCK(&self->lock);
     PyObject *closed = pool_close(self, NULL, 0);
@@ -1454,8 +1561,11 @@ static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSE
     if (self->state && self->threads && self->enrolled &&
         parse_on_full(on_full, &self->on_full) == 0 && parse_bounds(self, workers, backlog) == 0 &&
         ext_parse_timeout(timeout, "submit_timeout", &self->timeout_ns) == 0 &&
-        ext_governor_parse(self->state, memory, &self->governor) == 0)
+        ext_governor_parse(self->state, memory, &self->governor) == 0) {
+        self->teller = weir_teller_open(WEIR_STATS_THREAD_POOL, ext_shown_name(name));
+        tell_all(self);
         return (PyObject *)self;
+    }
     Py_DECREF(self);
     return NULL;
 }
@@ -1497,6 +1607,7 @@ static void pool_dealloc(ThreadPool *self)
     PyObject_GC_UnTrack(self);
     pool_clear(self);
     Py_XDECREF(self->governor);
+    weir_teller_close(self->teller);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }

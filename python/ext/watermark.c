@@ -302,11 +302,11 @@ static int parse_callable(PyObject *value, const char *name, PyObject **ret)
 
 static int Watermark_init(Watermark *self, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"high", "low", "on_high", "on_low", NULL};
-    PyObject *high, *low, *on_high, *on_low;
+    static const char *const names[] = {"high", "low", "on_high", "on_low", "name", NULL};
+    PyObject *high, *low, *on_high, *on_low, *name = NULL;
     weir_watermark_opts opts = WEIR_WATERMARK_OPTS_INIT;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO:Watermark", (char **)names, &high, &low,
-                                     &on_high, &on_low))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|O:Watermark", (char **)names, &high, &low,
+                                     &on_high, &on_low, &name))
         return -1;
     if (self->mark) {
         PyErr_SetString(PyExc_RuntimeError, "weir.Watermark.__init__() has been called already");
@@ -320,6 +320,7 @@ static int Watermark_init(Watermark *self, PyObject *args, PyObject *kwargs)
     self->generation = ext_fork_generation();
     opts.on_change = self->on_high || self->on_low ? on_change : NULL;
     opts.change_ctx = self;
+    opts.name = ext_shown_name(name);
     int rc = weir_watermark_create(&self->mark, &opts);
     if (rc < 0)
         ext_raise(self->state, rc);

@@ -604,6 +604,28 @@ def test_load_shed_keeps_its_goodput_where_without_it_there_is_none() -> None:
     assert goodput["without"] < goodput["LoadShed(app, limit=5)"]
 
 
+def test_monitor_names_what_is_the_matter_and_says_when_it_is_over(tmp_path: Path) -> None:
+    args: list[str | Path] = ["--speed", "12"]
+    plot = tmp_path / "shop.png"
+    if importlib.util.find_spec("matplotlib") is not None:
+        args += ["--plot", plot]
+    finished = scenario("monitor.py", *args)
+    for issue in ("queue_high", "slow_service", "backpressure", "low_throughput"):
+        assert re.search(rf"^ +[\d.]+ s  {issue}: ", finished.stdout, re.M), issue
+        assert re.search(rf"^ +[\d.]+ s  {issue} is over after \d+ s$", finished.stdout, re.M), (
+            issue
+        )
+    assert "stage 'shop/store' is the bottleneck" in finished.stdout
+    assert len(args) == 2 or plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_alert_comes_before_the_trouble() -> None:
+    finished = scenario("alert.py", "--speed", "20")
+    assert finished.stdout.count("ALERT: queue 'jobs' is 80 % full for 30 s") == 1
+    assert "over: queue 'jobs' is 80 % full for 30 s" in finished.stdout
+    assert "ALERT: this process has more than 70 % of the 128 MiB" in finished.stdout
+
+
 # ---- pipelines ----------------------------------------------------------------------------------
 
 

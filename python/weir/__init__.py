@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # without importing typing, which takes a quarter of a wo
 if TYPE_CHECKING:
     from typing import Any
 
-    from weir import aio, asgi, strategies
+    from weir import aio, asgi, prometheus, strategies
     from weir._admission import OnFull
     from weir._bounded import BoundedExecutor, bounded
     from weir._breaker import BreakerState, CircuitBreaker, Throttle
@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from weir._limit import AIMD, Gradient2, Limiter, LimitModel, LimitPermit, Vegas
     from weir._map import MapIterator
     from weir._memory import MemoryGovernor, MemoryReservation
+    from weir._metrics_server import MetricsServer, serve_metrics
+    from weir._monitor import History, Issue, Monitor
+    from weir._observe import (
+        METRICS_CONTENT_TYPE,
+        ObjectStats,
+        ProcessStats,
+        Rates,
+        Stats,
+        Times,
+        metrics,
+        stats,
+    )
     from weir._pipeline import Pipeline, Stage
     from weir._pipeline_report import PipelineReport, PipelineStats, StageStats
     from weir._process import ProcessPoolExecutor
@@ -64,6 +76,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AIMD",
+    "METRICS_CONTENT_TYPE",
     "Attempt",
     "BacklogFull",
     "BoundedExecutor",
@@ -79,6 +92,8 @@ __all__ = [
     "FlowBudgetStats",
     "FlowWriterStats",
     "Gradient2",
+    "History",
+    "Issue",
     "Jitter",
     "LimitModel",
     "LimitPermit",
@@ -88,6 +103,9 @@ __all__ = [
     "MemoryGovernor",
     "MemoryReservation",
     "MemoryStats",
+    "MetricsServer",
+    "Monitor",
+    "ObjectStats",
     "OnFull",
     "Overloaded",
     "Pipeline",
@@ -95,8 +113,10 @@ __all__ = [
     "PipelineStats",
     "ProcessPoolExecutor",
     "ProcessPoolStats",
+    "ProcessStats",
     "Queue",
     "QueueStats",
+    "Rates",
     "RemoteError",
     "Reservation",
     "Retry",
@@ -110,11 +130,13 @@ __all__ = [
     "Spill",
     "Stage",
     "StageStats",
+    "Stats",
     "ThreadPoolExecutor",
     "ThreadPoolStats",
     "Throttle",
     "ThrottleStats",
     "Throttled",
+    "Times",
     "TokenBucket",
     "TokenBucketStats",
     "TooLarge",
@@ -128,7 +150,11 @@ __all__ = [
     "asgi",
     "block_and_retry",
     "bounded",
+    "metrics",
+    "prometheus",
+    "serve_metrics",
     "shared_array",
+    "stats",
     "strategies",
 ]
 
@@ -151,15 +177,21 @@ _LATER = {
     "FlowBudgetStats": ("weir._stats", "FlowBudgetStats"),
     "FlowWriterStats": ("weir._stats", "FlowWriterStats"),
     "Gradient2": ("weir._limit", "Gradient2"),
+    "History": ("weir._monitor", "History"),
+    "Issue": ("weir._monitor", "Issue"),
     "Jitter": ("weir._retry", "Jitter"),
     "LimitModel": ("weir._limit", "LimitModel"),
     "LimitPermit": ("weir._limit", "LimitPermit"),
     "Limiter": ("weir._limit", "Limiter"),
     "LimiterStats": ("weir._stats", "LimiterStats"),
+    "METRICS_CONTENT_TYPE": ("weir._observe", "METRICS_CONTENT_TYPE"),
     "MapIterator": ("weir._map", "MapIterator"),
     "MemoryGovernor": ("weir._memory", "MemoryGovernor"),
     "MemoryReservation": ("weir._weir", "MemoryReservation"),
     "MemoryStats": ("weir._stats", "MemoryStats"),
+    "MetricsServer": ("weir._metrics_server", "MetricsServer"),
+    "Monitor": ("weir._monitor", "Monitor"),
+    "ObjectStats": ("weir._observe", "ObjectStats"),
     "OnFull": ("weir._admission", "OnFull"),
     "Overloaded": ("weir._errors", "Overloaded"),
     "Pipeline": ("weir._pipeline", "Pipeline"),
@@ -167,7 +199,9 @@ _LATER = {
     "PipelineStats": ("weir._pipeline_report", "PipelineStats"),
     "ProcessPoolExecutor": ("weir._process", "ProcessPoolExecutor"),
     "ProcessPoolStats": ("weir._stats", "ProcessPoolStats"),
+    "ProcessStats": ("weir._observe", "ProcessStats"),
     "QueueStats": ("weir._stats", "QueueStats"),
+    "Rates": ("weir._observe", "Rates"),
     "RemoteError": ("weir._died", "RemoteError"),
     "Reservation": ("weir._rate", "Reservation"),
     "Retry": ("weir._retry", "Retry"),
@@ -179,11 +213,13 @@ _LATER = {
     "Spill": ("weir._spill", "Spill"),
     "Stage": ("weir._pipeline", "Stage"),
     "StageStats": ("weir._pipeline_report", "StageStats"),
+    "Stats": ("weir._observe", "Stats"),
     "ThreadPoolExecutor": ("weir._thread", "ThreadPoolExecutor"),
     "ThreadPoolStats": ("weir._stats", "ThreadPoolStats"),
     "Throttle": ("weir._breaker", "Throttle"),
     "ThrottleStats": ("weir._stats", "ThrottleStats"),
     "Throttled": ("weir._errors", "Throttled"),
+    "Times": ("weir._observe", "Times"),
     "TokenBucket": ("weir._rate", "TokenBucket"),
     "TokenBucketStats": ("weir._stats", "TokenBucketStats"),
     "TooLarge": ("weir._errors", "TooLarge"),
@@ -196,7 +232,11 @@ _LATER = {
     "asgi": ("weir.asgi", ""),
     "block_and_retry": ("weir._retry", "block_and_retry"),
     "bounded": ("weir._bounded", "bounded"),
+    "metrics": ("weir._observe", "metrics"),
+    "prometheus": ("weir.prometheus", ""),
+    "serve_metrics": ("weir._metrics_server", "serve_metrics"),
     "shared_array": ("weir._shared", "shared_array"),
+    "stats": ("weir._observe", "stats"),
     "strategies": ("weir.strategies", ""),
 }
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 from weir._stats import LoadShedStats
 
-__all__ = ["CONTENT_TYPE", "render"]
-
-CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+__all__ = ["render"]
 
 # metric, field, what it says
 _COUNTERS = (

@@ -265,7 +265,7 @@ class Limiter(_weir.Limiter):
         self._lines_of = os.getpid()
         self._lines_lock = threading.Lock()
         super().__init__(
-            _settings_of(limit), shares, order == "lifo", shed_after or 0, 0, shared, drop_on
+            _settings_of(limit), shares, order == "lifo", shed_after or 0, 0, shared, drop_on, name
         )
         if shared is not None:
             _all_shared.add(self)

@@ -140,7 +140,9 @@ class MemoryGovernor:
         pause_at = _parse_mark(pause, "pause")
         shed_at = _parse_mark(shed, "shed")
         self._limit, self._shared, self._name, self._interval = limit, shared, name, interval
-        self._core = _weir.Governor(nbytes, fraction, interval, slow_at, pause_at, shed_at, shared)
+        self._core = _weir.Governor(
+            nbytes, fraction, interval, slow_at, pause_at, shed_at, shared, name
+        )
         self._marks = (slow, pause, shed)
         if shared is not None:
             there = self._core.snapshot()["limit"]

@@ -531,6 +531,7 @@ class ProcessPoolExecutor(MappingExecutor):
             governor=governor,
             task_bytes=task_bytes or 0,
             max_worker_rss=rss or 0,
+            name=name,
         )
         self._pid = os.getpid()
         self._lock = threading.Lock()

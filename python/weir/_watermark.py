@@ -56,7 +56,7 @@ class Watermark(_weir.Watermark):
         name: str | None = None,
     ) -> None:
         check_marks(high, low)
-        super().__init__(high, low, on_high, on_low)
+        super().__init__(high, low, on_high, on_low, name)
         self._low, self.name = low, name
 
     async def adrain(self, timeout: float | None = None) -> None:

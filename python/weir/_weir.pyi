@@ -160,6 +160,7 @@ class Limiter:
         shed_interval: float,
         shared: str | None,
         drop_on: type[BaseException] | tuple[type[BaseException], ...],
+        name: str | None = None,
     ) -> None: ...
     def acquire(
         self, timeout: float | None = None, *, partition: str | None = None, cost: int = 1
@@ -190,6 +191,7 @@ class Watermark:
         low: int | None,
         on_high: Callable[[], object] | None,
         on_low: Callable[[], object] | None,
+        name: str | None = None,
     ) -> None: ...
     def add(self, n: int, /) -> bool: ...
     def sub(self, n: int, /) -> bool: ...
@@ -203,6 +205,24 @@ class Watermark:
     def level(self) -> int: ...
     @property
     def paused(self) -> bool: ...
+
+@final
+class Monitor:
+    def __init__(
+        self,
+        window: int = 0,
+        root_pid: int = 0,
+        queue_share: float = 0.0,
+        queue_depth: float = 0.0,
+        service_ns: int = 0,
+        events: int = 0,
+        throughput: float = 0.0,
+        age_growth: float = 0.0,
+        drops: int = 0,
+    ) -> None: ...
+    def look(self) -> None: ...
+    def json(self, history: bool, /) -> bytes: ...
+    def openmetrics(self) -> bytes: ...
 
 @final
 class LimitPermit:
@@ -330,6 +350,7 @@ class Governor:
         pause: float,
         shed: float,
         shared: str | None,
+        name: str | None = None,
     ) -> Self: ...
     def reserve(self, nbytes: int, timeout: float | None = None) -> MemoryReservation: ...
     def try_reserve(self, nbytes: int, /) -> MemoryReservation | None: ...
@@ -461,6 +482,7 @@ class Pool:
         governor: Governor | None,
         task_bytes: int,
         max_worker_rss: int,
+        name: str | None = None,
     ) -> Self: ...
     def admit(self, timeout: float | None, must_wait: bool, /) -> Permit | Literal[False]: ...
     def pend_permit(self, ready: Callable[[], object], /) -> Pending[Permit]: ...

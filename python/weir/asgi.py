@@ -21,10 +21,11 @@ from typing import Any, Literal, cast
 
 from weir._asgi_io import Answer, ASGIApp, Incoming, Message, Receive, Refused, Scope, Send, say
 from weir._asgi_ledger import Ledger, Visit
-from weir._asgi_metrics import CONTENT_TYPE, render
+from weir._asgi_metrics import render
 from weir._errors import Overloaded, ShutDown
 from weir._guard import check, number
 from weir._limit import AIMD, Gradient2, Limiter, LimitPermit, Vegas
+from weir._observe import METRICS_CONTENT_TYPE
 from weir._stats import LoadShedStats
 
 __all__ = ["ASGIApp", "LoadShed", "LoadShedStats", "Message", "Receive", "Scope", "Send"]
@@ -187,7 +188,7 @@ class LoadShed:
     async def _show(self, scope: Scope, send: Send) -> None:
         if scope["method"] in ("GET", "HEAD"):
             is_head = scope["method"] == "HEAD"
-            await say(send, 200, self.metrics(), kind=CONTENT_TYPE, is_head=is_head)
+            await say(send, 200, self.metrics(), kind=METRICS_CONTENT_TYPE, is_head=is_head)
         else:
             content: dict[str, object] = {"error": "method not allowed", "allow": ["GET", "HEAD"]}
             await say(send, 405, content, [(b"allow", b"GET, HEAD")])

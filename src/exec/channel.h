@@ -38,7 +38,7 @@
 #include <weir/worker.h>
 
 #define WEIR__CHANNEL_MAGIC   UINT64_C(0x3130726965770a1b)
-#define WEIR__CHANNEL_VERSION 1u
+#define WEIR__CHANNEL_VERSION 2u
 
 #define WEIR__SLOTS      128u /* per seat */
 #define WEIR__IN_BYTES   192u /* payloads up to this size travel inside the slot */
@@ -135,6 +135,7 @@ typedef struct weir__channel_header {
     uint32_t seats;
     uint64_t arena_offset;    /* first unit */
     uint32_t guards_payloads; /* a worker's writes to a payload stay its own: it may be run again */
+    int64_t parent;           /* pid: a worker's own parent may be a server that forks */
     _Alignas(64) _Atomic uint32_t collector_asleep;
 } weir__channel_header;
 

@@ -67,7 +67,7 @@ static void release_batch(weir_pool *pool)
     weir__pool_give_permits(pool, pool->unsettled, &after);
     pool->unsettled = 0;
     pool->n_batch = 0;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -282,7 +282,10 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
     if (reply->kept)
         weir__arena_hold(&desk->kept, &task->block);
     pool->service_ns += (uint64_t)completion->service_ns;
+    if (pool->record)
+        weir__tell_time(&pool->record->service, completion->service_ns, 1);
     weir__ring_depth_measure(&pool->depth, completion->service_ns);
+    weir__desk_done(desk, completion->service_ns);
     *index = WEIR__NO_TASK;
     desk->held--;
 }
@@ -504,7 +507,7 @@ static int start_one(weir_pool *pool, pid_t *ret_pid)
     weir__desk *desk = &pool->desks[seat];
     weir__block extent = desk->extent;
     int pidfd = -1;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     int rc = prepare_desk(pool, seat, &extent);
     if (rc == 0)
         rc = start_process(pool, seat, ret_pid, &pidfd);
@@ -515,6 +518,7 @@ static int start_one(weir_pool *pool, pid_t *ret_pid)
     desk->live = true;
     desk->pid = *ret_pid;
     desk->pidfd = pidfd;
+    weir__desk_taken(pool, desk);
     pool->live++;
     pool->starting++;
     pool->workers_started++;
@@ -532,7 +536,7 @@ int weir_pool_start_workers(weir_pool *pool, unsigned n)
         rc = pool->closed ? WEIR_ECLOSED : start_one(pool, &pid);
     }
     int live = (int)pool->live;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     return live > 0 ? live : rc;
 }
 
@@ -551,7 +555,7 @@ static bool start_worker(weir_pool *pool, struct round *round)
         if (start_one(pool, &exit.pid) < 0)
             note_start_failure(pool, &exit, NULL);
     }
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     return wanted;
 }
 
@@ -582,7 +586,7 @@ static weir_exit account_of_death(weir_pool *pool, unsigned seat)
     exit.peak_rss_bytes = peak > told ? peak : told;
     weir__lock(&pool->mutex);
     desk->pid = 0; /* reaped, it may be another's */
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     if (pool->opts.reap)
         pool->opts.reap(pool->opts.process_ctx, seat, &exit);
     else
@@ -727,7 +731,9 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     close(desk->pidfd); /* it has left the epoll set: forked workers have it open, too */
     desk->live = desk->ended = false;
     pool->live--;
+    uint64_t died = pool->died;
     reclaim_tasks(pool, round, desk, &exit);
+    desk->died += pool->died - died;
     if (left)
         pool->workers_recycled += !pool->closed;
     else
@@ -741,7 +747,7 @@ static void bury(weir_pool *pool, struct round *round, unsigned seat)
     desk->ready = desk->began = desk->stalled = desk->dismissed = desk->answered = false;
     desk->freed = desk->scanned = desk->dealt = desk->release_to = desk->total = 0;
     desk->held = 0;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__arena_free(&pool->arena, &granted);
     weir__arena_free_held(&pool->arena, &desk->kept);
 }
@@ -769,7 +775,7 @@ static bool bury_the_dead(weir_pool *pool, struct round *round)
             later = true;
             round->wake_at = weir_after(BACKOFF_FIRST); /* there may be memory then */
         }
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock(pool);
         if (later)
             continue;
         bury(pool, round, i);
@@ -842,7 +848,7 @@ static void look(weir_pool *pool, struct round *round)
     weir__pool_dismiss(pool, &round->after); /* one that was being started meanwhile */
     if (pool->sizes_itself)
         size_backlog(pool, &round->after);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
 }
 
 static bool all_gone(weir_pool *pool)
@@ -873,7 +879,7 @@ static void sleep_until(weir_pool *pool, weir_time until)
         epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, desk->pidfd, NULL);
         weir__lock(&pool->mutex);
         desk->ended = true;
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock(pool);
     }
 }
 
@@ -903,7 +909,7 @@ static void deal_again(weir_pool *pool)
     weir__after after = {0};
     weir__lock(&pool->mutex);
     weir__pool_deal(pool, &after);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 

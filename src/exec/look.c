@@ -111,12 +111,42 @@ void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked)
     }
 }
 
-static uint64_t in_hand(const weir__stage *stage)
+/* Of what was delivered to it, what it has no longer. */
+static uint64_t settled(const weir__stage *stage, uint64_t processed, uint64_t failed)
+{
+    uint64_t sum = processed + failed;
+    for (int i = 0; i < WEIR_LOSS_REASONS; i++)
+        sum += weir__read(&stage->let_go[i]);
+    return sum;
+}
+
+static uint64_t in_hand(const weir__stage *stage, uint64_t delivered, uint64_t settled)
 {
     uint64_t sum = 0;
+    if (stage->opts.kind == WEIR_STAGE_EXTERNAL)
+        return delivered > settled ? delivered - settled : 0;
     for (unsigned i = 0; i < weir__seats_used(stage); i++)
         sum += atomic_load_explicit(&stage->seats[i].in_hand, memory_order_relaxed);
     return sum;
+}
+
+void weir__stage_see(weir__stage *stage, weir_time now, weir__sight *ret_sight)
+{
+    weir__look look;
+    weir__stage_look(stage, now, &look);
+    weir__sight seen = {
+        .sum = look.sum,
+        .emitted = look.emitted,
+        .failed = SUM(stage, failed),
+        .retried = SUM(stage, retried),
+        .turned_away = turned_away(stage),
+    };
+    seen.settled = settled(stage, look.sum.done, seen.failed);
+    seen.delivered = stage->queue         ? look.queue.delivered
+                     : stage->opts.source ? look.emitted
+                                          : SUM(stage, entered);
+    seen.in_hand = in_hand(stage, seen.delivered, seen.settled);
+    *ret_sight = seen;
 }
 
 static void look_at_queue(weir__stage *stage, const weir_queue_snapshot *queue,
@@ -129,13 +159,7 @@ static void look_at_queue(weir__stage *stage, const weir_queue_snapshot *queue,
     now->spilled = queue->spilled;
     now->recovered = queue->recovered;
     now->peak_depth = queue->peak_depth;
-    uint64_t settled = now->processed + now->failed;
-    for (int i = 0; i < WEIR_LOSS_REASONS; i++)
-        settled += weir__read(&stage->let_go[i]);
-    if (stage->opts.kind == WEIR_STAGE_EXTERNAL)
-        now->in_hand = queue->delivered > settled ? queue->delivered - settled : 0;
-    else
-        now->in_hand = in_hand(stage);
+    now->in_hand = in_hand(stage, queue->delivered, settled(stage, now->processed, now->failed));
 }
 
 int weir_pipeline_get_snapshot(weir_pipeline *pipeline, weir_stage stage,

@@ -31,6 +31,7 @@ int weir__order_create(weir__order **ret_order, size_t size, size_t batch)
     weir__mutex_init(&order->lock);
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.on_drop = weir_drop_ignore;
+    opts.name = ""; /* nobody else's business */
     opts.capacity = 1;
     int rc = weir_queue_create(&order->baton, &opts);
     if (rc == WEIR_OK)

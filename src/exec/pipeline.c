@@ -121,6 +121,7 @@ static void unmake_stage(weir__stage *stage)
     stage->seats = NULL;
     weir__order_destroy(stage->order);
     stage->order = NULL;
+    weir__stage_hide(stage);
     if (stage->owns_queue)
         weir_queue_destroy(stage->queue);
     stage->queue = NULL;
@@ -413,7 +414,10 @@ static int make_queue(weir__stage *stage)
     opts.drop_ctx = stage;
     opts.spill = o->spill;
     opts.codec = o->codec;
-    int rc = weir_queue_create(&stage->queue, &opts);
+    char name[WEIR__PAGE_NAME];
+    weir__stage_name(stage, name);
+    opts.name = name;
+    int rc = weir__queue_create(&stage->queue, &opts, NULL, WEIR_STATS_STAGE);
     stage->owns_queue = rc == WEIR_OK;
     return rc;
 }
@@ -490,6 +494,7 @@ static void lose_alive(weir_pipeline *pipeline)
 {
     if (atomic_fetch_sub_explicit(&pipeline->alive, 1, memory_order_acq_rel) > 1)
         return;
+    weir__tell_the_end(pipeline);
     declare_done(pipeline);
     if (pipeline->opts.on_end)
         pipeline->opts.on_end(pipeline->opts.ctx);
@@ -604,6 +609,7 @@ static void forget(weir_pipeline *pipeline)
     atomic_store(&pipeline->error, 0);
     pipeline->started = false;
     pipeline->started_at = 0;
+    pipeline->end_is_told = false;
     for (unsigned i = 0; i < pipeline->n; i++)
         forget_stage(pipeline->stages[i]);
 }
@@ -632,6 +638,7 @@ int weir_pipeline_start(weir_pipeline *pipeline)
     atomic_store(&pipeline->alive, pipeline->n + 1); /* one more: it has not started yet */
     pipeline->started = true;
     pipeline->started_at = pipeline->charged_at = weir_now();
+    weir__pipeline_show(pipeline);
     rc = start_all(pipeline);
     if (rc == WEIR_OK) {
         lose_alive(pipeline);

@@ -7,6 +7,7 @@
  *     meter.c      where the time of a worker goes
  *     tender.c     the pipeline's own thread: pressure, number of workers, size of queues
  *     look.c       snapshots
+ *     show.c       what other processes see
  *
  * Locks:     none is held while a function of the caller runs, or anybody waits.  `lock` of a stage
  *            guards which seats are taken; that of an order its slots.
@@ -25,9 +26,11 @@
 
 #include "base/alloc.h"
 #include "base/mutex.h"
+#include "flow/queue.h"
 #include "model/bottleneck.h"
 #include "model/graph.h"
 #include "model/queue_size.h"
+#include "model/sampler.h"
 #include "model/scale.h"
 
 typedef _Atomic uint64_t counter;
@@ -146,8 +149,10 @@ typedef struct weir__worker {
     uint64_t *costs;
     weir__outcome outcome; /* of the call; only `seqs` counts where there is no order */
     _Atomic uint32_t in_hand;
-    bool taken;    /* the seat; under the stage's lock */
-    bool joinable; /* `thread` has to be joined; who starts threads' */
+    weir__sampler sampler; /* of its calls, */
+    uint32_t until_timed;  /* of which one is timed after so many; 0: the next one */
+    bool taken;            /* the seat; under the stage's lock */
+    bool joinable;         /* `thread` has to be joined; who starts threads' */
     void (*main)(void *);
     pthread_t thread;
     char name[64];
@@ -160,8 +165,10 @@ typedef struct weir__stage {
     char *name;
     weir_queue *queue; /* NULL: source or inline */
     bool owns_queue;
-    weir_stage host;    /* whose workers run it: itself, unless it is inline */
-    weir_stage *behind; /* where its items go */
+    weir__record *record;     /* what other processes see: the queue's, or ... */
+    weir__record *own_record; /* ... this, where that has none; set at the start */
+    weir_stage host;          /* whose workers run it: itself, unless it is inline */
+    weir_stage *behind;       /* where its items go */
     unsigned n_behind;
     _Atomic uint64_t turn;      /* round robin */
     _Atomic unsigned inputs;    /* what still feeds it; acq_rel: the last one sees what all did */
@@ -197,6 +204,13 @@ typedef struct weir__look {
     weir_queue_snapshot queue;
 } weir__look;
 
+/* What is told and charged of it: all that is looked at without the lock. */
+typedef struct weir__sight {
+    weir__pressure sum; /* since the start */
+    uint64_t delivered, settled, emitted, failed, retried, turned_away;
+    uint64_t in_hand;
+} weir__sight;
+
 struct weir_pipeline {
     weir_pipeline_opts opts;
     char *name;
@@ -215,9 +229,11 @@ struct weir_pipeline {
     _Atomic unsigned alive;   /* stages that have not ended; and the start, until it has worked */
     _Atomic uint32_t threads; /* futex: that run, the tender included */
     weir__worker tender;
+    weir__sight *sights; /* its own */
     /* charges; under `lock` */
     weir__mutex lock;
     weir_time charged_at;
+    bool end_is_told;
     double *charged, *window_charged, *scratch;
     uint64_t *blocked,
         *blocked_before; /* [i * n + j]: i waited for room in j; in the window, in all */
@@ -270,12 +286,20 @@ int weir__tender_init(weir_pipeline *pipeline);
 void weir__tender_fini(weir_pipeline *pipeline);
 
 void weir__look_at_charges(weir__stage *stage, weir_stage_snapshot *snapshot);
+void weir__tell_the_end(weir_pipeline *pipeline);
 
 /* look.c */
 void weir__stage_look(weir__stage *stage, weir_time now, weir__look *ret_look);
+void weir__stage_see(weir__stage *stage, weir_time now, weir__sight *ret_sight);
 void weir__stage_blocked(weir__stage *stage, weir_time now, uint64_t *blocked);
 unsigned weir__stage_workers(const weir__stage *stage);
 uint64_t weir__stage_failed(weir__stage *stage);
+
+/* show.c; telling is under the pipeline's lock */
+void weir__stage_name(const weir__stage *stage, char ret_name[WEIR__PAGE_NAME]);
+void weir__pipeline_show(weir_pipeline *pipeline);
+void weir__stage_hide(weir__stage *stage);
+void weir__pipeline_tell(weir_pipeline *pipeline, const weir__sight *seen);
 
 /* Whether it has as many workers as it needs. */
 static inline bool weir__is_scaled(const weir__stage *stage)

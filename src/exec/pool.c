@@ -81,6 +81,7 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     weir__mutex_init(&pool->mutex);
     weir__arena_init(&pool->arena, &pool->channel);
     pool->channel.header->guards_payloads = opts->retries > 0;
+    pool->channel.header->parent = getpid();
     weir__tasks_init(&pool->tasks);
     pool->opts = *opts;
     pool->owner = getpid();
@@ -92,6 +93,9 @@ int weir_pool_create(weir_pool **ret_pool, const weir_pool_opts *opts)
     size_t backlog = pool->sizes_itself ? pool->size.now : opts->backlog;
     pool->limit = backlog < WEIR_AUTO - workers ? backlog + workers : SIZE_MAX;
     pool->oom_kills_seen = weir__oom_kills();
+    pool->record = weir__record_open(WEIR_STATS_PROCESS_POOL, opts->name);
+    weir__lock(&pool->mutex);
+    weir__pool_unlock(pool); /* tells the bounds */
     *ret_pool = pool;
     return 0;
 
@@ -160,21 +164,28 @@ void weir__pool_free_block(weir_pool *pool, weir__block *block)
 }
 
 /* Waits in line for a permit.  Called with the mutex, returns without it. */
+/* Under the mutex, of a submitter who was in line. */
+static void note_wait(weir_pool *pool, int64_t blocked_ns)
+{
+    pool->submit_waits++;
+    pool->submit_blocked_ns += (uint64_t)blocked_ns;
+}
+
 static int wait_for_permit(weir_pool *pool, weir_time deadline)
 {
     weir__waiter waiter;
     weir__waitq_push(&pool->submitters, &waiter);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir_time since = weir_now();
     int rc = weir__waiter_park(&waiter, deadline);
     int64_t blocked = weir_now() - since;
 
     weir__lock(&pool->mutex);
-    pool->submit_blocked_ns += (uint64_t)blocked;
+    note_wait(pool, blocked);
     bool gave_up = rc < 0 && weir__waitq_give_up(&pool->submitters, &waiter);
     if (gave_up && rc == WEIR_ETIMEDOUT)
         pool->refused++;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     if (gave_up)
         return rc;
     if (rc < 0)
@@ -244,11 +255,11 @@ static int drop_oldest(weir_pool *pool)
     pool->dropped[reason]++;
     if (!task) {
         pool->accepted++; /* everything inside has started: it is the newest that must go */
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock(pool);
         return WEIR_DROPPED;
     }
     struct taken taken = settle(pool, task);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     report_drop(pool, &taken, reason);
     return WEIR_KEPT;
 }
@@ -271,7 +282,7 @@ static int admit(weir_pool *pool, weir_overflow overflow, weir_time deadline)
     weir__lock(&pool->mutex);
     int rc = pool->closed ? WEIR_ECLOSED : WEIR_KEPT;
     if (pool->closed || take_permit(pool)) {
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock_soon(pool);
         return rc;
     }
     pool->pressed = true;
@@ -290,7 +301,7 @@ static int admit(weir_pool *pool, weir_overflow overflow, weir_time deadline)
     } else {
         return wait_for_permit(pool, deadline);
     }
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     return rc;
 }
 
@@ -322,8 +333,8 @@ static void notify(weir__waiter *waiter)
 {
     guest *g = (guest *)waiter;
     weir__lock(&g->pool->mutex);
-    g->pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
-    weir__unlock(&g->pool->mutex);
+    note_wait(g->pool, weir_now() - g->since);
+    weir__pool_unlock(g->pool);
     weir_pending *pending =
         (weir_pending *)(void *)((char *)waiter - offsetof(weir_pending, opaque));
     pending->ready(pending, waiter->result);
@@ -344,7 +355,10 @@ int weir_pool_admit_async(weir_pool *pool, weir_pending *pending)
         if (rc == WEIR_WAITING)
             weir__waitq_push_async(&pool->submitters, &g->waiter, notify);
     }
-    weir__unlock(&pool->mutex);
+    if (rc == WEIR_KEPT)
+        weir__pool_unlock_soon(pool);
+    else
+        weir__pool_unlock(pool);
     return rc;
 }
 
@@ -354,8 +368,8 @@ bool weir_pool_cancel_admit(weir_pool *pool, weir_pending *pending)
     weir__lock(&pool->mutex);
     bool left = weir__waitq_give_up(&pool->submitters, &g->waiter);
     if (left)
-        pool->submit_blocked_ns += (uint64_t)(weir_now() - g->since);
-    weir__unlock(&pool->mutex);
+        note_wait(pool, weir_now() - g->since);
+    weir__pool_unlock(pool);
     return left;
 }
 
@@ -365,7 +379,7 @@ void weir_pool_unadmit(weir_pool *pool)
     weir__lock(&pool->mutex);
     weir__pool_give_permits(pool, 1, &after);
     after.kick = pool->closed;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -377,7 +391,7 @@ void weir_pool_settle(weir_pool *pool, size_t n)
         n = pool->unsettled; /* a submit of the collecting thread has taken over the others */
     pool->unsettled -= n;
     weir__pool_give_permits(pool, n, &after);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -421,7 +435,7 @@ int weir_pool_set_workers(weir_pool *pool, unsigned n)
     weir__lock(&pool->mutex);
     pool->allowed = n;
     weir__pool_dismiss(pool, &after);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__pool_do_after(pool, &after);
     return 0;
 }
@@ -436,7 +450,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     weir__task *task = pool->closed ? NULL : weir__tasks_new(&pool->tasks);
     if (!task) {
         int rc = pool->closed ? WEIR_ECLOSED : WEIR_ENOMEM;
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock_soon(pool);
         return rc;
     }
     task->tag = tag;
@@ -446,7 +460,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     if (items > 0 && !weir__batch_begin(task, items)) {
         weir__tasks_retire(&pool->tasks, task);
         weir__tasks_free(&pool->tasks, task);
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock_soon(pool);
         return WEIR_ENOMEM;
     }
     if (block->offset == 0)
@@ -460,7 +474,7 @@ static int enqueue(weir_pool *pool, const weir_bytes *parts, size_t n_parts, uin
     /* A batch that is all there is to do is shared out, by the collector, when it takes long. */
     after.kick |= weir__pool_wants_worker(pool) || weir__pool_is_governed(pool) ||
                   (items > 0 && weir__pool_has_idle(pool));
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock_soon(pool);
     weir__pool_do_after(pool, &after);
     return 0;
 }
@@ -632,7 +646,7 @@ int weir_pool_cancel(weir_pool *pool, uint64_t id)
     } else if (task && task->batch) { /* its worker goes on to the end of one item */
         weir__batch_cut(weir__slot_at(&pool->desks[task->seat], task->position), task, 0);
     }
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__pool_do_after(pool, &after);
     weir__pool_free_block(pool, &taken.block);
     return taken.last ? 0 : WEIR_ENOTASK;
@@ -748,7 +762,7 @@ void weir_pool_close(weir_pool *pool)
     weir__after after = {0};
     weir__lock(&pool->mutex);
     close_locked(pool, &after);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -758,7 +772,7 @@ size_t weir_pool_discard(weir_pool *pool)
     uint64_t before; /* tasks accepted later stay: a drop may make room for a new one for ever */
     weir__lock(&pool->mutex);
     before = pool->tasks.next_seq;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     for (;; n++) {
         weir__after after = {0};
         weir__lock(&pool->mutex);
@@ -770,14 +784,14 @@ size_t weir_pool_discard(weir_pool *pool)
         }
         if (!task) {
             after.kick = true;
-            weir__unlock(&pool->mutex);
+            weir__pool_unlock(pool);
             weir__pool_do_after(pool, &after);
             return n;
         }
         struct taken taken = settle(pool, task);
         pool->dropped[WEIR_DROP_DISCARDED]++;
         weir__pool_give_permits(pool, 1, &after);
-        weir__unlock(&pool->mutex);
+        weir__pool_unlock(pool);
         weir__pool_do_after(pool, &after);
         report_drop(pool, &taken, WEIR_DROP_DISCARDED);
     }
@@ -792,7 +806,7 @@ void weir_pool_kill(weir_pool *pool)
     for (unsigned i = 0; i < pool->n_desks; i++)
         if (pool->desks[i].live && pool->desks[i].pid > 0)
             weir__pidfd_kill(pool->desks[i].pidfd, 9);
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__pool_do_after(pool, &after);
     weir_pool_discard(pool);
 
@@ -800,7 +814,7 @@ void weir_pool_kill(weir_pool *pool)
     after = (weir__after){.kick = true};
     weir__lock(&pool->mutex);
     pool->failing_before = pool->tasks.next_seq;
-    weir__unlock(&pool->mutex);
+    weir__pool_unlock(pool);
     weir__pool_do_after(pool, &after);
 }
 
@@ -841,6 +855,9 @@ void weir_pool_destroy(weir_pool *pool)
     close(pool->epoll_fd);
     close(pool->parent_fd);
     close(pool->bell_fd);
+    for (unsigned i = 0; i < pool->n_desks; i++)
+        weir__record_close(pool->desks[i].record);
+    weir__record_close(pool->record);
     weir__mutex_fini(&pool->mutex);
     weir__free(pool->desks);
     weir__free(pool);

@@ -16,6 +16,7 @@
 
 #include "base/mutex.h"
 #include "exec/batch.h"
+#include "flow/record.h"
 #include "flow/waitq.h"
 #include "model/backlog.h"
 #include "model/ring_depth.h"
@@ -51,6 +52,10 @@ typedef struct weir__desk {
     weir__block granted;   /* for the large reply it is writing */
     weir__block collected; /* a large reply that the caller reads until the next collect */
     uint32_t tasks[WEIR__SLOTS]; /* by slot; WEIR__NO_TASK: none or revoked */
+    /* what other processes see, of all processes that ever sat here */
+    weir__record *record; /* NULL: nothing */
+    uint64_t starts, done, died;
+    uint64_t told; /* a sum of all that tell_desk tells */
 } weir__desk;
 
 /* What is to be done once the mutex is released. */
@@ -122,8 +127,19 @@ struct weir_pool {
     /* counters */
     uint64_t accepted, completed, cancelled, dropped[WEIR_DROP_REASONS], refused;
     uint64_t retried, died, workers_started, workers_died, workers_recycled;
-    uint64_t submit_blocked_ns, service_ns;
+    uint64_t submit_waits, submit_blocked_ns, service_ns;
+    weir__record *record; /* what other processes see; NULL: nothing */
+    size_t busy_told, waiting_told;
 };
+
+/* tell.c: unlock the mutex, when what changed under it was told.  The second where all that may have
+ * changed is that tasks were accepted and dealt, and permits given. */
+void weir__pool_unlock(weir_pool *pool);
+void weir__pool_unlock_soon(weir_pool *pool);
+
+/* tell.c, under the mutex: a process sits there now; a task was collected from it. */
+void weir__desk_taken(weir_pool *pool, weir__desk *desk);
+void weir__desk_done(weir__desk *desk, int64_t service_ns);
 
 /* Names the calling thread as long as it lives. */
 const void *weir__this_thread(void);

@@ -169,6 +169,32 @@ static bool has_limits(const weir_stage_opts *opts)
 
 /* ---- one call --------------------------------------------------------------------------------- */
 
+/* One of a worker's calls, timed for others to see: what it waited for room meanwhile is not its own. */
+static int call_timed(weir__worker *worker, void *const *items, size_t n, const weir_run *run)
+{
+    const weir_stage_opts *opts = &worker->stage->opts;
+    uint64_t waited = worker->meter.waited_ns;
+    weir_time began = weir_now();
+    int rc = opts->fn(opts->ctx, items, n, run);
+    weir_time ended = weir_now();
+    waited = worker->meter.waited_ns - waited;
+    weir__tell_time_together(&worker->stage->record->service, ended - began - (int64_t)waited,
+                             weir__sampler_weight(&worker->sampler));
+    worker->until_timed = weir__sampler_next(&worker->sampler, ended);
+    return rc;
+}
+
+static int call_fn(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
+{
+    weir__worker *worker = weir__self;
+    if (WEIR__TELLS && stage->record && worker && worker->stage == stage) {
+        if (worker->until_timed <= 1)
+            return call_timed(worker, items, n, run);
+        worker->until_timed--;
+    }
+    return stage->opts.fn(stage->opts.ctx, items, n, run);
+}
+
 /* A call within limits.  What it emits leaves after they were given back: who held a permit and waited for
  * room would wait for itself, where a stage behind needs one, too. */
 static int call_within_limits(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
@@ -182,7 +208,7 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
     int rc = enter(&p);
     bool has_entered = rc == WEIR_OK;
     if (has_entered)
-        rc = stage->opts.fn(stage->opts.ctx, items, n, &later);
+        rc = call_fn(stage, items, n, &later);
     give_back(&p, has_entered, rc);
     weir__emit_kept(stage, run->output->meter, &kept);
     weir__free(kept.items);
@@ -192,7 +218,7 @@ static int call_within_limits(weir__stage *stage, void *const *items, size_t n, 
 static int call_once(weir__stage *stage, void *const *items, size_t n, const weir_run *run)
 {
     return has_limits(&stage->opts) ? call_within_limits(stage, items, n, run)
-                                    : stage->opts.fn(stage->opts.ctx, items, n, run);
+                                    : call_fn(stage, items, n, run);
 }
 
 /* Waits before the next attempt; false: there is to be none. */

@@ -2,7 +2,10 @@
  *
  * Ten times a second it looks at what all stages did since the last time, charges what was blocked
  * (model/bottleneck.h), asks model/scale.h for the number of workers, and model/queue_size.h for the
- * size of queues.  Who asks for a verdict charges up to that moment, under the pipeline's lock.
+ * size of queues.  Who asks for a verdict charges up to that moment.
+ *
+ * Looking at a queue may bring items back from disk, which is the caller's functions: it is done before the
+ * pipeline's lock is taken.  So looks may come in another order than they were taken, and totals only grow.
  *
  * The thread is outside the caller's lock (before_wait), but for the caller's functions.
  */
@@ -29,10 +32,12 @@ int weir__tender_init(weir_pipeline *pipeline)
     pipeline->blocked_before = weir__calloc(n * n, sizeof(uint64_t));
     pipeline->blocked = weir__calloc(n * n, sizeof(uint64_t));
     pipeline->window = weir__calloc(n, sizeof(weir__pressure));
+    pipeline->sights = weir__calloc(n, sizeof(weir__sight));
     pipeline->tender.pipeline = pipeline;
     snprintf(pipeline->tender.name, sizeof(pipeline->tender.name), "%.50s-tender", pipeline->name);
     bool complete = pipeline->charged && pipeline->window_charged && pipeline->scratch &&
-                    pipeline->blocked_before && pipeline->blocked && pipeline->window;
+                    pipeline->blocked_before && pipeline->blocked && pipeline->window &&
+                    pipeline->sights;
     return complete ? WEIR_OK : WEIR_ENOMEM;
 }
 
@@ -44,9 +49,11 @@ void weir__tender_fini(weir_pipeline *pipeline)
     weir__free(pipeline->blocked_before);
     weir__free(pipeline->blocked);
     weir__free(pipeline->window);
+    weir__free(pipeline->sights);
     pipeline->charged = pipeline->window_charged = pipeline->scratch = NULL;
     pipeline->blocked_before = pipeline->blocked = NULL;
     pipeline->window = NULL;
+    pipeline->sights = NULL;
 }
 
 /* ---- pressure --------------------------------------------------------------------------------- */
@@ -56,18 +63,28 @@ static uint64_t since(uint64_t now, uint64_t before)
     return now > before ? now - before : 0;
 }
 
+/* By how much it has grown. */
+static uint64_t advance(uint64_t *total, uint64_t now)
+{
+    uint64_t by = since(now, *total);
+    *total += by;
+    return by;
+}
+
 /* What a stage did since the last look. */
 static weir__pressure window_of(weir__stage *stage, const weir__pressure *now)
 {
-    const weir__pressure *before = &stage->total;
+    weir__pressure *total = &stage->total;
     weir__pressure window = *now;
-    window.busy_ns = since(now->busy_ns, before->busy_ns);
-    window.idle_ns = since(now->idle_ns, before->idle_ns);
+    window.busy_ns = advance(&total->busy_ns, now->busy_ns);
+    window.idle_ns = advance(&total->idle_ns, now->idle_ns);
     for (int i = 0; i < WEIR_CAUSES; i++)
-        window.held_ns[i] = since(now->held_ns[i], before->held_ns[i]);
-    window.done = since(now->done, before->done);
-    window.lost = since(now->lost, before->lost);
-    window.outside_ns = since(now->outside_ns, before->outside_ns);
+        window.held_ns[i] = advance(&total->held_ns[i], now->held_ns[i]);
+    window.done = advance(&total->done, now->done);
+    window.lost = advance(&total->lost, now->lost);
+    window.outside_ns = advance(&total->outside_ns, now->outside_ns);
+    total->workers = now->workers;
+    total->is_source = now->is_source;
     return window;
 }
 
@@ -92,21 +109,27 @@ static void share_with_inline(weir_pipeline *pipeline)
     }
 }
 
-/* Under the lock: charges what was blocked since the last time. */
-static void charge(weir_pipeline *pipeline, weir_time now)
+/* Not under the lock. */
+static void see_all(weir_pipeline *pipeline, weir_time now, weir__sight *ret_seen)
 {
+    for (unsigned i = 0; i < pipeline->n; i++)
+        weir__stage_see(pipeline->stages[i], now, &ret_seen[i]);
+}
+
+/* Under the lock: charges what was blocked since the last time, if that is not younger than `seen`. */
+static void charge(weir_pipeline *pipeline, weir_time now, const weir__sight *seen)
+{
+    if (now <= pipeline->charged_at)
+        return;
     size_t n = pipeline->n;
     uint64_t *blocked = pipeline->blocked, *before = pipeline->blocked_before;
     memset(blocked, 0, n * n * sizeof(*blocked));
     memset(pipeline->window_charged, 0, n * WEIR_CAUSES * sizeof(double));
     for (unsigned i = 0; i < n; i++) {
         weir__stage *stage = pipeline->stages[i];
-        weir__look look;
-        weir__stage_look(stage, now, &look);
         weir__stage_blocked(stage, now, blocked);
-        pipeline->window[i] = window_of(stage, &look.sum);
-        stage->total = look.sum;
-        stage->worker_ns += (double)look.sum.workers * (double)(now - pipeline->charged_at);
+        pipeline->window[i] = window_of(stage, &seen[i].sum);
+        stage->worker_ns += seen[i].sum.workers * (double)(now - pipeline->charged_at);
     }
     for (size_t i = 0; i < n * n; i++) {
         uint64_t total = blocked[i];
@@ -121,19 +144,35 @@ static void charge(weir_pipeline *pipeline, weir_time now)
     pipeline->charged_at = now;
 }
 
-static void charge_now(weir_pipeline *pipeline)
+/* Looks, and leaves with the lock: what was blocked up to now is charged, unless there is no memory to look
+ * with.  Then it is charged up to the last time. */
+static void lock_and_charge(weir_pipeline *pipeline, bool is_end)
 {
     weir_time now = weir_now();
-    if (now > pipeline->charged_at)
-        charge(pipeline, now);
+    weir__sight *seen = weir__calloc(pipeline->n, sizeof(*seen));
+    if (seen)
+        see_all(pipeline, now, seen);
+    weir__lock(&pipeline->lock);
+    if (seen)
+        charge(pipeline, now, seen);
+    if (seen && is_end)
+        weir__pipeline_tell(pipeline, seen);
+    pipeline->end_is_told |= seen && is_end;
+    weir__free(seen);
+}
+
+/* Before anybody hears of it, so that who does sees all that was done. */
+void weir__tell_the_end(weir_pipeline *pipeline)
+{
+    lock_and_charge(pipeline, true);
+    weir__unlock(&pipeline->lock);
 }
 
 void weir__look_at_charges(weir__stage *stage, weir_stage_snapshot *snapshot)
 {
     weir_pipeline *pipeline = stage->pipeline;
     size_t n = pipeline->n;
-    weir__lock(&pipeline->lock);
-    charge_now(pipeline);
+    lock_and_charge(pipeline, false);
     memcpy(snapshot->charged_ns, pipeline->charged + stage->index * WEIR_CAUSES,
            sizeof(snapshot->charged_ns));
     for (size_t i = 0; i < n; i++) {
@@ -201,8 +240,7 @@ int weir_pipeline_get_verdict(weir_pipeline *pipeline, weir_verdict *ret_verdict
     hearing *h = weir__calloc(1, sizeof(*h));
     if (!h)
         return WEIR_ENOMEM;
-    weir__lock(&pipeline->lock);
-    charge_now(pipeline);
+    lock_and_charge(pipeline, false);
     hear(pipeline, h);
     uint64_t elapsed = (uint64_t)(pipeline->charged_at - pipeline->started_at);
     weir__unlock(&pipeline->lock);
@@ -399,8 +437,13 @@ static void give_up_sources(weir_pipeline *pipeline, weir_time now)
 static void tend(weir_pipeline *pipeline)
 {
     weir_time now = weir_now();
+    /* acquire: pairs with the release in lose_alive; whether all that is seen is final */
+    bool has_ended = atomic_load_explicit(&pipeline->alive, memory_order_acquire) == 0;
+    see_all(pipeline, now, pipeline->sights);
     weir__lock(&pipeline->lock);
-    charge(pipeline, now);
+    charge(pipeline, now, pipeline->sights);
+    if (has_ended || !pipeline->end_is_told)
+        weir__pipeline_tell(pipeline, pipeline->sights);
     for (unsigned i = 0; i < pipeline->n; i++) {
         weir__stage *stage = pipeline->stages[i];
         unsigned workers = weir__stage_workers(stage);

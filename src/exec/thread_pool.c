@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/process.h"
 #include "flow/queue.h"
+#include "model/sampler.h"
 
 struct weir_thread_pool {
     weir_queue *queue;
@@ -27,13 +28,30 @@ struct weir_thread_pool {
 /* The pool whose thread this is. */
 static _Thread_local weir_thread_pool *own_pool;
 
+/* One of a thread's tasks, timed. */
+static void run_timed(const weir__entry *task, weir__sampler *sampler, weir__record *record,
+                      uint32_t *ret_next)
+{
+    weir_time began = weir_now();
+    task->fn(task->item);
+    weir_time ended = weir_now();
+    weir__tell_time_together(&record->service, ended - began, weir__sampler_weight(sampler));
+    *ret_next = weir__sampler_next(sampler, ended);
+}
+
 static void *work(void *arg)
 {
     weir_thread_pool *pool = own_pool = arg;
+    weir__record *record = weir__queue_record(pool->queue);
+    weir__sampler sampler = {0};
+    uint32_t next = record ? 1 : 0; /* how many tasks until one is timed; 0: none is */
     weir__entry task;
     for (size_t finished = 0; weir__queue_next_task(pool->queue, finished, &task) == WEIR_OK;
          finished = 1) {
-        task.fn(task.item);
+        if (next > 0 && --next == 0)
+            run_timed(&task, &sampler, record, &next);
+        else
+            task.fn(task.item);
         weir_set_interrupt(NULL, NULL); /* of this task; the next one sets its own */
     }
     return NULL; /* closed and empty */
@@ -47,7 +65,7 @@ static void drop_task(const weir__entry *task, weir_drop_reason reason, void *ct
 
 /* ---- beginning and end ---------------------------------------------------------------------- */
 
-static int create_queue(weir_thread_pool *pool, weir_overflow overflow)
+static int create_queue(weir_thread_pool *pool, weir_overflow overflow, const char *name)
 {
     weir_queue_opts opts = WEIR_QUEUE_OPTS_INIT;
     opts.capacity = pool->backlog < WEIR_UNBOUNDED - pool->threads ? pool->backlog + pool->threads
@@ -56,7 +74,8 @@ static int create_queue(weir_thread_pool *pool, weir_overflow overflow)
     opts.bound_in_flight = true;
     opts.on_drop = weir_drop_ignore; /* drop_task has them */
     opts.drop_ctx = pool;
-    return weir__queue_create(&pool->queue, &opts, drop_task);
+    opts.name = name;
+    return weir__queue_create(&pool->queue, &opts, drop_task, WEIR_STATS_THREAD_POOL);
 }
 
 /* A thread inherits the mask of who creates it: signals are for the program's own threads. */
@@ -86,9 +105,10 @@ int weir_thread_pool_create(weir_thread_pool **ret_pool, const weir_thread_pool_
     pool->drop_ctx = opts->drop_ctx;
     pool->threads = opts->threads ? opts->threads : weir__cpu_count();
 
-    int rc = create_queue(pool, opts->overflow);
+    int rc = create_queue(pool, opts->overflow, opts->name);
     if (rc != WEIR_OK)
         goto fail;
+    weir__tell(weir__queue_record(pool->queue), WEIR_STATS_WORKERS, pool->threads);
     rc = WEIR_ENOMEM;
     pool->ids = weir__calloc(pool->threads, sizeof(*pool->ids));
     if (!pool->ids)

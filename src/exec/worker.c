@@ -21,6 +21,7 @@
 #include "base/bell.h"
 #include "base/memfd.h"
 #include "base/memory.h"
+#include "base/page.h"
 #include "base/mutex.h"
 #include "base/park.h"
 #include "exec/channel.h"
@@ -194,6 +195,7 @@ int weir_worker_open(weir_worker **ret_worker, const weir_worker_ticket *ticket)
     rc = start_watcher(worker);
     if (rc < 0)
         goto fail_extent;
+    weir__page_set_parent((pid_t)worker->channel.header->parent);
     *ret_worker = worker;
     return 0;
 

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/mutex.h"
 #include "base/random.h"
+#include "flow/record.h"
 #include "model/breaker.h"
 
 /* model/breaker.h may not see the public names. */
@@ -27,6 +28,7 @@ struct weir_breaker {
     weir__mutex mutex;
     bool telling; /* a thread calls on_change, or is about to */
     weir__breaker model;
+    weir__record *record; /* what other processes see; NULL: nothing */
     weir_breaker_change_fn *on_change;
     void *change_ctx;
 };
@@ -83,6 +85,29 @@ static bool to_rules(const weir_breaker_opts *opts, weir__breaker_rules *rules)
            rules->jitter >= 0 && rules->jitter <= 1;
 }
 
+/* ---- what others see -------------------------------------------------------------------------- */
+
+/* Under the mutex.  (A state that only time would change is told by the next call.) */
+static void tell_counts(const weir_breaker *breaker)
+{
+    weir__record *record = breaker->record;
+    const weir__breaker_counts *counts = &breaker->model.counts;
+    if (!WEIR__TELLS || !record)
+        return;
+    weir__tell_begin(record);
+    weir__tell(record, WEIR_STATS_ACCEPTED, counts->admitted);
+    weir__tell(record, WEIR_STATS_DONE, counts->admitted - counts->in_flight);
+    weir__tell(record, WEIR_STATS_IN_FLIGHT, counts->in_flight);
+    weir__tell(record, WEIR_STATS_REFUSED, counts->rejected);
+    weir__tell(record, WEIR_STATS_FAILED, counts->failed);
+    weir__tell(record, WEIR_STATS_SLOW, counts->slow);
+    weir__tell(record, WEIR_STATS_OPENED, counts->opened);
+    weir__tell(record, WEIR_STATS_STATE, (uint64_t)breaker->model.state);
+    weir__tell_end(record);
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------- */
+
 int weir_breaker_create(weir_breaker **ret_breaker, const weir_breaker_opts *opts)
 {
     weir__breaker_rules rules;
@@ -99,6 +124,8 @@ int weir_breaker_create(weir_breaker **ret_breaker, const weir_breaker_opts *opt
         weir_breaker_destroy(breaker);
         return WEIR_ENOMEM;
     }
+    breaker->record = weir__record_open(WEIR_STATS_BREAKER, opts->name);
+    tell_counts(breaker);
     *ret_breaker = breaker;
     return WEIR_OK;
 }
@@ -107,6 +134,7 @@ void weir_breaker_destroy(weir_breaker *breaker)
 {
     if (!breaker)
         return;
+    weir__record_close(breaker->record);
     weir__breaker_fini(&breaker->model);
     weir__mutex_fini(&breaker->mutex);
     weir__free(breaker);
@@ -130,6 +158,7 @@ static void tell_and_unlock(weir_breaker *breaker)
 
 static void unlock(weir_breaker *breaker)
 {
+    tell_counts(breaker);
     if (breaker->model.n_events > 0 && !breaker->telling)
         tell_and_unlock(breaker);
     else

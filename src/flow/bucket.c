@@ -366,6 +366,15 @@ static uint64_t reserved_after(const weir__bucket *bucket, const weir__turn *tur
     return later < WEIR__RATE_FAR ? later : 0;
 }
 
+/* Nobody decides by what is counted. */
+static void count(const weir__bucket *bucket, _Atomic uint64_t *where, weir_stats_number number,
+                  uint64_t n)
+{
+    atomic_fetch_add_explicit(where, n, memory_order_relaxed);
+    if (bucket->part)
+        weir__tell_together(weir__shared_record_of(bucket->part), number, n);
+}
+
 static bool take(const weir__bucket *bucket, const weir__turn *turn, weir__rate_ask *ask,
                  const others *line, weir_time now, weir_time *ret_when)
 {
@@ -381,8 +390,7 @@ static bool take(const weir__bucket *bucket, const weir__turn *turn, weir__rate_
     while (weir__rate_take(&terms, supply, taken, ask, &next)) {
         /* seq_cst, as all that orders the line; tokens carry no data */
         if (atomic_compare_exchange_weak(&page->taken, &taken, next)) {
-            atomic_fetch_add_explicit(&page->granted, ask->cost / WEIR__TOKEN,
-                                      memory_order_relaxed);
+            count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, ask->cost / WEIR__TOKEN);
             return true;
         }
     }
@@ -454,7 +462,7 @@ bool weir__bucket_reserve(const weir__bucket *bucket, uint64_t cost, weir_time n
     } while (!atomic_compare_exchange_weak(&page->taken, &taken, next));
     /* Then that it is reserved, then a look at the line: see stand. */
     atomic_fetch_add(&page->reserved, cost);
-    atomic_fetch_add_explicit(&page->granted, cost / WEIR__TOKEN, memory_order_relaxed);
+    count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, cost / WEIR__TOKEN);
     *ret_owed = (weir__owed){
         .begin = next - cost,
         .end = next,
@@ -474,28 +482,36 @@ bool weir__bucket_unreserve(const weir__bucket *bucket, const weir__owed *owed)
         !atomic_compare_exchange_strong(&page->taken, &end, owed->begin))
         return false;
     atomic_fetch_add(&page->returned, owed->end - owed->begin);
-    atomic_fetch_add_explicit(&page->returned_tokens, (owed->end - owed->begin) / WEIR__TOKEN,
-                              memory_order_relaxed);
+    count(bucket, bucket->returned, WEIR_STATS_CANCELLED, (owed->end - owed->begin) / WEIR__TOKEN);
     return true;
 }
 
 /* ---- counts --------------------------------------------------------------------------------- */
 
-void weir__bucket_count(const weir__bucket *bucket, uint64_t refused, uint64_t blocked_ns)
+void weir__bucket_begin_counting(weir__bucket *bucket, weir__record *record,
+                                 weir__shared_record *part)
 {
     weir__bucket_page *page = bucket->page;
-    atomic_fetch_add_explicit(&page->refused, refused, memory_order_relaxed);
-    atomic_fetch_add_explicit(&page->blocked_ns, blocked_ns, memory_order_relaxed);
+    _Atomic uint64_t *seen = record ? record->number : NULL;
+    bucket->granted = seen ? &seen[WEIR_STATS_ACCEPTED] : &page->granted;
+    bucket->returned = seen ? &seen[WEIR_STATS_CANCELLED] : &page->returned_tokens;
+    bucket->refused = seen ? &seen[WEIR_STATS_REFUSED] : &page->refused;
+    bucket->part = part;
+}
+
+void weir__bucket_count(const weir__bucket *bucket, uint64_t refused, uint64_t blocked_ns)
+{
+    count(bucket, bucket->refused, WEIR_STATS_REFUSED, refused);
+    count(bucket, &bucket->page->blocked_ns, WEIR_STATS_PUT_BLOCKED_NS, blocked_ns);
 }
 
 weir__bucket_counts weir__bucket_get_counts(const weir__bucket *bucket)
 {
-    weir__bucket_page *page = bucket->page;
     return (weir__bucket_counts){
-        .granted = atomic_load_explicit(&page->granted, memory_order_relaxed),
-        .returned = atomic_load_explicit(&page->returned_tokens, memory_order_relaxed),
-        .refused = atomic_load_explicit(&page->refused, memory_order_relaxed),
-        .blocked_ns = atomic_load_explicit(&page->blocked_ns, memory_order_relaxed),
+        .granted = atomic_load_explicit(bucket->granted, memory_order_relaxed),
+        .returned = atomic_load_explicit(bucket->returned, memory_order_relaxed),
+        .refused = atomic_load_explicit(bucket->refused, memory_order_relaxed),
+        .blocked_ns = atomic_load_explicit(&bucket->page->blocked_ns, memory_order_relaxed),
     };
 }
 

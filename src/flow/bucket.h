@@ -19,6 +19,7 @@
 
 #include "base/named.h"
 #include "base/robust.h"
+#include "flow/record.h"
 #include "model/rate.h"
 
 typedef struct weir__bucket_page weir__bucket_page;
@@ -28,6 +29,9 @@ typedef struct weir__bucket {
     weir__bucket_page *page;
     weir__named *named; /* tells the dead from the living; NULL: one process has it */
     unsigned seat;      /* 0 where there is one process */
+    /* Where it counts, see weir__bucket_counts; nobody decides by that. */
+    _Atomic uint64_t *granted, *returned, *refused;
+    weir__shared_record *part; /* what of it was ours, counted as well; NULL: it was all ours */
 } weir__bucket;
 
 /* A place in the line of the processes; {.slot = -1} is none. */
@@ -88,6 +92,11 @@ bool weir__bucket_reserve(const weir__bucket *bucket, uint64_t cost, weir_time n
 
 /* Gives it back, if nobody has taken anything after it, and nobody who waits had come before it. */
 bool weir__bucket_unreserve(const weir__bucket *bucket, const weir__owed *owed);
+
+/* Counts from now on: in a record that other processes see, or (NULL) in the page; and in `part`, unless it
+ * is NULL.  What callers waited is always in the page: who has a record of his own tells it by his line. */
+void weir__bucket_begin_counting(weir__bucket *bucket, weir__record *record,
+                                 weir__shared_record *part);
 
 /* Of all processes together. */
 typedef struct weir__bucket_counts {

@@ -11,6 +11,8 @@
  *             settles.  One word has one order, so one of the two sees the other.
  * Hand-off:   what is waited for is added to the word by who settles, for the waiter: a later try
  *             finds it taken.
+ * Counting:   calls in and out are counted in the record that other processes see, if there is one:
+ *             nobody decides by these counts, and each is an atomic instruction that is not had twice.
  * Settling:   everything that may let somebody in ends in settle(): releases, more capacity, one who
  *             gives up his place at the head, one who joins.
  */
@@ -45,6 +47,7 @@ static_assert(sizeof(waiter) <= sizeof(((weir_pending *)NULL)->opaque), "fits a 
 struct weir__gate {
     weir__shared_gate *shared; /* not NULL: none of the rest is used */
     bool one_always, lifo;
+    bool tells_cost; /* there is a record, for sums of costs, too */
     unsigned n_partitions;
     double shares[WEIR__PARTITIONS];
     void *state;
@@ -53,9 +56,10 @@ struct weir__gate {
     /* changed with and without the mutex.  relaxed, if nothing else is said: each stands for itself */
     _Alignas(WEIR__LINE) _Atomic uint64_t word;
     _Atomic uint64_t capacity;
-    _Atomic uint64_t admitted, released, peak;
-    _Atomic uint64_t used_by[WEIR__PARTITIONS]; /* with partitions */
-    _Atomic uint64_t refused;
+    _Atomic uint64_t peak;
+    _Atomic uint64_t used_by[WEIR__PARTITIONS];      /* with partitions */
+    _Atomic uint64_t *admitted, *released, *refused; /* in the record, or ... */
+    _Atomic uint64_t unseen[3];                      /* ... here */
 
     _Alignas(WEIR__LINE) weir__mutex mutex; /* guards what follows */
     bool closed;
@@ -63,7 +67,8 @@ struct weir__gate {
     uint64_t last_ticket;
     weir__waitq lines[WEIR__PARTITIONS]; /* one for each partition */
     weir__shed shed;
-    uint64_t n_shed, blocked_ns;
+    uint64_t n_shed, n_waits, blocked_ns;
+    weir__record *record; /* NULL: none, or it is the shared one's; set at creation */
 };
 
 #define GET(word)    atomic_load_explicit(&(word), memory_order_relaxed)
@@ -86,7 +91,9 @@ static bool never_fits(const weir__gate *gate, uint64_t cost)
 
 static void note_entry(weir__gate *gate, uint64_t used, uint64_t cost, unsigned partition)
 {
-    ADD(gate->admitted, 1);
+    ADD(*gate->admitted, 1);
+    if (gate->tells_cost)
+        ADD(gate->record->number[WEIR_STATS_ACCEPTED_COST], cost);
     if (gate->n_partitions > 1)
         ADD(gate->used_by[partition], cost);
     uint64_t peak = GET(gate->peak);
@@ -165,6 +172,7 @@ static void let_in(weir__gate *gate, uint64_t cost, unsigned partition)
 static void end_wait(weir__gate *gate, waiter *w, weir_time now, int result, weir__wakeups *wakeups)
 {
     gate->blocked_ns += (uint64_t)(now - w->since);
+    gate->n_waits++;
     gate->waiting--;
     weir__waitq_serve_this(&gate->lines[w->partition], &w->base, wakeups, result);
 }
@@ -217,10 +225,23 @@ static void lock_long_way(weir__gate *gate)
     atomic_fetch_or_explicit(&gate->word, LONG_WAY, memory_order_relaxed);
 }
 
+/* Under the mutex: what changes there alone, for other processes to see. */
+static void tell(const weir__gate *gate)
+{
+    weir__record *record = gate->record;
+    weir__tell(record, WEIR_STATS_CAPACITY, GET(gate->capacity));
+    weir__tell_line(record, 0, gate->waiting);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, gate->n_waits);
+    if (gate->shed.target_ns > 0) /* else it is not the gate that sheds */
+        weir__tell(record, WEIR_STATS_SHED, gate->n_shed);
+    weir__tell(record, WEIR_STATS_CLOSED, gate->closed);
+}
+
 static void settle_and_unlock(weir__gate *gate)
 {
     weir__wakeups wakeups = {0};
     settle(gate, &wakeups);
+    tell(gate);
     weir__unlock(&gate->mutex);
     weir__wake_all(&wakeups);
 }
@@ -255,7 +276,7 @@ static int try_long_way(weir__gate *gate, uint64_t cost, unsigned partition, wei
         let_in(gate, cost, partition);
     settle_and_unlock(gate);
     if (rc == WEIR_EFULL && deadline != WEIR_PROBE)
-        ADD(gate->refused, 1);
+        ADD(*gate->refused, 1);
     return rc;
 }
 
@@ -282,6 +303,7 @@ static bool leave(weir__gate *gate, waiter *w)
     bool left = weir__waitq_give_up(&gate->lines[w->partition], &w->base);
     if (left) {
         gate->waiting--;
+        gate->n_waits++;
         gate->blocked_ns += (uint64_t)(now - w->since);
     }
     settle_and_unlock(gate); /* it may have stood in the way of others */
@@ -326,6 +348,19 @@ static int init_private(weir__gate *gate, const weir__gate_opts *opts)
     return WEIR_OK;
 }
 
+/* Where calls are counted from now on. */
+static void begin_telling(weir__gate *gate, const weir__gate_opts *opts)
+{
+    weir__record *record = gate->record =
+        opts->stats_kind ? weir__record_open(opts->stats_kind, opts->stats_name) : NULL;
+    gate->admitted = record ? &record->number[WEIR_STATS_ACCEPTED] : &gate->unseen[0];
+    gate->released = record ? &record->number[WEIR_STATS_DONE] : &gate->unseen[1];
+    gate->refused = record ? &record->number[WEIR_STATS_REFUSED] : &gate->unseen[2];
+    gate->tells_cost = record && opts->tells_cost;
+    weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
+    tell(gate);
+}
+
 int weir__gate_create(weir__gate **ret_gate, const weir__gate_opts *opts)
 {
     if (!are_valid(opts))
@@ -338,6 +373,8 @@ int weir__gate_create(weir__gate **ret_gate, const weir__gate_opts *opts)
         weir__gate_destroy(gate);
         return rc;
     }
+    if (!gate->shared)
+        begin_telling(gate, opts);
     *ret_gate = gate;
     return WEIR_OK;
 }
@@ -348,6 +385,7 @@ void weir__gate_destroy(weir__gate *gate)
         return;
     assert(gate->waiting == 0);
     weir__shared_gate_close_handle(gate->shared);
+    weir__record_close(gate->record);
     weir__mutex_fini(&gate->mutex);
     weir__free(gate->state);
     weir__free(gate);
@@ -387,7 +425,7 @@ int weir__gate_acquire(weir__gate *gate, uint64_t cost, unsigned partition, weir
     if (rc != WEIR_OK) {
         if (leave(gate, &w)) {
             if (rc == WEIR_ETIMEDOUT)
-                ADD(gate->refused, 1);
+                ADD(*gate->refused, 1);
             return rc;
         }
         weir__waiter_join(&w.base);
@@ -435,8 +473,10 @@ void weir__gate_release(weir__gate *gate, uint64_t cost, unsigned partition,
     }
     if (gate->n_partitions > 1)
         SUB(gate->used_by[partition], cost);
+    if (gate->tells_cost)
+        ADD(gate->record->number[WEIR_STATS_DONE_COST], cost);
     /* release: pairs with the acquire in get_counts; its entry was counted before */
-    atomic_fetch_add_explicit(&gate->released, 1, memory_order_release);
+    atomic_fetch_add_explicit(gate->released, 1, memory_order_release);
     /* release: pairs with the acquire in enter and let_in */
     uint64_t before = atomic_fetch_sub_explicit(&gate->word, cost, memory_order_release);
     assert(COST(before) >= cost);
@@ -494,6 +534,7 @@ void weir__gate_close(weir__gate *gate)
     weir_time now = weir_now();
     for (waiter *w; (w = pick(gate));)
         end_wait(gate, w, now, WEIR_ECLOSED, &wakeups);
+    tell(gate);
     weir__unlock(&gate->mutex);
     weir__wake_all(&wakeups);
 }
@@ -511,16 +552,21 @@ void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts)
     ret_counts->is_closed = gate->closed;
     ret_counts->blocked_ns = gate->blocked_ns;
     /* Released first: who is counted there is counted as admitted. */
-    ret_counts->released = atomic_load_explicit(&gate->released, memory_order_acquire);
-    ret_counts->admitted = GET(gate->admitted);
+    ret_counts->released = atomic_load_explicit(gate->released, memory_order_acquire);
+    ret_counts->admitted = GET(*gate->admitted);
     ret_counts->inside = ret_counts->admitted - ret_counts->released;
     ret_counts->used = used(gate);
     ret_counts->capacity = GET(gate->capacity);
     for (unsigned i = 0; i < gate->n_partitions; i++)
         ret_counts->used_by[i] = GET(gate->used_by[i]);
     weir__unlock(&gate->mutex);
-    ret_counts->refused = GET(gate->refused);
+    ret_counts->refused = GET(*gate->refused);
     ret_counts->peak_used = GET(gate->peak);
+}
+
+weir__record *weir__gate_record(weir__gate *gate)
+{
+    return gate->shared ? weir__shared_gate_record(gate->shared) : gate->record;
 }
 
 uint64_t weir__gate_capacity(const weir__gate *gate)

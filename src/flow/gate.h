@@ -20,7 +20,7 @@
 #ifndef WEIR_FLOW_GATE_H
 #define WEIR_FLOW_GATE_H
 
-#include <weir/base.h>
+#include "flow/record.h"
 
 #define WEIR__PARTITIONS 8u
 #define WEIR__GATE_STATE 1024u /* bytes at most */
@@ -46,6 +46,10 @@ typedef struct weir__gate_opts {
     size_t state_size;
     void (*state_init)(void *state, const void *ctx); /* NULL: zeroed */
     const void *state_ctx;
+    /* What other processes see it as; one that is shared: in each process that has it. */
+    weir_stats_kind stats_kind; /* 0: nothing */
+    const char *stats_name;     /* as of a queue; NULL: its shared name, if it has one */
+    bool tells_cost;            /* costs are no mere calls: they see their sum, too */
 } weir__gate_opts;
 
 /* WEIR_EINVAL: an option or the name is out of range; WEIR_ENOMEM; shared: as weir__named_open. */
@@ -102,6 +106,9 @@ typedef struct weir__gate_counts {
 } weir__gate_counts;
 
 void weir__gate_get_counts(weir__gate *gate, weir__gate_counts *ret_counts);
+
+/* What other processes see of this one; NULL: nothing. */
+weir__record *weir__gate_record(weir__gate *gate);
 
 /* Hints, without the lock. */
 uint64_t weir__gate_capacity(const weir__gate *gate);

@@ -220,6 +220,14 @@ static void end_wait(weir_pending *inner, int result)
     outer->ready(outer, result);
 }
 
+static void count_shed(weir_governor *governor)
+{
+    weir__record *record = weir__gate_record(governor->gate);
+    atomic_fetch_add_explicit(&governor->shed, 1, memory_order_relaxed);
+    if (record)
+        atomic_fetch_add_explicit(&record->number[WEIR_STATS_SHED], 1, memory_order_relaxed);
+}
+
 /* Sends all of them away. */
 static void shed_waits(weir_governor *governor)
 {
@@ -235,7 +243,7 @@ static void shed_waits(weir_governor *governor)
         if (!wait)
             return;
         if (leave_line(governor, wait)) {
-            atomic_fetch_add_explicit(&governor->shed, 1, memory_order_relaxed);
+            count_shed(governor);
             outer->ready(outer, WEIR_ESHED);
         }
     }
@@ -247,6 +255,7 @@ static void shed_waits(weir_governor *governor)
 static void note_step(weir_governor *governor, int step)
 {
     SET(governor->step, step);
+    weir__tell(weir__gate_record(governor->gate), WEIR_STATS_STATE, (uint64_t)step);
     if (step == WEIR_MEMORY_SHED)
         shed_waits(governor);
     if (!governor->on_change)
@@ -375,7 +384,10 @@ int weir__governor_create_at(weir_governor **ret_governor, const weir_governor_o
                             .one_always = true,
                             .state_size = sizeof state,
                             .state_init = init_state,
-                            .state_ctx = &state};
+                            .state_ctx = &state,
+                            .stats_kind = WEIR_STATS_GOVERNOR,
+                            .stats_name = opts->name,
+                            .tells_cost = true};
     if (rc == WEIR_OK)
         rc = weir__gate_create(&governor->gate, &gate);
     if (rc < 0) {
@@ -432,7 +444,7 @@ static int look(void *ctx)
 
 static int refuse_shed(weir_governor *governor)
 {
-    atomic_fetch_add_explicit(&governor->shed, 1, memory_order_relaxed);
+    count_shed(governor);
     return WEIR_ESHED;
 }
 

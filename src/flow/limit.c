@@ -141,6 +141,8 @@ static weir__gate_opts gate_opts_of(const weir_limit_opts *opts, const learned *
         .state_size = sizeof(learned),
         .state_init = begin_learning,
         .state_ctx = begin,
+        .stats_kind = WEIR_STATS_LIMIT,
+        .stats_name = opts->name,
     };
     memcpy(gate.shares, opts->shares, sizeof gate.shares);
     return gate;

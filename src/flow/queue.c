@@ -27,6 +27,7 @@
  *             looks for that.
  * Counting:   each side counts what went through it; the numbers of a snapshot follow from that.
  * Spilling:   see below, "the disk".
+ * Telling:    see below, "what others see".
  * Memory:     a putter is admitted without memory when the queue is empty (see fifo.h).  If memory
  *             is what it lacks, then something is inside, and who takes that out hints at it again:
  *             a putter cannot be stranded.
@@ -42,8 +43,10 @@
 #include "base/mutex.h"
 #include "base/spin.h"
 #include "flow/queue_disk.h"
+#include "flow/record.h"
 #include "flow/waitq.h"
 #include "model/overflow.h"
+#include "model/sampler.h"
 
 /* The other side reads these without the mutex they change under.  Each store releases and each
  * such load acquires: who sees the number sees what it counts. */
@@ -61,6 +64,10 @@ typedef struct put_side {
     weir__load released;  /* as last seen */
     uint64_t popped;      /* as last seen */
     size_t peak_depth;
+    counter *told;                      /* see "what others see": items, and cost */
+    counter untold[2];                  /* where that leads without a record */
+    uint64_t passed_by, passed_by_cost; /* accepted beside what was pushed; set by tell_all */
+    uint64_t sample_at;                 /* pushed, when the next item is timed; none: UINT64_MAX */
 } put_side;
 
 typedef struct get_side {
@@ -72,7 +79,13 @@ typedef struct get_side {
     uint64_t pushed;                 /* as last seen */
     counter released, released_cost; /* what of it no longer counts: under bound_in_flight; else
                                         all of it, and these are not used */
+    counter *told;                   /* as above */
+    counter untold[2];
+    uint64_t lost, lost_cost; /* popped, and not delivered; set by tell_all */
 } get_side;
+
+static_assert(sizeof(put_side) == WEIR__LINE && sizeof(get_side) == WEIR__LINE,
+              "a side is one line: who locks it has all of it");
 
 /* Guests who were called and have not come yet, in that order. */
 typedef struct turns {
@@ -137,6 +150,7 @@ struct weir_queue {
     /* changed under both mutexes, so read under either */
     weir__load bound;
     bool closed;
+    bool has_news; /* something was counted that is not told yet */
     weir__waitq putters, getters, drainers;
     turns called_putters, called_getters; /* whose turn it is */
     weir__load kept_room;                 /* for the ones ... */
@@ -148,6 +162,7 @@ struct weir_queue {
     uint64_t max_cost;
     uint64_t dropped[WEIR_DROP_REASONS], dropped_cost[WEIR_DROP_REASONS];
     uint64_t refused, put_blocked_ns, get_blocked_ns;
+    uint64_t put_waits, get_waits; /* calls that waited, once each */
     weir__marks marks;
     weir__overflow overflow;
     size_t insiders_waiting; /* of putters: see weir__queue_put_task */
@@ -156,8 +171,16 @@ struct weir_queue {
 
     weir__spin put_spin, get_spin; /* theirs to guard */
 
+    weir__record *record;  /* NULL: none; set at creation */
+    weir__sampler sampler; /* under the put mutex; of the items whose wait is timed */
+    bool times_items;      /* set at creation: entries have a time, not a function, and a record */
+
     spilling *spilling; /* NULL: it does not; set at creation, and not for the short ways */
 };
+
+/* Inlined, so that an entry stays in registers: going through memory in pieces of different sizes
+ * would take longer than all the rest. */
+#define SHORT static inline __attribute__((always_inline))
 
 /* ---- counting ------------------------------------------------------------------------------- */
 
@@ -310,6 +333,7 @@ typedef struct waiter {
     weir__waiter base; /* first: what the waitqs hold */
     weir_time since;   /* when the wait began; 0: when it joins the line */
     bool insider;
+    bool counted; /* among the calls that waited: this one waits again */
 } waiter;
 
 /* A place in line that no thread waits in; it lies in a weir_pending, zeroed before it comes. */
@@ -385,6 +409,157 @@ static inline bool check(weir_queue *queue)
     assert(!queue->drainers.head || !is_idle(queue));
     assert(!queue->on_watermark || queue->told == queue->marks.above || queue->telling);
     return true;
+}
+
+/* ---- what others see ------------------------------------------------------------------------
+ *
+ * The record in the process's page is a copy of what is counted here.  Who goes the short way tells what its
+ * side counted: one store, to a line of the record that nobody else writes to, and one more for a cost.  Who
+ * had both mutexes tells everything, marked as belonging together.  No counter there ever goes back:
+ * items that were pushed or popped only to be dropped are no part of what the sides tell.
+ */
+
+/* Of items that never were inside; and of those that came out of there. */
+static uint64_t dropped_outside(const uint64_t by_reason[])
+{
+    return by_reason[WEIR_DROP_NEWEST] + by_reason[WEIR_DROP_SAMPLED] + by_reason[WEIR_DROP_LOST];
+}
+
+static uint64_t dropped_from_inside(const uint64_t by_reason[])
+{
+    return by_reason[WEIR_DROP_OLDEST] + by_reason[WEIR_DROP_EXPIRED] +
+           by_reason[WEIR_DROP_DISCARDED];
+}
+
+static inline void tell(counter *where, uint64_t value)
+{
+    if (WEIR__TELLS)
+        atomic_store_explicit(where, value, memory_order_relaxed);
+}
+
+/* Under the put mutex; cost: whether there is news of that, too. */
+static inline void tell_in(const put_side *put, bool cost)
+{
+    tell(&put->told[0], own(&put->pushed) + put->passed_by);
+    if (cost)
+        tell(&put->told[1], put->pushed_cost + put->passed_by_cost);
+}
+
+/* Under the get mutex. */
+static inline void tell_out(const get_side *get, bool cost)
+{
+    tell(&get->told[0], own(&get->popped) - get->lost);
+    if (cost)
+        tell(&get->told[1], own(&get->popped_cost) - get->lost_cost);
+}
+
+/* Under the get mutex, with bound_in_flight; cost as above. */
+static inline void tell_done(const weir_queue *queue, bool cost)
+{
+    const get_side *get = &queue->get;
+    weir__tell(queue->record, WEIR_STATS_DONE, own(&get->released) - get->lost);
+    if (cost)
+        weir__tell(queue->record, WEIR_STATS_DONE_COST, own(&get->released_cost) - get->lost_cost);
+}
+
+static void tell_drops(const weir_queue *queue, weir__record *record)
+{
+    for (int i = 0; i < WEIR_DROP_REASONS; i++) {
+        weir__tell(record, WEIR_STATS_DROPPED_NEWEST + i, queue->dropped[i]);
+        weir__tell(record, WEIR_STATS_DROPPED_NEWEST_COST + i, queue->dropped_cost[i]);
+    }
+}
+
+static void tell_waits(const weir_queue *queue, weir__record *record)
+{
+    weir__tell(record, WEIR_STATS_REFUSED, queue->refused);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, queue->put_waits);
+    weir__tell(record, WEIR_STATS_GET_WAITS, queue->get_waits);
+}
+
+static size_t putters_waiting(const weir_queue *queue)
+{
+    return queue->putters.count + queue->called_putters.count + queue->late_putters;
+}
+
+static size_t getters_waiting(const weir_queue *queue)
+{
+    return queue->getters.count + queue->called_getters.count + queue->late_getters;
+}
+
+static void tell_bounds(const weir_queue *queue, weir__record *record)
+{
+    weir__tell(record, WEIR_STATS_CAPACITY,
+               queue->capacity == WEIR_UNBOUNDED ? UINT64_MAX : queue->capacity);
+    weir__tell(record, WEIR_STATS_MAX_COST, queue->max_cost);
+    weir__tell(record, WEIR_STATS_MAX_AGE_NS, (uint64_t)queue->max_age_ns);
+    weir__tell(record, WEIR_STATS_CLOSED, queue->closed);
+    weir__tell(record, WEIR_STATS_REPORTS_DONE, queue->bound_in_flight);
+}
+
+/* What was counted under both mutexes, by all who set has_news. */
+static void tell_news(weir_queue *queue, weir__record *record)
+{
+    weir__load spilled = on_disk(queue);
+    queue->put.passed_by = dropped_outside(queue->dropped) + spilled.items;
+    queue->put.passed_by_cost = dropped_outside(queue->dropped_cost) + spilled.cost;
+    queue->get.lost = dropped_from_inside(queue->dropped);
+    queue->get.lost_cost = dropped_from_inside(queue->dropped_cost);
+    weir__tell(record, WEIR_STATS_SPILLED, spilled.items);
+    weir__tell(record, WEIR_STATS_SPILLED_COST, spilled.cost);
+    tell_drops(queue, record);
+    tell_waits(queue, record);
+    tell_bounds(queue, record);
+    queue->has_news = false;
+}
+
+static void tell_all(weir_queue *queue)
+{
+    weir__record *record = queue->record;
+    if (!WEIR__TELLS || !record)
+        return;
+    weir__tell_begin(record);
+    if (queue->has_news || queue->spilling)
+        tell_news(queue, record);
+    tell_in(&queue->put, true);
+    tell_out(&queue->get, true);
+    if (queue->bound_in_flight)
+        tell_done(queue, true);
+    weir__tell(record, WEIR_STATS_PEAK_DEPTH, queue->put.peak_depth);
+    weir__tell(record, WEIR_STATS_ABOVE_HIGH, queue->marks.above);
+    weir__tell_line(record, 0, putters_waiting(queue));
+    weir__tell_line(record, 1, getters_waiting(queue));
+    weir__tell_end(record);
+}
+
+/* Under the put mutex: whether the next item is to be timed. */
+SHORT bool is_sample_due(const put_side *put)
+{
+    return WEIR__TELLS && own(&put->pushed) >= put->sample_at;
+}
+
+/* Under the put mutex, of an item to be timed: when it came. */
+static int64_t stamp(weir_queue *queue)
+{
+    weir_time now = weir_now();
+    int64_t since = weir__timed(&queue->sampler, now);
+    queue->put.sample_at = own(&queue->put.pushed) + weir__sampler_next(&queue->sampler, now);
+    return since;
+}
+
+/* Under both mutexes, of a caller who has waited: items have become rare, perhaps. */
+static void restart_sampling(weir_queue *queue)
+{
+    weir__sampler_restart(&queue->sampler);
+    queue->put.sample_at = queue->times_items ? 0 : UINT64_MAX;
+}
+
+/* Under the get mutex, of an item with a time.  now may be 0: to be read. */
+static void note_wait(weir_queue *queue, int64_t since, weir_time now)
+{
+    if (queue->times_items)
+        weir__tell_time(&queue->record->wait, (now ? now : weir_now()) - weir__time_of(since),
+                        weir__weight_of(since));
 }
 
 static bool owes_drops(const call *c)
@@ -512,6 +687,7 @@ static bool leave_once(weir_queue *queue, call *c)
 {
     settle(queue, c);
     bool refills = queue->spilling && begin_refill(queue);
+    tell_all(queue);
     unlock_both(queue);
     if (c->wakeups.head)
         weir__wake_all(&c->wakeups);
@@ -542,6 +718,7 @@ static void count_drops(weir_queue *queue, size_t n, uint64_t cost, weir_drop_re
 {
     queue->dropped[reason] += n;
     queue->dropped_cost[reason] += cost;
+    queue->has_news = true;
 }
 
 /* Of an item that the queue took and that is not inside. */
@@ -646,18 +823,24 @@ static void tell_watermark(weir_queue *queue, call *c)
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 /* Books the end of a wait, before the waiter leaves the line. */
-static void end_wait(weir_queue *queue, weir__waitq *line, const waiter *w, int result, call *c)
+static void end_wait(weir_queue *queue, weir__waitq *line, waiter *w, int result, call *c)
 {
     weir_time waited = time_of(c) - w->since;
     if (waited < 0)
         waited = 0; /* both read the clock before they had the mutex */
+    if (waited > WEIR_MILLISECOND)
+        restart_sampling(queue);
+    queue->has_news = true;
     if (line == &queue->putters) {
         queue->put_blocked_ns += (uint64_t)waited;
+        queue->put_waits += !w->counted;
         queue->refused += result == WEIR_ETIMEDOUT || result == WEIR_ETOOBIG;
         queue->insiders_waiting -= w->insider;
     } else if (line == &queue->getters) {
         queue->get_blocked_ns += (uint64_t)waited;
+        queue->get_waits += !w->counted;
     }
+    w->counted = true;
 }
 
 static void serve(weir_queue *queue, weir__waitq *line, weir__waiter *base, int result, call *c)
@@ -754,6 +937,15 @@ static inline void run_errand(weir_queue *queue, const errand *e)
 }
 
 /* ---- giving and taking ---------------------------------------------------------------------- */
+
+/* Under the get mutex: as take_out, for a getter. */
+static inline weir__entry take_to_deliver(weir_queue *queue, weir_time now)
+{
+    weir__entry entry = take_out(&queue->get);
+    if (WEIR__TELLS && entry.since != 0)
+        note_wait(queue, entry.since, now);
+    return entry;
+}
 
 /* Hands an item that was taken out to a getter, which is in line or in this call. */
 static void give(getter *g, weir__entry entry)
@@ -860,7 +1052,7 @@ static void serve_getters(weir_queue *queue, call *c)
             call_guest(queue, (guest *)w, c);
             continue;
         }
-        give(g, take_out(&queue->get));
+        give(g, take_to_deliver(queue, c->time));
         if (g->got == g->enough)
             serve(queue, &queue->getters, &w->base, WEIR_OK, c);
     }
@@ -887,6 +1079,8 @@ static int take_in(weir_queue *queue, weir__entry entry, call *c)
 {
     if (!find_block(queue))
         return WEIR_ENOMEM;
+    if (is_sample_due(&queue->put) && entry.since == 0)
+        entry.since = stamp(queue);
     weir__fifo_push(&queue->put.tail, entry);
     count_in(&queue->put, entry.cost);
     serve_getters(queue, c);
@@ -957,10 +1151,6 @@ static void refuse_too_big(weir_queue *queue, call *c)
 
 /* ---- the short ways ------------------------------------------------------------------------- */
 
-/* Inlined, so that an entry stays in registers: going through memory in pieces of different sizes
- * would take longer than all the rest. */
-#define SHORT static inline __attribute__((always_inline))
-
 /* Beside WEIR_KEPT, WEIR_DROPPED and WEIR_OK: */
 #define MUST_WAIT 2 /* it does not fit; nothing is there */
 #define LONG_WAY  3 /* this is for who has both mutexes */
@@ -990,8 +1180,10 @@ static inline void note_peak(weir_queue *queue)
     if (own(&put->pushed) - put->popped <= put->peak_depth)
         return;
     put->popped = seen(&queue->get.popped);
-    if (own(&put->pushed) - put->popped > put->peak_depth)
-        put->peak_depth = own(&put->pushed) - put->popped;
+    if (own(&put->pushed) - put->popped <= put->peak_depth)
+        return;
+    put->peak_depth = own(&put->pushed) - put->popped;
+    weir__tell(queue->record, WEIR_STATS_PEAK_DEPTH, put->peak_depth);
 }
 
 /* Under the put mutex. */
@@ -1009,8 +1201,11 @@ SHORT int put_one_short(weir_queue *queue, weir__entry entry)
         if (weir__fifo_lacks_block(&put->tail))
             return LONG_WAY; /* which may need none, or allocates */
     }
+    if (is_sample_due(put) && entry.since == 0)
+        entry.since = stamp(queue);
     weir__fifo_push(&put->tail, entry);
     count_in(put, entry.cost);
+    tell_in(put, entry.cost > 0);
     note_peak(queue);
     return WEIR_KEPT;
 }
@@ -1065,7 +1260,19 @@ static errand hint_putter(weir_queue *queue)
 
 static bool is_expired(const weir_queue *queue, const weir__entry *entry, weir_time now)
 {
-    return queue->max_age_ns && now - entry->since > queue->max_age_ns;
+    return queue->max_age_ns && now - weir__time_of(entry->since) > queue->max_age_ns;
+}
+
+/* Under the get mutex, of the next one, which has a time (or is a task): notes how long it was inside.
+ * false: for too long. */
+__attribute__((noinline)) static bool see_to_time(weir_queue *queue, const weir__entry *entry,
+                                                  weir_time now)
+{
+    if (is_expired(queue, entry, now))
+        return false;
+    if (WEIR__TELLS)
+        note_wait(queue, entry->since, now);
+    return true;
 }
 
 /* Under the get mutex, and get.is_short. */
@@ -1077,9 +1284,12 @@ SHORT int get_one_short(weir_queue *queue, weir__entry *ret_entry, weir_time now
         if (own(&get->popped) == get->pushed)
             return queue->putters.head || queue->closed ? LONG_WAY : MUST_WAIT;
     }
-    if (is_expired(queue, weir__fifo_peek(&get->head), now))
+    const weir__entry *next = weir__fifo_peek(&get->head);
+    if (next->since != 0 && !see_to_time(queue, next, now))
         return LONG_WAY;
-    *ret_entry = take_out(get);
+    weir__entry entry = take_out(get);
+    tell_out(get, entry.cost > 0);
+    *ret_entry = entry;
     return WEIR_OK;
 }
 
@@ -1093,8 +1303,10 @@ SHORT int get_short(weir_queue *queue, size_t *finished, weir__entry *ret_entry,
     int rc = LONG_WAY;
     weir__lock(&queue->get.mutex);
     if (queue->get.is_short) {
-        if (*finished > 0)
+        if (*finished > 0) {
             release(queue, *finished, 0);
+            tell_done(queue, false);
+        }
         *finished = 0;
         rc = get_one_short(queue, ret_entry, now);
         if (rc == MUST_WAIT)
@@ -1129,6 +1341,7 @@ static void get_many_short(weir_queue *queue, getter *g)
 static int refuse(weir_queue *queue, int error)
 {
     queue->refused++;
+    queue->has_news = true;
     return error;
 }
 
@@ -1517,7 +1730,8 @@ static int wait_for_disk(weir_queue *queue, putter *p, weir_time deadline, call 
             return w->base.result;
         }
         leave(queue, c);
-        p->waiter = (waiter){0}; /* the next item's wait is one of its own */
+        /* the next item's wait is one of its own, of the same call */
+        p->waiter = (waiter){.counted = w->counted};
         return rc;
     }
 }
@@ -1649,7 +1863,7 @@ static void take_what_is_there(weir_queue *queue, getter *g, call *c)
                 return;
             drop_head(queue, WEIR_DROP_EXPIRED, c);
         } else {
-            give(g, take_out(&queue->get));
+            give(g, take_to_deliver(queue, c->time));
         }
         if (depth(queue) == 0 && g->got == 0)
             admit(queue, c); /* all were too old: who waits behind them brings a fresh one */
@@ -2004,7 +2218,7 @@ void weir_queue_close(weir_queue *queue)
 {
     call c;
     enter(queue, &c);
-    queue->closed = true;
+    queue->closed = queue->has_news = true;
     serve_all(queue, &queue->putters, WEIR_ECLOSED, &c);
     serve_getters(queue, &c); /* a guest that waits for more than there will be */
     if (!is_coming(queue))
@@ -2055,6 +2269,7 @@ static void set_bound(weir_queue *queue, size_t capacity, uint64_t max_cost)
     queue->capacity = capacity;
     queue->max_cost = max_cost;
     queue->bound = make_bound(capacity, max_cost);
+    queue->has_news = true;
 }
 
 int weir_queue_resize(weir_queue *queue, size_t capacity, uint64_t max_cost)
@@ -2072,18 +2287,6 @@ int weir_queue_resize(weir_queue *queue, size_t capacity, uint64_t max_cost)
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */
-
-/* Of items that never were inside; and of those that came out of there. */
-static uint64_t dropped_outside(const uint64_t by_reason[])
-{
-    return by_reason[WEIR_DROP_NEWEST] + by_reason[WEIR_DROP_SAMPLED] + by_reason[WEIR_DROP_LOST];
-}
-
-static uint64_t dropped_from_inside(const uint64_t by_reason[])
-{
-    return by_reason[WEIR_DROP_OLDEST] + by_reason[WEIR_DROP_EXPIRED] +
-           by_reason[WEIR_DROP_DISCARDED];
-}
 
 int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot)
 {
@@ -2111,8 +2314,8 @@ int weir_queue_get_snapshot(weir_queue *queue, weir_queue_snapshot *ret_snapshot
         .refused = queue->refused,
         .put_blocked_ns = queue->put_blocked_ns,
         .get_blocked_ns = queue->get_blocked_ns,
-        .putters_waiting = queue->putters.count + queue->called_putters.count + queue->late_putters,
-        .getters_waiting = queue->getters.count + queue->called_getters.count + queue->late_getters,
+        .putters_waiting = putters_waiting(queue),
+        .getters_waiting = getters_waiting(queue),
         .peak_depth = queue->put.peak_depth,
         .spills = s ? s->spills : 0,
         .unspilled = s ? s->unspilled : 0,
@@ -2222,8 +2425,23 @@ static void end_spilling(weir_queue *queue)
     weir__free(s);
 }
 
+static void begin_telling(weir_queue *queue, weir_stats_kind kind, const char *name)
+{
+    weir__record *record = queue->record = weir__record_open(kind, name);
+    queue->put.told = record ? &record->number[WEIR_STATS_ACCEPTED] : queue->put.untold;
+    queue->get.told = record ? &record->number[WEIR_STATS_DELIVERED] : queue->get.untold;
+    queue->times_items = record && !queue->on_entry_drop;
+    restart_sampling(queue);
+    tell_all(queue);
+}
+
+weir__record *weir__queue_record(weir_queue *queue)
+{
+    return queue->record;
+}
+
 int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
-                       weir__entry_drop_fn *on_entry_drop)
+                       weir__entry_drop_fn *on_entry_drop, weir_stats_kind kind)
 {
     if (opts->size != sizeof(*opts))
         return WEIR_EINVAL; /* there is one version so far */
@@ -2243,6 +2461,7 @@ int weir__queue_create(weir_queue **ret_queue, const weir_queue_opts *opts,
     weir__mutex_init(&queue->get.mutex);
     queue->on_entry_drop = on_entry_drop;
     queue->item = queue->room = WEIR__LEVEL_INIT;
+    begin_telling(queue, kind, opts->name);
     set_short_ways(queue);
     *ret_queue = queue;
     return WEIR_OK;
@@ -2255,7 +2474,7 @@ fail:
 
 int weir_queue_create(weir_queue **ret_queue, const weir_queue_opts *opts)
 {
-    return weir__queue_create(ret_queue, opts, NULL);
+    return weir__queue_create(ret_queue, opts, NULL, WEIR_STATS_QUEUE);
 }
 
 /* Frees what is in memory, and is on disk, too. */
@@ -2284,6 +2503,7 @@ void weir_queue_destroy(weir_queue *queue)
     weir__fifo_fini(&queue->put.tail, &queue->get.head);
     weir__mutex_fini(&queue->put.mutex);
     weir__mutex_fini(&queue->get.mutex);
+    weir__record_close(queue->record);
     weir__free(queue);
 }
 

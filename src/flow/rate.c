@@ -50,9 +50,11 @@ struct weir_rate {
     _Atomic unsigned generation; /* the process whose line this is */
     _Alignas(WEIR__LINE) weir__mutex mutex;
     weir__waitq line;
-    uint64_t line_cost; /* of all in line */
-    weir__turn turn;    /* of the first in line */
-    place *owner;       /* that one, or NULL */
+    uint64_t line_cost;          /* of all in line */
+    weir__turn turn;             /* of the first in line */
+    place *owner;                /* that one, or NULL */
+    weir__record *record;        /* what other processes see; NULL: nothing, or ... */
+    weir__shared_record records; /* ... each has one of its own; set at creation */
 };
 
 /* What has to be done once the mutex is released. */
@@ -202,10 +204,25 @@ static void set_next_time(weir_rate *rate, place *p, weir_time now)
         p->until += PASSED_OVER + (weir_time)rate->line.count * LOOK_EACH;
 }
 
+static weir__record *record_of(weir_rate *rate)
+{
+    return rate->bucket.named ? weir__shared_record_of(&rate->records) : rate->record;
+}
+
+/* Under the mutex. */
+static void note_waiting(weir_rate *rate)
+{
+    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    if (rate->bucket.named)
+        weir__tell(record_of(rate), WEIR_STATS_PUT_WAITING, rate->line.count);
+    else
+        weir__tell_line(rate->record, 0, rate->line.count);
+}
+
 /* Somebody has left, and the turn belongs to the first of those who are there now. */
 static void move_up(weir_rate *rate, bool granted, weir_time now, calls *after)
 {
-    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    note_waiting(rate);
     place *p = first_in(rate);
     if (p == rate->owner)
         return;
@@ -233,7 +250,7 @@ static void join(weir_rate *rate, place *p, weir_time now)
         rate->owner = p;
         weir__bucket_enter(&rate->bucket, &rate->turn, p->cost);
     }
-    atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
+    note_waiting(rate);
     set_time(rate, p, ahead, now);
 }
 
@@ -307,6 +324,13 @@ static void count(weir_rate *rate, int result, weir_time blocked)
 {
     bool refused = result == WEIR_EFULL || result == WEIR_ETIMEDOUT;
     weir__bucket_count(&rate->bucket, refused, blocked > 0 ? (uint64_t)blocked : 0);
+}
+
+/* Of one that was in line. */
+static void count_wait(weir_rate *rate, int result, weir_time blocked)
+{
+    weir__tell_together(record_of(rate), WEIR_STATS_PUT_WAITS, 1);
+    count(rate, result, blocked);
 }
 
 /* ---- acquiring ------------------------------------------------------------------------------ */
@@ -399,7 +423,7 @@ static int wait(weir_rate *rate, uint64_t cost, weir_time deadline)
     while (rc == WEIR_WAITING || rc == NUDGED);
     if (rc == WEIR_EINTR)
         rc = interrupted(rate, &here);
-    count(rate, rc, weir_now() - here.since);
+    count_wait(rate, rc, weir_now() - here.since);
     return rc;
 }
 
@@ -474,7 +498,7 @@ int weir_rate_poll(weir_rate *rate, weir_pending *pending, weir_time *ret_at)
         return WEIR_WAITING;
     }
     join_nudgers(here);
-    count(rate, here->waiter.result, now - here->since);
+    count_wait(rate, here->waiter.result, now - here->since);
     return here->waiter.result;
 }
 
@@ -491,7 +515,7 @@ void weir_rate_cancel(weir_rate *rate, weir_pending *pending)
     make_calls(&after);
     join_nudgers(here);
     if (left)
-        count(rate, WEIR_ETIMEDOUT, now - here->since);
+        count_wait(rate, WEIR_ETIMEDOUT, now - here->since);
 }
 
 /* ---- reservations --------------------------------------------------------------------------- */
@@ -557,6 +581,16 @@ static void nudge_all(weir_rate *rate, calls *after)
         nudge(p, after);
 }
 
+/* Under the mutex, or before anybody else has it. */
+static void tell_terms(weir_rate *rate)
+{
+    weir__rate_terms terms = weir__bucket_terms(&rate->bucket);
+    double per_hour = (double)terms.rate * 3600e9 / (double)terms.per_ns;
+    weir__record *record = record_of(rate);
+    weir__tell(record, WEIR_STATS_CAPACITY, terms.burst / WEIR__TOKEN);
+    weir__tell(record, WEIR_STATS_RATE_PER_HOUR, per_hour < 1e19 ? (uint64_t)per_hour : UINT64_MAX);
+}
+
 int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t burst)
 {
     per_ns = per_ns ? per_ns : WEIR_SECOND;
@@ -571,6 +605,7 @@ int weir_rate_set(weir_rate *rate, uint64_t tokens, int64_t per_ns, uint64_t bur
         return rc;
     calls after = {0};
     weir__lock(&rate->mutex);
+    tell_terms(rate);
     nudge_all(rate, &after);
     weir__unlock(&rate->mutex);
     make_calls(&after);
@@ -625,6 +660,17 @@ static int make_private(weir_rate *rate, const weir__rate_terms *terms)
     return rc;
 }
 
+static void begin_telling(weir_rate *rate, const weir_rate_opts *opts)
+{
+    if (opts->shared)
+        weir__shared_record_open(&rate->records, WEIR_STATS_RATE,
+                                 opts->name ? opts->name : opts->shared);
+    else
+        rate->record = weir__record_open(WEIR_STATS_RATE, opts->name);
+    weir__bucket_begin_counting(&rate->bucket, rate->record, opts->shared ? &rate->records : NULL);
+    tell_terms(rate);
+}
+
 int weir_rate_create(weir_rate **ret_rate, const weir_rate_opts *opts)
 {
     if (!opts || opts->size != sizeof *opts)
@@ -650,6 +696,7 @@ int weir_rate_create(weir_rate **ret_rate, const weir_rate_opts *opts)
         weir__free(rate);
         return rc;
     }
+    begin_telling(rate, opts);
     *ret_rate = rate;
     return WEIR_OK;
 }
@@ -662,6 +709,8 @@ void weir_rate_destroy(weir_rate *rate)
         weir__named_close(rate->bucket.named);
     else
         weir__free(rate->bucket.page);
+    weir__record_close(rate->record);
+    weir__shared_record_close(&rate->records);
     weir__mutex_fini(&rate->mutex);
     weir__free(rate);
 }

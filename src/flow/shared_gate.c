@@ -71,6 +71,8 @@ struct weir__shared_gate {
     weir__named *named;
     shared *shared;
     _Atomic bool closed;
+    bool tells_cost;
+    weir__shared_record record; /* of what went through this handle */
 };
 
 /* relaxed: these words stand for themselves */
@@ -191,14 +193,25 @@ typedef struct wait {
     weir_time deadline;
     weir_time since;    /* 0: it has not waited yet */
     weir__place *place; /* NULL: none */
+    weir__record *record;
 } wait;
+
+static void tell_wait(const wait *w, uint64_t ns)
+{
+    weir__tell_together(w->record, WEIR_STATS_PUT_WAITS, 1);
+    weir__tell_together(w->record, WEIR_STATS_PUT_BLOCKED_NS, ns);
+    weir__tell_together(w->record, WEIR_STATS_PUT_WAITING, UINT64_MAX); /* one less */
+}
 
 /* Entered. */
 static void end_wait(wait *w)
 {
     shared *s = w->gate->shared;
-    if (w->since)
-        ADD(s->blocked_ns, (uint64_t)(weir_now() - w->since));
+    if (w->since) {
+        uint64_t waited = (uint64_t)(weir_now() - w->since);
+        ADD(s->blocked_ns, waited);
+        tell_wait(w, waited);
+    }
     if (w->place)
         weir__line_leave(&s->line, LINE, w->place);
     w->place = NULL;
@@ -224,6 +237,8 @@ static int enter_again(wait *w, int rc)
     } else if (w->place) {
         weir__line_leave(&s->line, LINE, w->place);
     }
+    if (entered != WEIR_OK)
+        tell_wait(w, (uint64_t)(weir_now() - w->since));
     return rc;
 }
 
@@ -235,8 +250,10 @@ static int wait_turn(wait *w)
         w->place->called = 0;
     else if ((w->place = weir__line_join(&s->line, LINE, w->cost)))
         w->place->kind = w->partition;
-    if (w->since == 0)
+    if (w->since == 0) {
         w->since = weir_now();
+        weir__tell_together(w->record, WEIR_STATS_PUT_WAITING, 1);
+    }
     uint32_t bell = w->place ? GET(w->place->bell) : 0;
     /* seq_cst: between the mark in the line and the last look at the sum, which leave takes; pairs
      * with the fence in weir__shared_gate_release */
@@ -271,9 +288,19 @@ static void come_in(const wait *w, unsigned at)
      * release in weir__shared_gate_release */
     atomic_fetch_add_explicit(&own->used_by[w->partition], w->cost, memory_order_acquire);
     ADD(own->calls, 1);
+    weir__tell_together(w->record, WEIR_STATS_ACCEPTED, 1);
+    if (w->gate->tells_cost)
+        weir__tell_together(w->record, WEIR_STATS_ACCEPTED_COST, w->cost);
     uint64_t inside = used(s);
     if (inside > GET(s->peak))
         SET(s->peak, inside);
+}
+
+/* Entered. */
+static void note_shed(const wait *w)
+{
+    ADD(w->gate->shared->n_shed, 1);
+    weir__tell_together(w->record, WEIR_STATS_SHED, 1);
 }
 
 /* Entered. */
@@ -283,7 +310,7 @@ static bool is_stuck(const wait *w)
     weir_time now = w->since && s->shed.target_ns ? weir_now() : 0;
     if (now == 0 || !weir__shed_is_stuck(&s->shed, now, now - w->since))
         return false;
-    ADD(s->n_shed, 1);
+    note_shed(w);
     return true;
 }
 
@@ -303,7 +330,7 @@ static int look(wait *w, unsigned at)
     if (w->since) {
         weir_time now = weir_now();
         if (weir__shed_is_late(&s->shed, now, now - w->since)) {
-            ADD(s->n_shed, 1);
+            note_shed(w);
             return WEIR_ESHED;
         }
     }
@@ -316,6 +343,14 @@ static bool is_over(weir_time deadline)
     return deadline != WEIR_FOREVER && (deadline <= WEIR_POLL || weir_now() >= deadline);
 }
 
+/* As last seen: other processes change it, too. */
+static void tell_bounds(weir__shared_gate *gate, weir__record *record)
+{
+    weir__tell(record, WEIR_STATS_CAPACITY, weir__shared_gate_capacity(gate));
+    weir__tell(record, WEIR_STATS_CLOSED, GET(gate->closed));
+    weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
+}
+
 int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned partition,
                               weir_time deadline)
 {
@@ -325,6 +360,7 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
     int at = weir__named_seat(gate->named);
     if (at < 0)
         return at;
+    w.record = weir__shared_record_of(&gate->record);
     int rc = weir__door_enter(&s->door, deadline);
     while (rc == WEIR_OK) {
         rc = look(&w, (unsigned)at);
@@ -340,8 +376,11 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
     }
     if (rc == WEIR_ETIMEDOUT && deadline <= WEIR_POLL)
         rc = WEIR_EFULL; /* a process is stopped in the middle of a call */
-    if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
+    if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE) {
         ADD(s->refused, 1);
+        weir__tell_together(w.record, WEIR_STATS_REFUSED, 1);
+    }
+    tell_bounds(gate, w.record);
     return rc;
 }
 
@@ -379,6 +418,15 @@ static bool enter_to_settle(shared *s)
     return rc == WEIR_OK;
 }
 
+static void tell_release(weir__shared_gate *gate, uint64_t cost)
+{
+    weir__record *record = weir__shared_record_of(&gate->record);
+    weir__tell_together(record, WEIR_STATS_DONE, 1);
+    if (gate->tells_cost)
+        weir__tell_together(record, WEIR_STATS_DONE_COST, cost);
+    tell_bounds(gate, record);
+}
+
 void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned partition,
                                weir__gate_update_fn *fn, void *ctx)
 {
@@ -390,6 +438,7 @@ void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned 
     if (entered)
         change(s, fn, ctx);
     subtract(&s->seat[at], cost, partition);
+    tell_release(gate, cost);
     /* seq_cst: between the subtraction and the look at the line; pairs with the one in wait_turn */
     atomic_thread_fence(memory_order_seq_cst);
     if (!entered)
@@ -405,6 +454,7 @@ uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn 
         return GET(current(s)->capacity);
     uint64_t capacity = change(s, fn, ctx);
     leave(s);
+    tell_bounds(gate, weir__shared_gate_record(gate));
     return capacity;
 }
 
@@ -528,6 +578,10 @@ int weir__shared_gate_open(weir__shared_gate **ret_gate, const weir__gate_opts *
         weir__shared_gate_close_handle(gate);
         return rc;
     }
+    gate->tells_cost = opts->tells_cost;
+    weir__shared_record_open(&gate->record, opts->stats_kind,
+                             opts->stats_name ? opts->stats_name : opts->shared);
+    tell_bounds(gate, weir__shared_gate_record(gate));
     *ret_gate = gate;
     return WEIR_OK;
 }
@@ -537,12 +591,19 @@ void weir__shared_gate_close_handle(weir__shared_gate *gate)
     if (!gate)
         return;
     weir__named_close(gate->named);
+    weir__shared_record_close(&gate->record);
     weir__free(gate);
+}
+
+weir__record *weir__shared_gate_record(weir__shared_gate *gate)
+{
+    return weir__shared_record_of(&gate->record);
 }
 
 void weir__shared_gate_close(weir__shared_gate *gate)
 {
     SET(gate->closed, true);
+    tell_bounds(gate, weir__shared_gate_record(gate));
     /* Whoever sleeps looks again: ours see that it is closed, the others sleep on. */
     weir__places everybody;
     memset(&everybody, 0xff, sizeof everybody);

@@ -15,6 +15,7 @@ void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned 
                                weir__gate_update_fn *fn, void *ctx);
 uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn *fn, void *ctx);
 void weir__shared_gate_look(weir__shared_gate *gate, void *ret_state);
+weir__record *weir__shared_gate_record(weir__shared_gate *gate);
 void weir__shared_gate_close(weir__shared_gate *gate);
 void weir__shared_gate_get_counts(weir__shared_gate *gate, weir__gate_counts *ret_counts);
 uint64_t weir__shared_gate_capacity(const weir__shared_gate *gate);

@@ -9,6 +9,8 @@
  *             more.  Whatever made that possible, nobody has to remember to pass it on, not even
  *             those who were killed or gave up: the next one who leaves does.
  * Beside:     words under `counts` are no part of the law; each is changed by one store.
+ * Telling:    a process's record (flow/record.h) has what went through its handle; under the lock, if
+ *             nothing else is said.
  */
 #include <weir/shared_queue.h>
 
@@ -22,12 +24,13 @@
 #include "base/park.h"
 #include "base/spin.h"
 #include "flow/door.h"
+#include "flow/record.h"
 #include "flow/shared_line.h"
 #include "flow/shared_ring.h"
 #include "model/overflow.h"
 
 #define MAGIC   UINT64_C(0x3151736965770a1b)
-#define VERSION 1u
+#define VERSION 2u
 #define PAGE    UINT64_C(4096)
 #define SECTION 256u                 /* messages that one holding of the lock moves, */
 #define LONG    (UINT64_C(1) << 20)  /* or bytes, whatever is reached first */
@@ -41,6 +44,8 @@ typedef struct shared {
     uint64_t capacity, max_bytes;
     int64_t max_age_ns;
     uint32_t overflow, keep_one_of;
+    uint32_t is_named;
+    char name[WEIR__PAGE_NAME]; /* for its records */
 
     _Alignas(64) weir__door door;
 
@@ -60,6 +65,7 @@ struct weir_shared_queue {
     size_t mapped;     /* bytes */
     weir__marks marks; /* of SAMPLE; `above` is the one in the file */
     weir__spin put_spin, get_spin;
+    weir__shared_record record;
 };
 
 /* relaxed: these words stand for themselves */
@@ -71,6 +77,7 @@ struct weir_shared_queue {
 
 static int enter(weir_shared_queue *queue, weir_time deadline)
 {
+    weir__shared_record_of(&queue->record); /* in a forked child: not under the lock */
     return weir__door_enter(&queue->shared->door, deadline);
 }
 
@@ -83,6 +90,61 @@ static weir__load inside(const weir__tide *now)
 {
     return (weir__load){now->depth, now->bytes};
 }
+
+/* ---- what others see -------------------------------------------------------------------------- */
+
+static weir__record *record_of(weir_shared_queue *queue)
+{
+    return weir__shared_record_of(&queue->record);
+}
+
+/* Not how full it is: of a process that makes no further call that would be false for ever. */
+static void tell_gauges(weir_shared_queue *queue)
+{
+    const shared *s = queue->shared;
+    weir__record *record = record_of(queue);
+    weir__tell(record, WEIR_STATS_CAPACITY, s->capacity);
+    weir__tell(record, WEIR_STATS_MAX_COST, s->max_bytes);
+    weir__tell(record, WEIR_STATS_MAX_AGE_NS, (uint64_t)s->max_age_ns);
+    weir__tell(record, WEIR_STATS_CLOSED, GET(s->closed));
+}
+
+static void count(weir__record *record, weir_stats_number number, uint64_t before, uint64_t now)
+{
+    if (record && now != before)
+        weir__tell_more(&record->number[number], now - before);
+}
+
+static void count_drops(weir__record *record, const weir__losses *before, const weir__losses *now)
+{
+    for (int i = 0; i < WEIR_DROP_REASONS; i++) {
+        count(record, WEIR_STATS_DROPPED_NEWEST + i, before->dropped[i], now->dropped[i]);
+        count(record, WEIR_STATS_DROPPED_NEWEST_COST + i, before->dropped_bytes[i],
+              now->dropped_bytes[i]);
+    }
+}
+
+/* What the change has done is this process's part. */
+static void commit(weir_shared_queue *queue, weir__change *change)
+{
+    weir__tide before;
+    weir__losses losses;
+    weir__record *record = WEIR__TELLS ? record_of(queue) : NULL;
+    if (record)
+        weir__ring_look(&queue->ring, &before, &losses);
+    weir__change_commit(change);
+    if (!record)
+        return;
+    const weir__tide *now = &change->now;
+    count(record, WEIR_STATS_ACCEPTED, before.accepted, now->accepted);
+    count(record, WEIR_STATS_ACCEPTED_COST, before.accepted_bytes, now->accepted_bytes);
+    count(record, WEIR_STATS_DELIVERED, before.delivered, now->delivered);
+    count(record, WEIR_STATS_DELIVERED_COST, before.delivered_bytes, now->delivered_bytes);
+    if (change->has_losses)
+        count_drops(record, &losses, &change->losses);
+}
+
+/* ---- entering and leaving, continued ---------------------------------------------------------- */
 
 /* Calls each getter that something is inside for, or all when nothing will come any more. */
 static void call_getters(shared *s, const weir__tide *now, weir__places *bells)
@@ -114,6 +176,7 @@ static void leave(weir_shared_queue *queue, const weir__tide *now)
 {
     shared *s = queue->shared;
     weir__places bells = {{0}};
+    tell_gauges(queue);
     if (!weir__line_is_empty(&s->line, WEIR__GETTERS))
         call_getters(s, now, &bells);
     if (!weir__line_is_empty(&s->line, WEIR__PUTTERS))
@@ -130,11 +193,32 @@ typedef struct wait {
     weir_time deadline;
     weir_time since;    /* 0: it has not waited yet */
     weir__place *place; /* NULL: none */
+    bool counted;       /* as a call that waited */
 } wait;
 
 static uint64_t ticket_of(const wait *w)
 {
     return w->place ? w->place->ticket : UINT64_MAX;
+}
+
+/* Also without the lock.  By how many more (or, modulo 2^64, less) wait. */
+static void tell_waiting(weir_shared_queue *queue, const wait *w, uint64_t by)
+{
+    bool puts = w->side == WEIR__PUTTERS;
+    weir__tell_together(record_of(queue), puts ? WEIR_STATS_PUT_WAITING : WEIR_STATS_GET_WAITING,
+                        by);
+}
+
+/* Also without the lock. */
+static void tell_wait(weir_shared_queue *queue, wait *w, uint64_t waited)
+{
+    bool puts = w->side == WEIR__PUTTERS;
+    weir__record *record = record_of(queue);
+    tell_waiting(queue, w, UINT64_MAX);
+    weir__tell_together(record, puts ? WEIR_STATS_PUT_BLOCKED_NS : WEIR_STATS_GET_BLOCKED_NS,
+                        waited);
+    weir__tell_together(record, puts ? WEIR_STATS_PUT_WAITS : WEIR_STATS_GET_WAITS, !w->counted);
+    w->counted = true;
 }
 
 /* Entered: the wait is over. */
@@ -144,6 +228,7 @@ static void end_wait(weir_shared_queue *queue, wait *w)
     if (w->since) {
         uint64_t waited = (uint64_t)(weir_now() - w->since);
         ADD(*(w->side == WEIR__PUTTERS ? &s->put_blocked_ns : &s->get_blocked_ns), waited);
+        tell_wait(queue, w, waited);
         w->since = 0;
     }
     if (w->place)
@@ -174,6 +259,8 @@ static int enter_again(weir_shared_queue *queue, wait *w, int rc)
     } else if (w->place) {
         weir__line_leave(&queue->shared->line, w->side, w->place);
     }
+    if (entered != WEIR_OK && w->since)
+        tell_wait(queue, w, (uint64_t)(weir_now() - w->since));
     return rc;
 }
 
@@ -193,8 +280,10 @@ static int look_a_moment(weir_shared_queue *queue, wait *w, const weir__tide *no
 static int wait_turn(weir_shared_queue *queue, wait *w, const weir__tide *now, uint64_t cost)
 {
     bool is_new = w->since == 0;
-    if (is_new)
+    if (is_new) {
         w->since = weir_now();
+        tell_waiting(queue, w, 1);
+    }
     if (is_new && weir__line_is_empty(&queue->shared->line, w->side))
         return look_a_moment(queue, w, now);
     if (w->place) {
@@ -211,10 +300,12 @@ static int wait_turn(weir_shared_queue *queue, wait *w, const weir__tide *now, u
 
 /* ---- putting -------------------------------------------------------------------------------- */
 
-static void refuse(shared *s, const wait *w)
+static void refuse(weir_shared_queue *queue, const wait *w)
 {
-    if (w->deadline != WEIR_PROBE)
-        ADD(s->refused, 1);
+    if (w->deadline == WEIR_PROBE)
+        return;
+    ADD(queue->shared->refused, 1);
+    weir__tell_together(record_of(queue), WEIR_STATS_REFUSED, 1);
 }
 
 static void update_marks(weir_shared_queue *queue, const weir__tide *now)
@@ -259,11 +350,11 @@ static bool has_room(shared *s, const weir__tide *now, const wait *w, uint64_t s
 /* Drops the oldest until the message fits.  A commit of its own: its memory is written next. */
 static void evict(weir_shared_queue *queue, weir__change *change, uint64_t size)
 {
-    weir__change_commit(change);
+    commit(queue, change);
     weir__change_begin(change, &queue->ring);
     while (!weir__fits(bound(queue->shared), inside(&change->now), size))
         weir__change_pop(change, NULL, WEIR_DROP_OLDEST);
-    weir__change_commit(change);
+    commit(queue, change);
     weir__change_begin(change, &queue->ring);
 }
 
@@ -276,13 +367,13 @@ static int offer(weir_shared_queue *queue, weir__change *change, const weir_mess
     if (GET(s->closed))
         return WEIR_ECLOSED;
     if (message->size > s->max_bytes || message->size > UINT32_MAX) {
-        refuse(s, w);
+        refuse(queue, w);
         return WEIR_ETOOBIG;
     }
     switch (decide(s, has_room(s, &change->now, w, message->size))) {
     case WEIR__SPILL: /* refused when the queue is made */
     case WEIR__WAIT: return MUST_WAIT;
-    case WEIR__REFUSE: refuse(s, w); return WEIR_EFULL;
+    case WEIR__REFUSE: refuse(queue, w); return WEIR_EFULL;
     case WEIR__DROP: weir__change_drop_new(change, message->size, WEIR_DROP_NEWEST); break;
     case WEIR__SAMPLE_OUT: weir__change_drop_new(change, message->size, WEIR_DROP_SAMPLED); break;
     case WEIR__EVICT:
@@ -311,7 +402,7 @@ static int put_section(weir_shared_queue *queue, weir__change *change, const wei
             SET(s->peak, change->now.depth);
     }
     if (change->appended || change->has_losses)
-        weir__change_commit(change);
+        commit(queue, change);
     *ret_done = done;
     return rc;
 }
@@ -333,7 +424,7 @@ static int put(weir_shared_queue *queue, const weir_message *messages, size_t n,
             continue;
         }
         if (rc == MUST_WAIT) {
-            refuse(queue->shared, &w);
+            refuse(queue, &w);
             rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
         }
         if (rc < 0 || done == n)
@@ -383,6 +474,7 @@ typedef struct batch {
     size_t max, got;
     weir_buffer *buffer;
     size_t used; /* bytes */
+    bool waited;
 } batch;
 
 static size_t aligned(size_t size)
@@ -408,7 +500,7 @@ static void take(weir__change *change, batch *b, size_t n)
 {
     while (n-- > 0) {
         uint64_t next;
-        const weir__record *record = weir__change_peek(change, change->now.head, &next);
+        const weir__ring_record *record = weir__change_peek(change, change->now.head, &next);
         weir_message *message = &b->messages[b->got++];
         *message = (weir_message){(void *)(uintptr_t)b->used, record->size, record->tag};
         weir__change_pop(change, (char *)b->buffer->data + b->used, -1);
@@ -465,7 +557,7 @@ static int leave_and_grow(weir_shared_queue *queue, wait *w, const weir__tide *n
 static int get(weir_shared_queue *queue, batch *b, weir_time deadline)
 {
     shared *s = queue->shared;
-    wait w = {.side = WEIR__GETTERS, .deadline = deadline};
+    wait w = {.side = WEIR__GETTERS, .deadline = deadline, .counted = b->waited};
     int rc = enter(queue, deadline);
     while (rc == WEIR_OK) {
         weir__change change;
@@ -480,7 +572,7 @@ static int get(weir_shared_queue *queue, batch *b, weir_time deadline)
                 take(&change, b, n);
         }
         if (change.popped) {
-            weir__change_commit(&change);
+            commit(queue, &change);
             update_marks(queue, &change.now);
         }
         if (n > 0 && capacity > b->buffer->capacity) {
@@ -493,6 +585,7 @@ static int get(weir_shared_queue *queue, batch *b, weir_time deadline)
             continue;
         }
         end_wait(queue, &w);
+        b->waited = w.counted;
         leave(queue, &change.now);
         return n > 0                   ? WEIR_OK
                : over                  ? WEIR_ECLOSED
@@ -511,7 +604,7 @@ static void locate_messages(batch *b)
 int weir_shared_queue_get(weir_shared_queue *queue, weir_message *ret_message, weir_buffer *buffer,
                           weir_time deadline)
 {
-    batch b = {ret_message, 1, 0, buffer, 0};
+    batch b = {ret_message, 1, 0, buffer, 0, false};
     int rc = get(queue, &b, deadline);
     locate_messages(&b);
     return rc;
@@ -520,7 +613,7 @@ int weir_shared_queue_get(weir_shared_queue *queue, weir_message *ret_message, w
 int64_t weir_shared_queue_get_many(weir_shared_queue *queue, weir_message *ret_messages, size_t max,
                                    weir_buffer *buffer, weir_time deadline, int64_t linger_ns)
 {
-    batch b = {ret_messages, max, 0, buffer, 0};
+    batch b = {ret_messages, max, 0, buffer, 0, false};
     if (max == 0)
         return WEIR_EINVAL;
     int rc = get(queue, &b, deadline);
@@ -571,7 +664,7 @@ int64_t weir_shared_queue_discard(weir_shared_queue *queue)
     while (change.now.depth > 0)
         weir__change_pop(&change, NULL, WEIR_DROP_DISCARDED);
     if (n > 0)
-        weir__change_commit(&change);
+        commit(queue, &change);
     update_marks(queue, &change.now);
     leave(queue, &change.now);
     return n;
@@ -692,10 +785,23 @@ static int fill_in(weir_shared_queue *queue, const weir_shared_queue_opts *opts,
     s->max_age_ns = opts->max_age_ns;
     s->overflow = (uint32_t)opts->overflow;
     s->keep_one_of = opts->sample_keep_one_of ? opts->sample_keep_one_of : SAMPLE_DEFAULT;
+    s->is_named = opts->name != NULL;
+    if (opts->name)
+        weir__page_copy_name(s->name, opts->name);
     weir__ring_init(&queue->ring);
     set_marks(queue);
     int rc = weir__door_init(&s->door);
     return rc < 0 ? rc : weir__line_init(&s->line);
+}
+
+static void begin_telling(weir_shared_queue *queue)
+{
+    const shared *s = queue->shared;
+    char name[sizeof s->name];
+    memcpy(name, s->name, sizeof name);
+    name[sizeof name - 1] = '\0'; /* whatever a stranger's file says */
+    weir__shared_record_open(&queue->record, WEIR_STATS_SHARED_QUEUE, s->is_named ? name : NULL);
+    tell_gauges(queue);
 }
 
 int weir_shared_queue_create(weir_shared_queue **ret_queue, const weir_shared_queue_opts *opts)
@@ -729,6 +835,7 @@ int weir_shared_queue_create(weir_shared_queue **ret_queue, const weir_shared_qu
             close(fd);
         return rc;
     }
+    begin_telling(queue);
     *ret_queue = queue;
     return WEIR_OK;
 }
@@ -769,6 +876,7 @@ int weir_shared_queue_attach(weir_shared_queue **ret_queue, int fd)
         return rc;
     }
     set_marks(queue);
+    begin_telling(queue);
     *ret_queue = queue;
     return WEIR_OK;
 }
@@ -784,5 +892,6 @@ void weir_shared_queue_destroy(weir_shared_queue *queue)
         return;
     close(queue->ring.fd);
     weir__memfd_unmap(queue->shared, queue->mapped);
+    weir__shared_record_close(&queue->record);
     weir__free(queue);
 }

@@ -8,7 +8,7 @@
 
 #define ALIGN UINT64_C(16) /* of records: their header never lies across two chunks */
 
-_Static_assert(sizeof(weir__record) == ALIGN, "a header is as long as it is aligned");
+_Static_assert(sizeof(weir__ring_record) == ALIGN, "a header is as long as it is aligned");
 _Static_assert(sizeof(weir__tide) == 64, "one line of cache");
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
@@ -18,12 +18,12 @@ static uint64_t round_up(uint64_t n, uint64_t unit)
 
 static uint64_t footprint(uint64_t size)
 {
-    return sizeof(weir__record) + round_up(size, ALIGN);
+    return sizeof(weir__ring_record) + round_up(size, ALIGN);
 }
 
 uint32_t weir__ring_chunks(uint64_t capacity, uint64_t max_bytes)
 {
-    uint64_t most = max_bytes + capacity * (sizeof(weir__record) + ALIGN - 1);
+    uint64_t most = max_bytes + capacity * (sizeof(weir__ring_record) + ALIGN - 1);
     return (uint32_t)(most / WEIR__CHUNK + 2); /* one begun at each end */
 }
 
@@ -192,8 +192,8 @@ int weir__change_append(weir__change *change, const weir_message *message, int64
         if (rc < 0)
             return rc;
     }
-    weir__record *record = (weir__record *)locate(change->ring, now->tail);
-    *record = (weir__record){(uint32_t)message->size, message->tag, since};
+    weir__ring_record *record = (weir__ring_record *)locate(change->ring, now->tail);
+    *record = (weir__ring_record){(uint32_t)message->size, message->tag, since};
     write_bytes(change->ring, now->tail + sizeof *record, message->data, message->size);
     now->tail = tail;
     now->depth++;
@@ -204,9 +204,10 @@ int weir__change_append(weir__change *change, const weir_message *message, int64
     return WEIR_OK;
 }
 
-const weir__record *weir__change_peek(const weir__change *change, uint64_t at, uint64_t *ret_next)
+const weir__ring_record *weir__change_peek(const weir__change *change, uint64_t at,
+                                           uint64_t *ret_next)
 {
-    const weir__record *record = (const weir__record *)locate(change->ring, at);
+    const weir__ring_record *record = (const weir__ring_record *)locate(change->ring, at);
     *ret_next = at + footprint(record->size);
     return record;
 }
@@ -243,7 +244,7 @@ void weir__change_pop(weir__change *change, void *to, int reason)
     assert(!change->appended && change->now.depth > 0);
     weir__tide *now = &change->now;
     uint64_t next;
-    const weir__record *record = weir__change_peek(change, now->head, &next);
+    const weir__ring_record *record = weir__change_peek(change, now->head, &next);
     uint64_t size = record->size;
     if (to)
         read_bytes(change->ring, now->head + sizeof *record, to, size);

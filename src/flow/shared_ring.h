@@ -91,13 +91,14 @@ void weir__change_begin(weir__change *change, weir__ring *ring);
 /* Adds a message at the tail.  WEIR_ENOSHM: the change is as it was. */
 int weir__change_append(weir__change *change, const weir_message *message, int64_t since);
 
-typedef struct weir__record {
+typedef struct weir__ring_record {
     uint32_t size, tag;
     int64_t since;
-} weir__record;
+} weir__ring_record;
 
 /* The record at a position in [head, tail), and the position of the next one. */
-const weir__record *weir__change_peek(const weir__change *change, uint64_t at, uint64_t *ret_next);
+const weir__ring_record *weir__change_peek(const weir__change *change, uint64_t at,
+                                           uint64_t *ret_next);
 
 /* Removes the head, copying its bytes out first unless `to` is NULL; counted as delivered, or, with
  * reason >= 0, as dropped. */

@@ -24,6 +24,7 @@
 #include "base/alloc.h"
 #include "base/bell.h"
 #include "base/mutex.h"
+#include "flow/record.h"
 #include "flow/waitq.h"
 #include "model/overflow.h"
 
@@ -55,7 +56,8 @@ struct weir_watermark {
     weir__level open;                       /* readable while drain would not wait */
     bool told, telling;                     /* told == paused, or a thread is telling */
     weir_time paused_since;
-    uint64_t pauses, paused_ns, blocked_ns;
+    uint64_t pauses, paused_ns, waits, blocked_ns;
+    weir__record *record; /* what other processes see; NULL: nothing; set at creation */
 };
 
 /* Where the order does not matter: hints, and what the mutex guards. */
@@ -96,6 +98,7 @@ typedef struct call {
 static void end_wait(weir_watermark *mark, const waiter *w, weir_time now)
 {
     mark->blocked_ns += now > w->since ? (uint64_t)(now - w->since) : 0;
+    mark->waits++;
 }
 
 static void release_all(weir_watermark *mark, int result, weir_time now, call *c)
@@ -122,6 +125,25 @@ static void change(weir_watermark *mark, bool paused, call *c)
         mark->paused_ns += (uint64_t)(now - mark->paused_since);
         release_all(mark, WEIR_OK, now, c);
     }
+}
+
+/* For other processes: what changes here alone.  (In and out are counted there by who changes them.) */
+static void tell_state(weir_watermark *mark)
+{
+    weir__record *record = mark->record;
+    weir__tell(record, WEIR_STATS_CAPACITY, GET(mark->high));
+    weir__tell(record, WEIR_STATS_LOW, GET(mark->low));
+    weir__tell(record, WEIR_STATS_ABOVE_HIGH, GET(mark->paused));
+    weir__tell(record, WEIR_STATS_PAUSES, mark->pauses);
+    weir__tell_line(record, 0, mark->drainers.count);
+    weir__tell(record, WEIR_STATS_PUT_WAITS, mark->waits);
+    weir__tell(record, WEIR_STATS_CLOSED, GET(mark->closed));
+}
+
+static void unlock(weir_watermark *mark)
+{
+    tell_state(mark);
+    weir__unlock(&mark->mutex);
 }
 
 /* Brings everything that follows from the level up to date.  After a change it looks again: see
@@ -164,7 +186,7 @@ static void enter(weir_watermark *mark, call *c)
 static void leave(weir_watermark *mark, call *c)
 {
     settle(mark, c);
-    weir__unlock(&mark->mutex);
+    unlock(mark);
     weir__wake_all(&c->wakeups);
     if (c->tell)
         tell(mark, c);
@@ -183,11 +205,8 @@ static int decide(weir_watermark *mark)
 /* Mostly a load: levels come back to where they were. */
 static void note_peak(weir_watermark *mark, uint64_t level)
 {
-    uint64_t peak = GET(mark->peak);
-    while (level > peak &&
-           !atomic_compare_exchange_weak_explicit(&mark->peak, &peak, level, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
+    if (weir__raise(&mark->peak, level) && WEIR__TELLS && mark->record)
+        weir__raise(&mark->record->number[WEIR_STATS_PEAK_DEPTH], level);
 }
 
 int weir_watermark_add(weir_watermark *mark, uint64_t n)
@@ -204,6 +223,7 @@ int weir_watermark_add(weir_watermark *mark, uint64_t n)
          * was done before the call */
     } while (!atomic_compare_exchange_weak_explicit(&mark->in, &in, in + n, memory_order_seq_cst,
                                                     memory_order_relaxed));
+    weir__tell_together(mark->record, WEIR_STATS_ACCEPTED, n);
     int64_t level = (int64_t)(in + n - atomic_load(&mark->out)); /* or less: others may be quick */
     if (level < 0)
         level = 0;
@@ -225,6 +245,7 @@ int weir_watermark_sub(weir_watermark *mark, uint64_t n)
         /* seq_cst: before the looks below, see Order */
     } while (!atomic_compare_exchange_weak_explicit(&mark->out, &out, out + n, memory_order_seq_cst,
                                                     memory_order_acquire));
+    weir__tell_together(mark->record, WEIR_STATS_DELIVERED, n);
     if (!atomic_load(&mark->paused))
         return WEIR_OK;
     uint64_t level = atomic_load(&mark->in) - (out + n); /* or more: others may be quick */
@@ -262,7 +283,7 @@ static int join(weir_watermark *mark, waiter *w, void (*notify)(weir__waiter *))
     int rc = drain_now(mark);
     if (rc == WEIR_WAITING)
         weir__waitq_push_async(&mark->drainers, &w->base, notify);
-    weir__unlock(&mark->mutex);
+    unlock(mark);
     return rc;
 }
 
@@ -274,7 +295,7 @@ static bool give_up(weir_watermark *mark, waiter *w)
     bool left = weir__waitq_give_up(&mark->drainers, &w->base);
     if (left)
         end_wait(mark, w, now);
-    weir__unlock(&mark->mutex);
+    unlock(mark);
     return left;
 }
 
@@ -408,6 +429,8 @@ int weir_watermark_create(weir_watermark **ret_mark, const weir_watermark_opts *
     mark->change_ctx = opts->change_ctx;
     mark->open = WEIR__LEVEL_INIT;
     weir__mutex_init(&mark->mutex);
+    mark->record = weir__record_open(WEIR_STATS_WATERMARK, opts->name);
+    tell_state(mark);
     *ret_mark = mark;
     return WEIR_OK;
 }
@@ -418,6 +441,7 @@ void weir_watermark_destroy(weir_watermark *mark)
         return;
     weir_watermark_close(mark);
     weir__level_close(&mark->open);
+    weir__record_close(mark->record);
     weir__mutex_fini(&mark->mutex);
     weir__free(mark);
 }

@@ -87,6 +87,7 @@ static weir_shared_queue *make_empty(weir_overflow overflow, size_t skew)
     opts.capacity = CAPACITY;
     opts.max_bytes = 256 << 10;
     opts.overflow = overflow;
+    opts.name = ""; /* or each child's first call would make its page */
     must(weir_shared_queue_create(&queue, &opts) == WEIR_OK);
     weir_message first = message(0, skew - 16);
     weir_buffer buffer = {0};

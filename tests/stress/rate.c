@@ -180,6 +180,7 @@ static void run_buckets(bool killing)
     must(weir__named_open(&named, "rate", name_of_bucket(), &weir__bucket_ops, &terms) == WEIR_OK);
     the_bucket = (weir__bucket){.page = weir__named_data(named), .named = named};
     the_bucket.seat = (unsigned)weir__named_seat(named);
+    weir__bucket_begin_counting(&the_bucket, NULL, NULL);
     fresh_board();
     pid_t pids[PROCESSES] = {0};
     unsigned kills = 0;
