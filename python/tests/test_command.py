@@ -189,21 +189,23 @@ for item in iter(hungry.get, None):
 def test_consumers_that_wait_are_told_of_without_an_alarm(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     environment = os.environ | {"WEIR_STATS_DIR": str(tmp_path)}
-    sentence = "consumers of queue 'hungry' wait"
+    sentence = "nothing holds anything back; consumers of queue 'hungry' wait"
     with subprocess.Popen(
         [sys.executable, "-c", HUNGRY], stdout=subprocess.PIPE, text=True, env=environment
     ) as program:
-        assert program.stdout and program.stdout.readline() == "ready\n"
-        table = subprocess.run(
-            [WEIR, "top", "--once", "-d", "0.5"], capture_output=True, text=True, timeout=60,
-            env=environment,
-        ).stdout  # fmt: skip
-        assert f"\n- {sentence}" in table and ">" not in table
-        with Terminal([WEIR, "top", "-d", "0.3"], WEIR_STATS_DIR=str(tmp_path)) as terminal:
-            terminal.shows(f"○ {sentence}")
-            y = terminal.line_of(sentence)
-            assert {terminal.screen.buffer[y][x].fg for x in range(10)} <= {"cyan", "default"}
-        program.kill()
+        try:
+            assert program.stdout and program.stdout.readline() == "ready\n"
+            table = subprocess.run(
+                [WEIR, "top", "--once", "-d", "0.5"], capture_output=True, text=True, timeout=60,
+                env=environment,
+            ).stdout  # fmt: skip
+            assert f"\n- {sentence}" in table and ">" not in table
+            with Terminal([WEIR, "top", "-d", "0.3"], WEIR_STATS_DIR=str(tmp_path)) as terminal:
+                terminal.shows(f"○ {sentence}")
+                y = terminal.line_of(sentence)
+                assert {terminal.screen.buffer[y][x].fg for x in range(10)} <= {"cyan", "default"}
+        finally:
+            program.kill()
 
 
 # ---- weir export ------------------------------------------------------------------------------
