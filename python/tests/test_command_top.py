@@ -348,7 +348,7 @@ def test_random_keys_do_no_harm(top: Top) -> None:
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGTERM, signal.SIGINT])
 def test_it_leaves_the_terminal_as_it_was(top: Top, how: str | signal.Signals) -> None:
     terminal = top(TERM="xterm-256color")
-    before = termios.tcgetattr(terminal.fd)
+    before = terminal.attributes
     terminal.until(lambda: b"jobs" in terminal.raw, "rows")
     assert termios.tcgetattr(terminal.fd) != before
     if isinstance(how, str):
