@@ -352,3 +352,19 @@ def test_a_put_that_waits_is_a_wait_and_no_refusal() -> None:
     numbers = weir.stats()["one place"].numbers
     assert (numbers["accepted"], numbers["refused"], queue.stats().refused) == (2, 2, 2)
     assert numbers["put_waits"] == 3
+
+
+def test_where_address_space_is_limited_little_of_it_is_taken() -> None:
+    script = """
+        import resource, weir
+        with open("/proc/self/statm") as statm:
+            now = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20),) * 2)
+        queues = [weir.Queue(1) for _ in range(70)]
+        seen = weir.stats()
+        print(len(list(seen)), seen.processes[0].unrecorded)
+        with open("/proc/self/statm") as statm:
+            grown = int(statm.read().split()[0]) * resource.getpagesize() - now
+        print(grown < 16 << 20)
+    """
+    assert output_of(script).split() == ["64", "6", "True"]

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 
 #define PATH_SIZE     512
 #define RECORDS_FIRST 8u
+#define RECORDS_SMALL 64u
 #define KINDS         32u
 #define SWEEP_MAX     4096 /* names of the folder that are looked at */
 
@@ -34,6 +36,7 @@ static struct {
     char path[PATH_SIZE];
     struct stat file;
     weir__page_head *head; /* where the whole page lies, also what is not in the file yet */
+    unsigned room;         /* records that there is address space for */
     bool in_use[WEIR__PAGE_RECORDS];
     unsigned search; /* no record before this one is free */
     pid_t parent;    /* 0: as the kernel says */
@@ -81,10 +84,10 @@ static void copy_numbers(weir__page_record *to, const weir__page_record *from)
  * parent's page alive. */
 static void leave_page(void)
 {
-    size_t size = size_of(WEIR__PAGE_RECORDS);
+    size_t size = size_of(page.room);
     void *own = mmap(NULL, size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    for (unsigned i = 0; own != MAP_FAILED && i < WEIR__PAGE_RECORDS; i++)
+    for (unsigned i = 0; own != MAP_FAILED && i < page.room; i++)
         if (page.in_use[i])
             copy_numbers((weir__page_record *)(void *)((char *)own + size_of(i)), record_at(i));
     if (own == MAP_FAILED ||
@@ -212,6 +215,14 @@ static int open_folder(const char *path)
     return weir__page_open_folder(path);
 }
 
+/* 20 MiB of address space are nothing, but where a process has been given so much and no more. */
+static unsigned choose_room(void)
+{
+    struct rlimit limit;
+    bool is_scarce = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    return is_scarce ? RECORDS_SMALL : WEIR__PAGE_RECORDS;
+}
+
 /* Of a file without a name: locks it and fills it in. */
 static bool prepare(int fd)
 {
@@ -219,7 +230,8 @@ static bool prepare(int fd)
     if (fchmod(fd, 0600) < 0 || fcntl(fd, F_OFD_SETLK, &lock) < 0 ||
         weir__memfd_reserve(fd, 0, size_of(RECORDS_FIRST)) < 0 || fstat(fd, &page.file) < 0)
         return false;
-    page.head = weir__memfd_map(fd, 0, size_of(WEIR__PAGE_RECORDS));
+    page.room = choose_room();
+    page.head = weir__memfd_map(fd, 0, size_of(page.room));
     if (page.head)
         fill_in(page.head);
     return page.head;
@@ -259,7 +271,7 @@ static bool make_page(void)
     int fd = openat(folder_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
     bool made = fd >= 0 && prepare(fd) && give_name(folder_fd, fd);
     if (!made && page.head) {
-        weir__memfd_unmap(page.head, size_of(WEIR__PAGE_RECORDS));
+        weir__memfd_unmap(page.head, size_of(page.room));
         page.head = NULL;
     }
     if (fd >= 0)
@@ -275,7 +287,7 @@ static bool make_page(void)
 static bool grow(void)
 {
     unsigned records = atomic_load_explicit(&page.head->records, memory_order_relaxed);
-    if (records >= WEIR__PAGE_RECORDS)
+    if (records >= page.room)
         return false;
     int fd = open(page.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
@@ -289,14 +301,14 @@ static bool grow(void)
     return grown;
 }
 
-/* A free one, < WEIR__PAGE_RECORDS. */
+/* A free one, < page.room; else that. */
 static unsigned find_record(void)
 {
-    while (page.search < WEIR__PAGE_RECORDS && page.in_use[page.search])
+    while (page.search < page.room && page.in_use[page.search])
         page.search++;
     if (page.search < atomic_load_explicit(&page.head->records, memory_order_relaxed) || grow())
         return page.search;
-    return WEIR__PAGE_RECORDS;
+    return page.room;
 }
 
 size_t weir__page_cut(const char *name, size_t most)
@@ -339,7 +351,7 @@ weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const c
         page.state = make_page() ? READY : FAILED;
     if (page.state == READY) {
         unsigned i = find_record();
-        if (i < WEIR__PAGE_RECORDS)
+        if (i < page.room)
             record = take(i, kind, kind_name, name);
         else
             atomic_fetch_add_explicit(&page.head->unrecorded, 1, memory_order_relaxed);
@@ -350,7 +362,7 @@ weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const c
 
 static bool is_of_this_page(const weir__page_record *record)
 {
-    return page.head && record >= record_at(0) && record < record_at(WEIR__PAGE_RECORDS);
+    return page.head && record >= record_at(0) && record < record_at(page.room);
 }
 
 void weir__page_rename(weir__page_record *record, uint64_t kind, const char *name)

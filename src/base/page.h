@@ -9,7 +9,8 @@
  *             for it, and the kernel releases it however the process ends.  (A pid can be reused, and
  *             means nothing in another namespace.)
  * Ours only:  folder 0700, file 0600; made without following a link, never over what is there.
- * Bound:      WEIR__PAGE_RECORDS records; the file grows with them.  Objects beyond are counted.
+ * Bound:      WEIR__PAGE_RECORDS records (64 in a process whose address space is limited); the file grows with
+ *             them.  Objects beyond are counted.
  * Forks:      in a forked child the memory of its parent's records is its own, and nobody's to see, with the
  *             numbers of that moment; its own page comes with the first object it makes.
  * Failure:    no page, or no record: NULL, and the object does without.  It is not tried again.

@@ -17,10 +17,11 @@
 #include "seen.h"
 
 /* The outside and the inside of a queue that nobody is in a call of. */
-/* A call that waits spins before it comes into line, and is told a little later that it may go. */
+/* A call that waits spins before it comes into line, and is told a little later that it may go; for short
+ * waits both are much. */
 static bool is_in_line(uint64_t told_ns, uint64_t called_ns)
 {
-    return told_ns <= called_ns + WEIR_MILLISECOND * 100 && (told_ns == 0 || called_ns > 0);
+    return told_ns <= 4 * called_ns + WEIR_MILLISECOND * 100 && (told_ns == 0 || called_ns > 0);
 }
 
 static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
