@@ -134,11 +134,6 @@ static size_t pending(ThreadPool *pool)
  * delivered when a worker has taken it, and one whose worker could not be started as cancelled.
  */
 
-static bool are_short(const ThreadPool *pool)
-{
-    return __builtin_popcount(pool->history) >= 5;
-}
-
 /* What every task goes through tells one number. */
 static void tell(ThreadPool *pool, weir_stats_number number, uint64_t value)
 {
@@ -150,23 +145,8 @@ static void tell_accepted(ThreadPool *pool)
     tell(pool, WEIR_STATS_ACCEPTED, pool->accepted + pool->unaccepted);
 }
 
-/* Short tasks in a row are told in one: who takes and ends the last one in line tells of all. */
-static bool is_told_later(const ThreadPool *pool, uint64_t count)
-{
-    return pool->first && count % 16 != 0 && are_short(pool);
-}
-
-static void tell_taken(ThreadPool *pool)
-{
-    if (!is_told_later(pool, pool->taken))
-        tell(pool, WEIR_STATS_DELIVERED, pool->taken);
-}
-
 static void tell_done(ThreadPool *pool)
 {
-    if (is_told_later(pool, pool->finished))
-        return;
-    tell(pool, WEIR_STATS_DELIVERED, pool->taken); /* never less than done */
     tell(pool, WEIR_STATS_BUSY_NS, pool->busy_ns);
     tell(pool, WEIR_STATS_DONE, pool->finished + pool->let_go);
 }
@@ -190,6 +170,11 @@ static void tell_all(ThreadPool *pool)
         {WEIR_STATS_CLOSED, pool->phase != OPEN || pool->broken},
     };
     weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);
+}
+
+static bool are_short(const ThreadPool *pool)
+{
+    return __builtin_popcount(pool->history) >= 5;
 }
 
 /* How many tasks the count-th stands for, which is timed; 0: it is not.  While tasks are long, each is; else one
@@ -1255,7 +1240,7 @@ static Task *pop_task(ThreadPool *pool)
         if (task->since)
             weir_teller_time(pool->teller, WEIR_TELLER_WAIT, weir_now() - task->since,
                              task->stands_for);
-        tell_taken(pool);
+        tell(pool, WEIR_STATS_DELIVERED, pool->taken);
         see_to_tasks(pool, false);
     }
     return task;
