@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import Full
@@ -368,3 +369,19 @@ def test_where_address_space_is_limited_little_of_it_is_taken() -> None:
         print(grown < 16 << 20)
     """
     assert output_of(script).split() == ["64", "6", "True"]
+
+
+def test_a_pool_that_is_stuck_shows_all_that_it_did_before() -> None:
+    go = threading.Event()
+    with weir.ThreadPoolExecutor(1, max_submit_backlog=None, name="stuck") as pool:
+        gate = pool.submit(threading.Event().wait, 0.05)  # what follows is in line together
+        short = [pool.submit(len, "") for _ in range(10)]
+        long = pool.submit(go.wait)
+        behind = [pool.submit(len, "") for _ in range(5)]
+        wait_until(long.running)
+        assert gate.done() and all(future.done() for future in short)
+        numbers = weir.stats()["stuck"].numbers
+        go.set()
+        assert [future.result() for future in behind] == [0] * 5
+    told = [numbers[name] for name in ("accepted", "done", "delivered", "in_flight", "depth")]
+    assert told == [17, 11, 12, 1, 5]
