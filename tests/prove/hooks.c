@@ -1,0 +1,167 @@
+/* hooks.c - what the compiler calls instead of the ThreadSanitizer's run-time library. */
+#include "inside.h"
+
+#include <string.h>
+
+uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
+void prove_store(volatile void *at, unsigned size, uint64_t value, int order, const void *pc);
+uint64_t prove_change(volatile void *at, unsigned size, uint64_t (*f)(uint64_t, uint64_t),
+                      uint64_t arg, int order, const void *pc);
+bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uint64_t value,
+                       int order, int or_else, bool weak, const void *pc);
+void prove_fence(int order);
+
+#define PC __builtin_return_address(0)
+
+#define PLAIN(name, size, writes)                                                                  \
+    void name(const void *at);                                                                     \
+    void name(const void *at)                                                                      \
+    {                                                                                              \
+        prove_memory_plain(at, size, writes, PC);                                                  \
+    }
+#define PLAINS(size)                                                                               \
+    PLAIN(__tsan_read##size, size, false)                                                          \
+    PLAIN(__tsan_write##size, size, true)                                                          \
+    PLAIN(__tsan_unaligned_read##size, size, false)                                                \
+    PLAIN(__tsan_unaligned_write##size, size, true)                                                \
+    PLAIN(__tsan_volatile_read##size, size, false)                                                 \
+    PLAIN(__tsan_volatile_write##size, size, true)
+PLAINS(1)
+PLAINS(2)
+PLAINS(4)
+PLAINS(8)
+PLAINS(16)
+
+void __tsan_read_range(const void *at, unsigned long size);
+void __tsan_read_range(const void *at, unsigned long size)
+{
+    prove_memory_plain(at, size, false, PC);
+}
+
+void __tsan_write_range(const void *at, unsigned long size);
+void __tsan_write_range(const void *at, unsigned long size)
+{
+    prove_memory_plain(at, size, true, PC);
+}
+
+void __tsan_init(void);
+void __tsan_init(void)
+{
+}
+
+void __tsan_func_entry(const void *pc);
+void __tsan_func_entry(const void *pc)
+{
+    (void)pc;
+}
+
+void __tsan_func_exit(const void *pc);
+void __tsan_func_exit(const void *pc)
+{
+    (void)pc;
+}
+
+static uint64_t f_exchange(uint64_t old, uint64_t arg)
+{
+    (void)old;
+    return arg;
+}
+static uint64_t f_fetch_add(uint64_t old, uint64_t arg)
+{
+    return old + arg;
+}
+static uint64_t f_fetch_sub(uint64_t old, uint64_t arg)
+{
+    return old - arg;
+}
+static uint64_t f_fetch_and(uint64_t old, uint64_t arg)
+{
+    return old & arg;
+}
+static uint64_t f_fetch_or(uint64_t old, uint64_t arg)
+{
+    return old | arg;
+}
+static uint64_t f_fetch_xor(uint64_t old, uint64_t arg)
+{
+    return old ^ arg;
+}
+
+#define CHANGE(bits, name)                                                                         \
+    uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t *, uint##bits##_t, int);   \
+    uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t *at, uint##bits##_t arg,   \
+                                                int order)                                         \
+    {                                                                                              \
+        return (uint##bits##_t)prove_change(at, bits / 8, f_##name, arg, order, PC);               \
+    }
+#define EXCHANGE_IF(bits, kind, weak)                                                              \
+    int __tsan_atomic##bits##_compare_exchange_##kind(volatile uint##bits##_t *, uint##bits##_t *, \
+                                                      uint##bits##_t, int, int);                   \
+    int __tsan_atomic##bits##_compare_exchange_##kind(volatile uint##bits##_t *at,                 \
+                                                      uint##bits##_t *expected,                    \
+                                                      uint##bits##_t value, int order, int or_else) \
+    {                                                                                              \
+        uint64_t was = *expected;                                                                  \
+        bool done = prove_exchange_if(at, bits / 8, &was, value, order, or_else, weak, PC);        \
+        *expected = (uint##bits##_t)was;                                                           \
+        return done;                                                                               \
+    }
+#define ATOMICS(bits)                                                                              \
+    uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t *, int);               \
+    uint##bits##_t __tsan_atomic##bits##_load(const volatile uint##bits##_t *at, int order)        \
+    {                                                                                              \
+        return (uint##bits##_t)prove_load(at, bits / 8, order, PC);                                \
+    }                                                                                              \
+    void __tsan_atomic##bits##_store(volatile uint##bits##_t *, uint##bits##_t, int);              \
+    void __tsan_atomic##bits##_store(volatile uint##bits##_t *at, uint##bits##_t value, int order) \
+    {                                                                                              \
+        prove_store(at, bits / 8, value, order, PC);                                               \
+    }                                                                                              \
+    CHANGE(bits, exchange)                                                                         \
+    CHANGE(bits, fetch_add)                                                                        \
+    CHANGE(bits, fetch_sub)                                                                        \
+    CHANGE(bits, fetch_and)                                                                        \
+    CHANGE(bits, fetch_or)                                                                         \
+    CHANGE(bits, fetch_xor)                                                                        \
+    EXCHANGE_IF(bits, strong, false)                                                               \
+    EXCHANGE_IF(bits, weak, true)
+ATOMICS(8)
+ATOMICS(16)
+ATOMICS(32)
+ATOMICS(64)
+
+void __tsan_atomic_thread_fence(int order);
+void __tsan_atomic_thread_fence(int order)
+{
+    prove_fence(order);
+}
+
+void __tsan_atomic_signal_fence(int order);
+void __tsan_atomic_signal_fence(int order)
+{
+    (void)order;
+}
+
+/* Of libc, by the linker's --wrap. */
+void *__wrap_memcpy(void *to, const void *from, size_t n);
+void *__wrap_memcpy(void *to, const void *from, size_t n)
+{
+    prove_memory_plain(from, n, false, PC);
+    prove_memory_plain(to, n, true, PC);
+    return __real_memcpy(to, from, n);
+}
+
+void *__wrap_memmove(void *to, const void *from, size_t n);
+void *__wrap_memmove(void *to, const void *from, size_t n)
+{
+    prove_memory_plain(from, n, false, PC);
+    prove_memory_plain(to, n, true, PC);
+    return __real_memmove(to, from, n);
+}
+
+void *__wrap_memset(void *to, int with, size_t n);
+void *__wrap_memset(void *to, int with, size_t n)
+{
+    prove_memory_plain(to, n, true, PC);
+    return __real_memset(to, with, n);
+}

@@ -1,0 +1,104 @@
+/* inside.h - what the parts of the prover share. */
+#ifndef WEIR_PROVE_INSIDE_H
+#define WEIR_PROVE_INSIDE_H
+
+#include "prove.h"
+
+#include <string.h>
+#include <ucontext.h>
+
+/* What the prover copies is none of what the code copies (hooks.c). */
+void *__real_memcpy(void *to, const void *from, size_t n);
+void *__real_memmove(void *to, const void *from, size_t n);
+void *__real_memset(void *to, int with, size_t n);
+#define memcpy  __real_memcpy
+#define memmove __real_memmove
+#define memset  __real_memset
+
+/* The section of thread-local variables. */
+extern char __start_weir_tls[], __stop_weir_tls[];
+
+typedef uint32_t prove_clock[PROVE_THREADS];
+
+/* ---- choose.c: choices ------------------------------------------------------------------------ */
+
+typedef enum prove_strategy {
+    PROVE_RANDOM, /* each choice is another one with some probability */
+    PROVE_PCT,    /* priorities, changed at `depth` points (Burckhardt et al., ASPLOS 2010) */
+    PROVE_SEARCH, /* all runs with at most `depth` choices that are not the first, each once */
+    PROVE_REPLAY,
+} prove_strategy;
+
+typedef struct prove_choice {
+    uint32_t at; /* the how-manieth choice of the run */
+    uint8_t took, of;
+} prove_choice;
+
+#define PROVE_TURNS 512 /* choices that are not the first, in a run that is repeated */
+
+void prove_choose_begin(prove_strategy strategy, uint64_t seed, unsigned depth);
+bool prove_search_next(void); /* false: all have been tried */
+
+unsigned prove_choose(unsigned n);
+/* The thread to go on, of those that can; current is among them or -1. */
+int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
+
+/* What the run took that was not the first; and the run that takes these. */
+size_t prove_turns(prove_choice to[PROVE_TURNS]);
+void prove_replay(const prove_choice *turns, size_t n);
+uint32_t prove_choices(void);
+
+/* ---- fiber.c: threads ------------------------------------------------------------------------- */
+
+typedef enum prove_state { PROVE_NONE, PROVE_ABLE, PROVE_WAITS, PROVE_OVER, PROVE_DEAD } prove_state;
+
+typedef struct prove_thread {
+    prove_state state;
+    ucontext_t context;
+    char *stack;
+    void (*fn)(void *);
+    void *arg;
+    const void *waits_on; /* a futex word; a thread that is joined; NULL: time */
+    weir_time until;      /* WEIR_FOREVER: no deadline */
+    bool timed_out;
+    int joins;              /* the thread it waits for, or -1 */
+    char *tls;              /* its own values of the thread-local variables, while it does not run */
+    prove_clock known;      /* what happens before what it does now */
+    prove_clock view;       /* stores that it must see, which is more */
+    prove_clock pending;    /* what relaxed loads have seen, for an acquire fence */
+    prove_clock fenced;     /* `known` at the last release fence */
+} prove_thread;
+
+extern prove_thread prove_threads[PROVE_THREADS];
+extern int prove_self;       /* -1: the prover itself */
+extern weir_time prove_time; /* of the clock that the code sees */
+
+/* Runs the body; false: it failed, and prove_error says how. */
+bool prove_run(void (*body)(void));
+extern char prove_error[8192];
+
+void prove_point(void); /* another thread may go on here */
+/* Waits until somebody makes the thread able; true: the deadline came first. */
+bool prove_wait(const void *on, weir_time until);
+unsigned prove_wake(const void *on, unsigned n);
+
+/* ---- memory.c: what loads see ----------------------------------------------------------------- */
+
+void prove_memory_begin(void);
+void prove_memory_spawn(int parent, int child);
+void prove_memory_join(int parent, int child);
+void prove_memory_fence_all(void); /* membarrier */
+void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
+void prove_memory_freed(const void *at, size_t size, const void *pc);
+void prove_memory_fresh(const void *at, size_t size);
+
+/* ---- world.c ---------------------------------------------------------------------------------- */
+
+void prove_world_begin(void);
+void prove_world_end(void); /* leaks */
+void prove_world_drop(void);
+
+/* "flow/queue.c:512 settle" */
+const char *prove_place(const void *pc, char to[160]);
+
+#endif

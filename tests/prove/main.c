@@ -1,0 +1,171 @@
+/* main.c - runs the cases: prove [--case NAME] [--seconds N] [--seed N] [--replay "AT:WAY ..."] [--list] */
+#include "inside.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+void prove_history_begin(void);
+
+typedef struct budget {
+    double seconds;
+    uint64_t seed;
+} budget;
+
+static double clock_now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static bool run(const prove_case *c)
+{
+    prove_history_begin();
+    return prove_run(c->body);
+}
+
+/* ---- a failure -------------------------------------------------------------------------------- */
+
+static bool still_fails(const prove_case *c, const prove_choice *turns, size_t n)
+{
+    prove_replay(turns, n);
+    return !run(c);
+}
+
+/* Leaves out what need not be, as long as it fails: first halves, then single ones (Zeller's delta debugging). */
+static size_t shrink(const prove_case *c, prove_choice *turns, size_t n)
+{
+    for (size_t step = n / 2 ? n / 2 : 1; n > 0;) {
+        bool shorter = false;
+        for (size_t at = 0; at < n;) {
+            prove_choice fewer[PROVE_TURNS];
+            size_t out = at + step < n ? step : n - at;
+            memcpy(fewer, turns, at * sizeof *turns);
+            memcpy(fewer + at, turns + at + out, (n - at - out) * sizeof *turns);
+            if (still_fails(c, fewer, n - out)) {
+                n = prove_turns(turns);
+                shorter = true;
+            } else {
+                at += step;
+            }
+        }
+        if (!shorter && step == 1)
+            break;
+        step = shorter ? step : step / 2;
+        step = step > n ? (n ? n : 1) : step;
+    }
+    return n;
+}
+
+static void show(const prove_case *c, uint64_t seed)
+{
+    prove_choice turns[PROVE_TURNS];
+    size_t n = prove_turns(turns);
+    uint32_t choices = prove_choices();
+    bool again = still_fails(c, turns, n);
+    if (again) {
+        n = shrink(c, turns, n);
+        again = still_fails(c, turns, n);
+    }
+    printf("FAILED  %s: %s\n%s", c->name, c->claim, prove_error);
+    if (!again)
+        printf("    (it does not fail again: seed %llu)\n", (unsigned long long)seed);
+    printf("    of %u choices %zu were not the first; again: prove --case %s --replay \"", choices, n,
+           c->name);
+    for (size_t i = 0; i < n; i++)
+        printf("%s%u:%u", i ? " " : "", turns[i].at, turns[i].took);
+    printf("\"\n");
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+/* All runs with few turns, then random ones, then by priorities; each gets a third of the time. */
+static bool prove(const prove_case *c, const budget *b)
+{
+    double begin = clock_now(), end = begin + b->seconds;
+    uint64_t runs = 0, searched = 0, seed = b->seed;
+    unsigned depth = 0;
+    bool ok = true, whole = false;
+    for (depth = 1; ok && depth <= 4 && clock_now() < begin + b->seconds / 3; depth++) {
+        prove_choose_begin(PROVE_SEARCH, 0, depth);
+        do {
+            ok = run(c);
+            runs++;
+            whole = ok && !prove_search_next();
+        } while (ok && !whole && (runs & 15 || clock_now() < begin + b->seconds / 3));
+        searched = whole ? depth : searched;
+    }
+    for (; ok && clock_now() < end; seed++, runs++) {
+        unsigned by = (unsigned)(seed % 4);
+        prove_choose_begin(by ? PROVE_PCT : PROVE_RANDOM, seed * 7919, by ? by + 1 : 0);
+        ok = run(c);
+    }
+    if (ok)
+        printf("ok      %s: %llu runs, all with %llu turns, seeds %llu to %llu, %.1f s\n", c->name,
+               (unsigned long long)runs, (unsigned long long)searched, (unsigned long long)b->seed,
+               (unsigned long long)seed, clock_now() - begin);
+    else
+        show(c, seed);
+    fflush(stdout);
+    return ok;
+}
+
+static bool replay(const prove_case *c, const char *text)
+{
+    prove_choice turns[PROVE_TURNS];
+    size_t n = 0;
+    for (int used; n < PROVE_TURNS; text += used, n++) {
+        unsigned at, way;
+        if (sscanf(text, " %u:%u%n", &at, &way, &used) < 2)
+            break;
+        turns[n] = (prove_choice){at, (uint8_t)way, UINT8_MAX};
+    }
+    if (!still_fails(c, turns, n)) {
+        printf("ok      %s\n", c->name);
+        return true;
+    }
+    printf("FAILED  %s: %s\n%s", c->name, c->claim, prove_error);
+    return false;
+}
+
+static const struct option options[] = {
+    {"case", required_argument, NULL, 'c'},    {"seconds", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},    {"replay", required_argument, NULL, 'r'},
+    {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+int main(int argc, char *argv[])
+{
+    budget b = {.seconds = 1, .seed = 1};
+    const char *only = NULL, *turns = NULL;
+    size_t failed = 0, ran = 0;
+    for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        switch (o) {
+        case 'c': only = optarg; break;
+        case 's': b.seconds = strtod(optarg, NULL); break;
+        case 'e': b.seed = strtoull(optarg, NULL, 10); break;
+        case 'r': turns = optarg; break;
+        case 'l':
+            for (const prove_case *const *c = prove_cases; *c; c++)
+                printf("%-32s %s\n", (*c)->name, (*c)->claim);
+            return 0;
+        default:
+            fprintf(stderr, "prove [--case NAME] [--seconds N for each] [--seed N] "
+                            "[--replay \"AT:WAY ...\"] [--list]\n");
+            return o == 'h' ? 0 : 2;
+        }
+    }
+    for (const prove_case *const *c = prove_cases; *c; c++) {
+        if (only && !strstr((*c)->name, only))
+            continue;
+        ran++;
+        failed += !(turns ? replay(*c, turns) : prove(*c, &b));
+    }
+    if (ran == 0)
+        fprintf(stderr, "prove: there is no case \"%s\"; --list shows them\n", only ? only : "");
+    return failed || ran == 0;
+}

@@ -1,0 +1,80 @@
+/* prove.h - runs the code of weir under every order of events that can be thought of, not those that happen.
+ *
+ * The code is compiled as it is, with the compiler's hooks for ThreadSanitizer (gcc -fsanitize=thread), but what it
+ * is linked with is this: each access to memory, each atomic with its memory order, and each system call of it
+ * comes here.  Threads are fibers of one thread; which one goes on, which of the values that the memory model allows
+ * a load sees, whether an allocation fails, whether time has passed: each is one choice, and a run is the list of
+ * its choices.  So a failure can be repeated, and is made shorter before it is shown.
+ *
+ * What a case writes: a body, which spawns threads, lets them work, joins them, and claims what must hold.
+ * What every run is checked for beside that: data races, use of freed memory, leaks, threads that nobody will
+ * ever wake, asserts.
+ */
+#ifndef WEIR_PROVE_H
+#define WEIR_PROVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <weir/base.h>
+
+#define PROVE_THREADS 8 /* with the body's own */
+
+typedef struct prove_case {
+    const char *name;
+    const char *claim; /* what is shown, in a sentence */
+    void (*body)(void);
+} prove_case;
+
+/* ---- for bodies ------------------------------------------------------------------------------- */
+
+/* Starts a thread; the number to join it by.  All are joined before the body returns. */
+int prove_spawn(void (*fn)(void *arg), void *arg);
+void prove_join(int thread);
+
+/* The run fails unless it holds. */
+#define prove_claim(holds) ((holds) ? (void)0 : prove_fail("%s:%d: claimed: %s", __FILE__, __LINE__, #holds))
+
+/* Ends the run, which has failed. */
+_Noreturn void prove_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Where another thread may go on. */
+void prove_yield(void);
+
+/* One of n, from 0: what the body leaves open.  0 is what is tried first. */
+unsigned prove_pick(unsigned n);
+
+/* The calling thread ends here and now, as if its process were killed: it holds what it holds, for ever. */
+void prove_may_die(void);
+bool prove_has_died(int thread);
+
+/* ---- histories -------------------------------------------------------------------------------- */
+
+/* What calls did, each with when it began and ended; then whether some order of them, each between its
+ * beginning and its end, is one that a sequential model allows (Herlihy and Wing, "Linearizability", 1990). */
+typedef struct prove_call {
+    int what;
+    int64_t arg, result;
+    uint64_t began, ended; /* 0: it has not */
+    int thread;
+} prove_call;
+
+typedef struct prove_model {
+    size_t size; /* of a state, <= PROVE_STATE; begins as zeros */
+    bool (*apply)(void *state, const prove_call *call); /* whether the call could have had this result */
+    const char *(*text)(const prove_call *call, char to[96]);
+} prove_model;
+
+#define PROVE_STATE 128
+#define PROVE_CALLS 24
+
+size_t prove_begin(int what, int64_t arg); /* the number to end it by */
+void prove_end(size_t call, int64_t result);
+void prove_linearizable(const prove_model *model); /* fails the run if not */
+
+/* ---- the cases -------------------------------------------------------------------------------- */
+
+extern const prove_case *const prove_cases[]; /* up to a NULL */
+
+#endif
