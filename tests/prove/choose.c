@@ -150,6 +150,13 @@ unsigned prove_choose(unsigned n)
     }
 }
 
+/* For what ends things: seldom by chance, each time once in a search. */
+bool prove_choose_rarely(void)
+{
+    bool by_chance = c.strategy == PROVE_RANDOM || c.strategy == PROVE_PCT;
+    return took(by_chance ? below(150) == 0 : given(2), 2);
+}
+
 static unsigned index_of(const int *able, unsigned n, int thread)
 {
     for (unsigned i = 0; i < n; i++)

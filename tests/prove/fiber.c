@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define STACK (256u << 10)
+#define TLS_MAX 4096 /* bytes of thread-local variables */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
 
 prove_thread prove_threads[PROVE_THREADS];
@@ -20,6 +20,7 @@ int prove_self = -1;
 weir_time prove_time;
 char prove_error[8192];
 
+static _Alignas(64) char stacks[PROVE_THREADS][STACK], tls[PROVE_THREADS][TLS_MAX];
 static ucontext_t prover;
 static void (*body)(void);
 static bool has_failed, tells; /* tells: a thread that is switched to says where it is, and comes back */
@@ -179,12 +180,21 @@ static void turn(bool yields)
     switch_to(prove_choose_thread(list, n, prove_self, yields));
 }
 
+/* A process that may be killed may be killed here. */
+static void count_point(void)
+{
+    if (++points > TOO_MANY)
+        prove_fail("it goes on for ever: %u times another thread could have gone on", points);
+    int process = prove_threads[prove_self].process;
+    if (process && prove_is_mortal(process) && prove_choose_rarely())
+        prove_kill(process, 9);
+}
+
 void prove_point(void)
 {
     if (prove_self < 0)
         return;
-    if (++points > TOO_MANY)
-        prove_fail("it goes on for ever: %u times another thread could have gone on", points);
+    count_point();
     turn(false);
 }
 
@@ -192,8 +202,7 @@ void prove_yield(void)
 {
     if (prove_self < 0)
         return;
-    if (++points > TOO_MANY)
-        prove_fail("it goes on for ever: %u times another thread could have gone on", points);
+    count_point();
     turn(true);
 }
 
@@ -224,7 +233,7 @@ unsigned prove_wake(const void *on, unsigned n)
 
 /* ---- beginning and ending --------------------------------------------------------------------- */
 
-static _Noreturn void leave(prove_state state)
+_Noreturn void prove_leave(prove_state state)
 {
     prove_threads[prove_self].state = state;
     prove_wake(&prove_threads[prove_self], PROVE_THREADS); /* who joins it */
@@ -244,24 +253,22 @@ static void begin_thread(void)
         prove_self = -1;
         setcontext(&prover);
     }
-    leave(PROVE_OVER);
+    prove_leave(PROVE_OVER);
 }
 
 static void make(int thread, void (*fn)(void *), void *arg)
 {
     prove_thread *t = &prove_threads[thread];
-    if (!t->stack) {
-        t->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        t->tls = mmap(NULL, TLS + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
+    t->tls = tls[thread];
     memset(t->tls, 0, TLS);
     t->fn = fn;
     t->arg = arg;
     t->state = PROVE_ABLE;
+    t->process = 0;
     t->waits_on = NULL;
     t->until = WEIR_FOREVER;
     getcontext(&t->context);
-    t->context.uc_stack.ss_sp = t->stack;
+    t->context.uc_stack.ss_sp = stacks[thread];
     t->context.uc_stack.ss_size = STACK;
     t->context.uc_link = NULL;
     makecontext(&t->context, begin_thread, 0);
@@ -269,10 +276,16 @@ static void make(int thread, void (*fn)(void *), void *arg)
 
 int prove_spawn(void (*fn)(void *), void *arg)
 {
+    return prove_spawn_in(prove_threads[prove_self].process, fn, arg);
+}
+
+int prove_spawn_in(int process, void (*fn)(void *), void *arg)
+{
     for (int i = 1; i < PROVE_THREADS; i++) {
         if (prove_threads[i].state != PROVE_NONE)
             continue;
         make(i, fn, arg);
+        prove_threads[i].process = process;
         prove_memory_spawn(prove_self, i);
         prove_point();
         return i;
@@ -286,19 +299,7 @@ void prove_join(int thread)
     while (t->state != PROVE_OVER && t->state != PROVE_DEAD)
         prove_wait(t, WEIR_FOREVER);
     prove_memory_join(prove_self, thread);
-    if (t->state == PROVE_OVER)
-        t->state = PROVE_NONE;
-}
-
-void prove_may_die(void)
-{
-    if (prove_choose(2) == 1)
-        leave(PROVE_DEAD);
-}
-
-bool prove_has_died(int thread)
-{
-    return prove_threads[thread].state == PROVE_DEAD;
+    t->state = PROVE_NONE;
 }
 
 static void run_body(void *arg)
@@ -308,13 +309,16 @@ static void run_body(void *arg)
     for (int i = 1; i < PROVE_THREADS; i++)
         if (prove_threads[i].state == PROVE_ABLE || prove_threads[i].state == PROVE_WAITS)
             prove_fail("the body has ended, and thread %d has not", i);
-    prove_world_end();
+    prove_files_check();
+    prove_heap_check();
 }
 
 bool prove_run(void (*fn)(void))
 {
     for (int i = 0; i < PROVE_THREADS; i++)
         prove_threads[i].state = PROVE_NONE;
+    if (TLS > TLS_MAX)
+        abort();
     memset(__start_weir_tls, 0, TLS);
     body = fn;
     has_failed = false;
@@ -322,7 +326,10 @@ bool prove_run(void (*fn)(void))
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_memory_begin();
-    prove_world_begin();
+    prove_heap_begin();
+    prove_files_begin();
+    prove_processes_begin();
+    prove_locks_begin();
     make(0, run_body, NULL);
     prove_memory_spawn(-1, 0);
     volatile bool is_back = false;
@@ -334,6 +341,8 @@ bool prove_run(void (*fn)(void))
         setcontext(&prove_threads[0].context);
     }
     prove_self = -1;
-    prove_world_drop();
+    prove_processes_drop();
+    prove_files_drop();
+    prove_heap_drop();
     return !has_failed;
 }

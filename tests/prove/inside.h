@@ -40,6 +40,7 @@ void prove_choose_begin(prove_strategy strategy, uint64_t seed, unsigned depth);
 bool prove_search_next(void); /* false: all have been tried */
 
 unsigned prove_choose(unsigned n);
+bool prove_choose_rarely(void);
 /* The thread to go on, of those that can; current is among them or -1. */
 int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
 
@@ -55,13 +56,12 @@ typedef enum prove_state { PROVE_NONE, PROVE_ABLE, PROVE_WAITS, PROVE_OVER, PROV
 typedef struct prove_thread {
     prove_state state;
     ucontext_t context;
-    char *stack;
     void (*fn)(void *);
     void *arg;
     const void *waits_on; /* a futex word; a thread that is joined; NULL: time */
     weir_time until;      /* WEIR_FOREVER: no deadline */
     bool timed_out;
-    int joins;              /* the thread it waits for, or -1 */
+    int process;            /* that it belongs to; 0: the body's */
     char *tls;              /* its own values of the thread-local variables, while it does not run */
     prove_clock known;      /* what happens before what it does now */
     prove_clock view;       /* stores that it must see, which is more */
@@ -90,13 +90,33 @@ void prove_memory_join(int parent, int child);
 void prove_memory_fence_all(void); /* membarrier */
 void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
 void prove_memory_freed(const void *at, size_t size, const void *pc);
-void prove_memory_fresh(const void *at, size_t size);
+void prove_memory_publish(prove_clock to); /* what the calling thread knows, for who comes by another way ... */
+void prove_memory_learn(const prove_clock from); /* ... than memory: a descriptor, a lock of the system */
 
-/* ---- world.c ---------------------------------------------------------------------------------- */
+/* ---- the system as the code sees it: each is told when a run begins and when it has ended; `check` fails the run if
+ * something is left that should not be, `drop` is after a failure, too. */
 
-void prove_world_begin(void);
-void prove_world_end(void); /* leaks */
-void prove_world_drop(void);
+void prove_heap_begin(void);
+void prove_heap_check(void);
+void prove_heap_drop(void);
+void prove_heap_forget(int process); /* what a dead one had is gone */
+
+void prove_files_begin(void);
+void prove_files_check(void);
+void prove_files_drop(void);
+void prove_files_forget(int process);
+void prove_files_changed(void); /* who polls looks again */
+uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
+
+void prove_processes_begin(void);
+void prove_processes_drop(void);
+void prove_locks_begin(void);
+void prove_locks_release(int process); /* it has died */
+
+void prove_kill(int process, int signal); /* does not return if it is the caller's */
+bool prove_is_mortal(int process);
+_Noreturn void prove_leave(prove_state state); /* the calling thread */
+int prove_spawn_in(int process, void (*fn)(void *), void *arg);
 
 /* "flow/queue.c:512 settle" */
 const char *prove_place(const void *pc, char to[160]);

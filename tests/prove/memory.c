@@ -70,7 +70,7 @@ void prove_memory_begin(void)
 
 static granule *granule_of(uintptr_t address)
 {
-    address &= ~(uintptr_t)7;
+    address = prove_files_address(address & ~(uintptr_t)7);
     uint32_t i = (uint32_t)((address >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> 50) & (GRANULES - 1);
     for (; granules[i].address != address; i = (i + 1) & (GRANULES - 1)) {
         if (granules[i].address)
@@ -128,6 +128,18 @@ void prove_memory_join(int parent, int child)
     learn(&prove_threads[parent], prove_threads[child].known);
     join(prove_threads[parent].view, prove_threads[child].view);
     tick();
+}
+
+void prove_memory_publish(prove_clock to)
+{
+    tick();
+    join(to, self()->known);
+    tick();
+}
+
+void prove_memory_learn(const prove_clock from)
+{
+    learn(self(), from);
 }
 
 /* ---- plain accesses --------------------------------------------------------------------------- */
@@ -261,8 +273,10 @@ static location *location_of(uintptr_t address, unsigned size, bool writes, cons
         }
     }
     location *l = g->at[address & 7];
-    if (l && l->address == address && l->size == size)
+    if (l && l->size == size) {
+        l->address = address; /* by which it is written; where it is mapped twice either will do */
         return l;
+    }
     return make_location(g, address, size);
 }
 

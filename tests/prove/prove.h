@@ -45,9 +45,15 @@ void prove_yield(void);
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 
-/* The calling thread ends here and now, as if its process were killed: it holds what it holds, for ever. */
-void prove_may_die(void);
-bool prove_has_died(int thread);
+/* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
+void prove_allocations_may_fail(bool may);
+
+/* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
+ * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
+ * for what the kernel takes back. */
+int prove_start_process(void (*fn)(void *arg), void *arg, bool may_die); /* its pid */
+bool prove_process_was_killed(int pid);
+void prove_process_wait(int pid); /* until it has ended, however; then it can be asked no more */
 
 /* ---- histories -------------------------------------------------------------------------------- */
 

@@ -1,0 +1,402 @@
+/* processes.c - threads and processes of the code, and the locks that outlive them. */
+#include "inside.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROCESSES 64
+#define FIRST_PID 5000
+#define PIDFDS    64
+#define LOCKS     512
+
+typedef struct process {
+    bool is_there, has_ended, may_die;
+    int code, signal, first; /* first: its first thread */
+    prove_clock known;       /* what it knew when it ended */
+} process;
+
+static process processes[PROCESSES]; /* by pid - FIRST_PID; 0 is the body's */
+static int n_processes;
+static struct pidfd {
+    int fd, process;
+} pidfds[PIDFDS];
+static size_t n_pidfds;
+
+int __real_eventfd(unsigned count, int flags);
+int __wrap_eventfd(unsigned count, int flags);
+ssize_t __wrap_write(int fd, const void *from, size_t n);
+ssize_t __real_write(int fd, const void *from, size_t n);
+
+void prove_processes_begin(void)
+{
+    memset(processes, 0, sizeof processes);
+    processes[0].is_there = true;
+    n_processes = 1;
+    n_pidfds = 0;
+}
+
+void prove_processes_drop(void)
+{
+}
+
+bool prove_is_mortal(int process)
+{
+    return processes[process].may_die;
+}
+
+/* ---- ending ----------------------------------------------------------------------------------- */
+
+static void end(int number, int code, int signal)
+{
+    process *p = &processes[number];
+    if (p->has_ended)
+        return;
+    *p = (process){.is_there = true, .has_ended = true, .code = code, .signal = signal, .first = p->first};
+    bool is_own = prove_threads[prove_self].process == number;
+    if (is_own)
+        prove_memory_publish(p->known);
+    for (int i = 0; i < PROVE_THREADS; i++) {
+        prove_thread *t = &prove_threads[i];
+        if (t->process != number || (t->state != PROVE_ABLE && t->state != PROVE_WAITS))
+            continue;
+        for (int k = 0; k < PROVE_THREADS; k++)
+            if (t->known[k] > p->known[k])
+                p->known[k] = t->known[k];
+        if (i != prove_self)
+            t->state = PROVE_NONE;
+    }
+    prove_locks_release(number);
+    prove_files_forget(number);
+    prove_heap_forget(number);
+    for (size_t i = 0; i < n_pidfds; i++) {
+        uint64_t one = 1;
+        if (pidfds[i].process == number)
+            (void)!__real_write(pidfds[i].fd, &one, sizeof one);
+    }
+    prove_files_changed();
+    prove_wake(p, PROVE_THREADS);
+}
+
+void prove_kill(int number, int signal)
+{
+    bool is_own = prove_threads[prove_self].process == number;
+    end(number, -1, signal);
+    if (is_own)
+        prove_leave(PROVE_NONE);
+}
+
+typedef struct start {
+    void (*fn)(void *);
+    void *arg;
+} start;
+
+static start starts[PROCESSES];
+
+static void run_process(void *arg)
+{
+    int number = (int)(intptr_t)arg;
+    starts[number].fn(starts[number].arg);
+    end(number, 0, 0);
+    prove_leave(PROVE_NONE);
+}
+
+int prove_start_process(void (*fn)(void *), void *arg, bool may_die)
+{
+    if (n_processes == PROCESSES)
+        prove_fail("more than %d processes", PROCESSES);
+    int number = n_processes++;
+    processes[number] = (process){.is_there = true, .may_die = may_die};
+    starts[number] = (start){fn, arg};
+    processes[number].first = prove_spawn_in(number, run_process, (void *)(intptr_t)number);
+    return FIRST_PID + number;
+}
+
+bool prove_process_was_killed(int pid)
+{
+    return processes[pid - FIRST_PID].signal == SIGKILL;
+}
+
+void prove_process_wait(int pid)
+{
+    process *p = &processes[pid - FIRST_PID];
+    while (!p->has_ended)
+        prove_wait(p, WEIR_FOREVER);
+    prove_memory_learn(p->known);
+}
+
+/* ---- as the code asks the kernel -------------------------------------------------------------- */
+
+pid_t __real_getpid(void);
+pid_t __wrap_getpid(void);
+pid_t __wrap_getpid(void)
+{
+    return prove_self < 0 ? __real_getpid() : FIRST_PID + prove_threads[prove_self].process;
+}
+
+static int number_of(int pid)
+{
+    int number = pid - FIRST_PID;
+    return number >= 0 && number < n_processes && processes[number].is_there ? number : -1;
+}
+
+int __wrap_kill(pid_t pid, int signal);
+int __wrap_kill(pid_t pid, int signal)
+{
+    int number = number_of(pid);
+    prove_point();
+    if (number < 0) {
+        errno = ESRCH;
+        return -1;
+    }
+    if (signal == SIGKILL)
+        prove_kill(number, signal);
+    return 0;
+}
+
+long prove_pidfd_open(int pid);
+long prove_pidfd_open(int pid)
+{
+    int number = number_of(pid);
+    if (number < 0) {
+        errno = ESRCH;
+        return -1;
+    }
+    int fd = __wrap_eventfd(processes[number].has_ended, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd >= 0 && n_pidfds < PIDFDS)
+        pidfds[n_pidfds++] = (struct pidfd){fd, number};
+    return fd;
+}
+
+/* The last one that had this number. */
+static int process_of(int fd)
+{
+    for (size_t i = n_pidfds; i-- > 0;)
+        if (pidfds[i].fd == fd)
+            return pidfds[i].process;
+    return -1;
+}
+
+long prove_pidfd_signal(int fd, int signal);
+long prove_pidfd_signal(int fd, int signal)
+{
+    int number = process_of(fd);
+    if (number >= 0 && signal == SIGKILL)
+        prove_kill(number, signal);
+    return number >= 0 ? 0 : -1;
+}
+
+long prove_waitid(int fd, siginfo_t *info, struct rusage *usage);
+long prove_waitid(int fd, siginfo_t *info, struct rusage *usage)
+{
+    int number = process_of(fd);
+    memset(info, 0, sizeof *info);
+    memset(usage, 0, sizeof *usage);
+    if (number < 0 || !processes[number].has_ended)
+        return number < 0 ? -1 : 0;
+    const process *p = &processes[number];
+    prove_memory_learn(p->known);
+    info->si_pid = FIRST_PID + number;
+    info->si_code = p->signal ? CLD_KILLED : CLD_EXITED;
+    info->si_status = p->signal ? p->signal : p->code;
+    return 0;
+}
+
+pid_t __wrap_waitpid(pid_t pid, int *status, int options);
+pid_t __wrap_waitpid(pid_t pid, int *status, int options)
+{
+    int number = number_of(pid);
+    if (number <= 0) {
+        errno = ECHILD;
+        return -1;
+    }
+    process *p = &processes[number];
+    if (!p->has_ended && (options & WNOHANG))
+        return 0;
+    prove_process_wait(pid);
+    *status = p->signal ? p->signal : p->code << 8;
+    p->is_there = false;
+    return pid;
+}
+
+int __wrap_getrusage(int who, struct rusage *usage);
+int __wrap_getrusage(int who, struct rusage *usage)
+{
+    (void)who;
+    memset(usage, 0, sizeof *usage);
+    return 0;
+}
+
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+static struct pthread {
+    void *(*fn)(void *);
+    void *arg, *result;
+} pthreads[PROVE_THREADS];
+
+static void run_pthread(void *arg)
+{
+    struct pthread *p = arg;
+    p->result = p->fn(p->arg);
+}
+
+int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+    (void)attr;
+    static size_t next;
+    struct pthread *p = &pthreads[next++ % PROVE_THREADS];
+    *p = (struct pthread){fn, arg, NULL};
+    *to = (pthread_t)prove_spawn(run_pthread, p);
+    return 0;
+}
+
+int __wrap_pthread_join(pthread_t thread, void **result);
+int __wrap_pthread_join(pthread_t thread, void **result)
+{
+    prove_join((int)thread);
+    if (result)
+        *result = NULL;
+    return 0;
+}
+
+/* Of a thread that waits in poll. */
+int __wrap_pthread_cancel(pthread_t thread);
+int __wrap_pthread_cancel(pthread_t thread)
+{
+    prove_point();
+    prove_threads[thread].state = PROVE_OVER;
+    return 0;
+}
+
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old);
+int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+    (void)how, (void)set, (void)old;
+    return 0;
+}
+
+/* ---- mutexes of the system: robust or not ----------------------------------------------------- */
+
+typedef struct lock {
+    uintptr_t address;
+    int owner, process; /* -1: nobody */
+    bool owner_died;
+    prove_clock released;
+} lock;
+
+static lock locks[LOCKS];
+static size_t n_locks;
+
+void prove_locks_begin(void)
+{
+    n_locks = 0;
+}
+
+static lock *lock_of(const pthread_mutex_t *mutex)
+{
+    uintptr_t address = prove_files_address((uintptr_t)mutex);
+    for (size_t i = 0; i < n_locks; i++)
+        if (locks[i].address == address)
+            return &locks[i];
+    if (n_locks == LOCKS)
+        prove_fail("the case has more than %d mutexes", LOCKS);
+    locks[n_locks] = (lock){.address = address, .owner = -1, .process = -1};
+    return &locks[n_locks++];
+}
+
+static int take(lock *l)
+{
+    l->owner = prove_self;
+    l->process = prove_threads[prove_self].process;
+    prove_memory_learn(l->released);
+    int rc = l->owner_died ? EOWNERDEAD : 0;
+    l->owner_died = false;
+    return rc;
+}
+
+int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr);
+int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr)
+{
+    (void)attr;
+    if (prove_self >= 0) {
+        lock *l = lock_of(mutex);
+        l->owner = -1;
+        l->owner_died = false;
+    }
+    return 0;
+}
+
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex)
+{
+    prove_point();
+    lock *l = lock_of(mutex);
+    return l->owner >= 0 ? EBUSY : take(l);
+}
+
+int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *ts);
+int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *ts)
+{
+    (void)clock;
+    prove_point();
+    lock *l = lock_of(mutex);
+    weir_time until = ts->tv_sec * WEIR_SECOND + ts->tv_nsec;
+    while (l->owner >= 0)
+        if (prove_wait(l, until))
+            return ETIMEDOUT;
+    return take(l);
+}
+
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    if (prove_self < 0)
+        return 0;
+    prove_point();
+    lock *l = lock_of(mutex);
+    while (l->owner >= 0)
+        prove_wait(l, WEIR_FOREVER);
+    return take(l);
+}
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
+{
+    if (prove_self < 0)
+        return 0;
+    prove_point();
+    lock *l = lock_of(mutex);
+    if (l->owner != prove_self)
+        prove_fail("a mutex is unlocked by who does not hold it");
+    prove_memory_publish(l->released);
+    l->owner = -1;
+    prove_wake(l, 1);
+    return 0;
+}
+
+int __wrap_pthread_mutex_consistent(pthread_mutex_t *mutex);
+int __wrap_pthread_mutex_consistent(pthread_mutex_t *mutex)
+{
+    (void)mutex;
+    return 0;
+}
+
+void prove_locks_release(int process)
+{
+    for (size_t i = 0; i < n_locks; i++) {
+        if (locks[i].owner < 0 || locks[i].process != process)
+            continue;
+        prove_clock *from = &prove_threads[locks[i].owner].known;
+        for (int k = 0; k < PROVE_THREADS; k++)
+            if ((*from)[k] > locks[i].released[k])
+                locks[i].released[k] = (*from)[k];
+        locks[i].owner = -1;
+        locks[i].owner_died = true;
+        prove_wake(&locks[i], 1);
+    }
+}
