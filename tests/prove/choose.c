@@ -198,3 +198,8 @@ int prove_choose_thread(const int *able, unsigned n, int current, bool yields)
         return order[took(!yields && at < n && below(c.rate) ? 0 : below(n), n)];
     return order[took(given(n), n)];
 }
+
+unsigned prove_pick(unsigned n)
+{
+    return prove_choose(n);
+}

@@ -68,6 +68,14 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
     return keep(__real_aligned_alloc(alignment, size), size, __builtin_return_address(0));
 }
 
+bool prove_heap_is_free(uintptr_t address)
+{
+    for (size_t i = 0; i < n_blocks; i++)
+        if (blocks[i].is_free && address - (uintptr_t)blocks[i].at < blocks[i].size)
+            return true;
+    return false;
+}
+
 static void release(void *p, const void *pc)
 {
     char text[160];

@@ -99,6 +99,7 @@ void prove_memory_learn(const prove_clock from); /* ... than memory: a descripto
 void prove_heap_begin(void);
 void prove_heap_check(void);
 void prove_heap_drop(void);
+bool prove_heap_is_free(uintptr_t address);
 void prove_heap_forget(int process); /* what a dead one had is gone */
 
 void prove_files_begin(void);

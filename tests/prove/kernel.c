@@ -136,12 +136,14 @@ _Noreturn void __wrap___assert_fail(const char *what, const char *file, unsigned
 
 /* ---- places ----------------------------------------------------------------------------------- */
 
+pid_t __real_getpid(void);
+
 /* By addr2line, once for each failure that is shown. */
 const char *prove_place(const void *pc, char to[160])
 {
     char command[256], function[64] = "", line[160] = "";
     to[0] = '\0';
-    snprintf(command, sizeof command, "addr2line -fsi -e /proc/%d/exe %p 2>/dev/null", getpid(), pc);
+    snprintf(command, sizeof command, "addr2line -fsi -e /proc/%d/exe %p 2>/dev/null", __real_getpid(), pc);
     FILE *f = popen(command, "r");
     if (!f)
         return to;

@@ -78,6 +78,7 @@ static granule *granule_of(uintptr_t address)
         if (n_used > GRANULES / 2)
             prove_fail("the case touches too much memory");
         granules[i].address = address;
+        granules[i].is_freed = prove_heap_is_free(address);
         used[n_used++] = i;
         break;
     }
@@ -228,9 +229,15 @@ void prove_memory_freed(const void *at, size_t size, const void *pc)
 {
     if (prove_self < 0)
         return;
-    prove_memory_plain(at, size, true, pc);
-    for (uintptr_t a = (uintptr_t)at & ~(uintptr_t)7; a < (uintptr_t)at + size; a += 8)
-        granule_of(a)->is_freed = true;
+    for (uint32_t i = 0; i < n_used; i++) { /* what nobody has touched is not looked at */
+        granule *g = &granules[used[i]];
+        if (g->address + 8 <= (uintptr_t)at || g->address >= (uintptr_t)at + size)
+            continue;
+        uintptr_t from = g->address > (uintptr_t)at ? g->address : (uintptr_t)at;
+        uintptr_t end = g->address + 8 < (uintptr_t)at + size ? g->address + 8 : (uintptr_t)at + size;
+        prove_memory_plain((void *)from, end - from, true, pc);
+        g->is_freed = true;
+    }
 }
 
 /* ---- atomics ---------------------------------------------------------------------------------- */

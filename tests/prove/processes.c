@@ -255,6 +255,13 @@ int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)
     return 0;
 }
 
+pthread_t __real_pthread_self(void);
+pthread_t __wrap_pthread_self(void);
+pthread_t __wrap_pthread_self(void)
+{
+    return prove_self < 0 ? __real_pthread_self() : (pthread_t)(prove_self + 1);
+}
+
 int __wrap_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_join(pthread_t thread, void **result)
 {

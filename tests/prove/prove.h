@@ -36,8 +36,19 @@ void prove_join(int thread);
 /* The run fails unless it holds. */
 #define prove_claim(holds) ((holds) ? (void)0 : prove_fail("%s:%d: claimed: %s", __FILE__, __LINE__, #holds))
 
+#define prove_same(a, b) prove_same_at((int64_t)(a), (int64_t)(b), __FILE__, __LINE__, #a " == " #b)
+
+static inline void prove_same_at(int64_t a, int64_t b, const char *file, int line, const char *what);
+
 /* Ends the run, which has failed. */
 _Noreturn void prove_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static inline void prove_same_at(int64_t a, int64_t b, const char *file, int line, const char *what)
+{
+    if (a != b)
+        prove_fail("%s:%d: claimed: %s; it is %lld, not %lld", file, line, what, (long long)a,
+                   (long long)b);
+}
 
 /* Where another thread may go on. */
 void prove_yield(void);
