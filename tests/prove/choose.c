@@ -22,8 +22,8 @@ static struct {
     unsigned rate;   /* RANDOM: one of so many choices is not the first way */
     /* SEARCH */
     struct level {
-        size_t n, at;      /* choices behind the turn before, of the run in which they were first seen */
-        uint8_t way;       /* that is tried at open[at] */
+        size_t n, at; /* choices behind the turn before, of the run in which they were first seen */
+        uint8_t way;  /* that is tried at open[at] */
         prove_choice open[1 << 14];
     } level[DEPTH_MAX];
 } c;

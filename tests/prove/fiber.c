@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK (256u << 10)
-#define TLS_MAX 4096 /* bytes of thread-local variables */
+#define STACK    (256u << 10)
+#define TLS_MAX  4096   /* bytes of thread-local variables */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
 
 prove_thread prove_threads[PROVE_THREADS];
@@ -23,7 +23,8 @@ char prove_error[8192];
 static _Alignas(64) char stacks[PROVE_THREADS][STACK], tls[PROVE_THREADS][TLS_MAX];
 static ucontext_t prover;
 static void (*body)(void);
-static bool has_failed, tells; /* tells: a thread that is switched to says where it is, and comes back */
+static bool has_failed,
+    tells; /* tells: a thread that is switched to says where it is, and comes back */
 static uint32_t points;
 
 #define TLS ((size_t)(__stop_weir_tls - __start_weir_tls))

@@ -114,6 +114,9 @@ int __wrap_open(const char *path, int flags, ...)
     return keep(__real_open(path, flags, mode), __builtin_return_address(0));
 }
 
+/* Under the names that they have with 64-bit offsets. */
+int __wrap_open64(const char *path, int flags, ...) __attribute__((alias("__wrap_open")));
+
 int __real_dup(int fd);
 int __wrap_dup(int fd);
 int __wrap_dup(int fd)
@@ -281,6 +284,9 @@ void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_
                                        .is_shared = fd >= 0 && (flags & MAP_SHARED)};
     return p;
 }
+
+void *__wrap_mmap64(void *at, size_t size, int protection, int flags, int fd, off_t offset)
+    __attribute__((alias("__wrap_mmap")));
 
 int __real_munmap(void *at, size_t size);
 int __wrap_munmap(void *at, size_t size);

@@ -45,9 +45,7 @@ void __tsan_write_range(const void *at, unsigned long size)
 }
 
 void __tsan_init(void);
-void __tsan_init(void)
-{
-}
+void __tsan_init(void) {}
 
 void __tsan_func_entry(const void *pc);
 void __tsan_func_entry(const void *pc)
@@ -97,9 +95,9 @@ static uint64_t f_fetch_xor(uint64_t old, uint64_t arg)
 #define EXCHANGE_IF(bits, kind, weak)                                                              \
     int __tsan_atomic##bits##_compare_exchange_##kind(volatile uint##bits##_t *, uint##bits##_t *, \
                                                       uint##bits##_t, int, int);                   \
-    int __tsan_atomic##bits##_compare_exchange_##kind(volatile uint##bits##_t *at,                 \
-                                                      uint##bits##_t *expected,                    \
-                                                      uint##bits##_t value, int order, int or_else) \
+    int __tsan_atomic##bits##_compare_exchange_##kind(                                             \
+        volatile uint##bits##_t *at, uint##bits##_t *expected, uint##bits##_t value, int order,    \
+        int or_else)                                                                               \
     {                                                                                              \
         uint64_t was = *expected;                                                                  \
         bool done = prove_exchange_if(at, bits / 8, &was, value, order, or_else, weak, PC);        \

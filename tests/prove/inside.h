@@ -51,7 +51,13 @@ uint32_t prove_choices(void);
 
 /* ---- fiber.c: threads ------------------------------------------------------------------------- */
 
-typedef enum prove_state { PROVE_NONE, PROVE_ABLE, PROVE_WAITS, PROVE_OVER, PROVE_DEAD } prove_state;
+typedef enum prove_state {
+    PROVE_NONE,
+    PROVE_ABLE,
+    PROVE_WAITS,
+    PROVE_OVER,
+    PROVE_DEAD
+} prove_state;
 
 typedef struct prove_thread {
     prove_state state;
@@ -61,12 +67,12 @@ typedef struct prove_thread {
     const void *waits_on; /* a futex word; a thread that is joined; NULL: time */
     weir_time until;      /* WEIR_FOREVER: no deadline */
     bool timed_out;
-    int process;            /* that it belongs to; 0: the body's */
-    char *tls;              /* its own values of the thread-local variables, while it does not run */
-    prove_clock known;      /* what happens before what it does now */
-    prove_clock view;       /* stores that it must see, which is more */
-    prove_clock pending;    /* what relaxed loads have seen, for an acquire fence */
-    prove_clock fenced;     /* `known` at the last release fence */
+    int process;         /* that it belongs to; 0: the body's */
+    char *tls;           /* its own values of the thread-local variables, while it does not run */
+    prove_clock known;   /* what happens before what it does now */
+    prove_clock view;    /* stores that it must see, which is more */
+    prove_clock pending; /* what relaxed loads have seen, for an acquire fence */
+    prove_clock fenced;  /* `known` at the last release fence */
 } prove_thread;
 
 extern prove_thread prove_threads[PROVE_THREADS];
@@ -90,8 +96,10 @@ void prove_memory_join(int parent, int child);
 void prove_memory_fence_all(void); /* membarrier */
 void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
 void prove_memory_freed(const void *at, size_t size, const void *pc);
-void prove_memory_publish(prove_clock to); /* what the calling thread knows, for who comes by another way ... */
-void prove_memory_learn(const prove_clock from); /* ... than memory: a descriptor, a lock of the system */
+void prove_memory_publish(
+    prove_clock to); /* what the calling thread knows, for who comes by another way ... */
+void prove_memory_learn(
+    const prove_clock from); /* ... than memory: a descriptor, a lock of the system */
 
 /* ---- the system as the code sees it: each is told when a run begins and when it has ended; `check` fails the run if
  * something is left that should not be, `drop` is after a failure, too. */
@@ -106,7 +114,7 @@ void prove_files_begin(void);
 void prove_files_check(void);
 void prove_files_drop(void);
 void prove_files_forget(int process);
-void prove_files_changed(void); /* who polls looks again */
+void prove_files_changed(void);                   /* who polls looks again */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
 
 void prove_processes_begin(void);

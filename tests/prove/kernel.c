@@ -31,7 +31,8 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *to)
     if (prove_self < 0)
         return __real_clock_gettime(clock, to);
     prove_time += TICK;
-    *to = (struct timespec){.tv_sec = prove_time / WEIR_SECOND, .tv_nsec = prove_time % WEIR_SECOND};
+    *to =
+        (struct timespec){.tv_sec = prove_time / WEIR_SECOND, .tv_nsec = prove_time % WEIR_SECOND};
     return 0;
 }
 
@@ -143,7 +144,8 @@ const char *prove_place(const void *pc, char to[160])
 {
     char command[256], function[64] = "", line[160] = "";
     to[0] = '\0';
-    snprintf(command, sizeof command, "addr2line -fsi -e /proc/%d/exe %p 2>/dev/null", __real_getpid(), pc);
+    snprintf(command, sizeof command, "addr2line -fsi -e /proc/%d/exe %p 2>/dev/null",
+             __real_getpid(), pc);
     FILE *f = popen(command, "r");
     if (!f)
         return to;

@@ -73,8 +73,8 @@ static void show(const prove_case *c, uint64_t seed)
     printf("FAILED  %s: %s\n%s", c->name, c->claim, prove_error);
     if (!again)
         printf("    (it does not fail again: seed %llu)\n", (unsigned long long)seed);
-    printf("    of %u choices %zu were not the first; again: prove --case %s --replay \"", choices, n,
-           c->name);
+    printf("    of %u choices %zu were not the first; again: prove --case %s --replay \"", choices,
+           n, c->name);
     for (size_t i = 0; i < n; i++)
         printf("%s%u:%u", i ? " " : "", turns[i].at, turns[i].took);
     printf("\"\n");
@@ -132,9 +132,12 @@ static bool replay(const prove_case *c, const char *text)
 }
 
 static const struct option options[] = {
-    {"case", required_argument, NULL, 'c'},    {"seconds", required_argument, NULL, 's'},
-    {"seed", required_argument, NULL, 'e'},    {"replay", required_argument, NULL, 'r'},
-    {"list", no_argument, NULL, 'l'},          {"help", no_argument, NULL, 'h'},
+    {"case", required_argument, NULL, 'c'},
+    {"seconds", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},
+    {"replay", required_argument, NULL, 'r'},
+    {"list", no_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},
     {0},
 };
 

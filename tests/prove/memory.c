@@ -23,7 +23,7 @@ typedef struct store {
     int thread; /* -1: before anybody looked */
     uint32_t epoch;
     bool is_sc;
-    prove_clock release; /* what a load with acquire then knows */
+    prove_clock release;          /* what a load with acquire then knows */
     uint32_t seen[PROVE_THREADS]; /* by whom first, at which epoch of his; 0: not */
 } store;
 
@@ -234,7 +234,8 @@ void prove_memory_freed(const void *at, size_t size, const void *pc)
         if (g->address + 8 <= (uintptr_t)at || g->address >= (uintptr_t)at + size)
             continue;
         uintptr_t from = g->address > (uintptr_t)at ? g->address : (uintptr_t)at;
-        uintptr_t end = g->address + 8 < (uintptr_t)at + size ? g->address + 8 : (uintptr_t)at + size;
+        uintptr_t end =
+            g->address + 8 < (uintptr_t)at + size ? g->address + 8 : (uintptr_t)at + size;
         prove_memory_plain((void *)from, end - from, true, pc);
         g->is_freed = true;
     }

@@ -14,13 +14,13 @@
 #define PIDFDS    64
 #define LOCKS     512
 
-typedef struct process {
+typedef struct entry {
     bool is_there, has_ended, may_die;
     int code, signal, first; /* first: its first thread */
     prove_clock known;       /* what it knew when it ended */
-} process;
+} entry;
 
-static process processes[PROCESSES]; /* by pid - FIRST_PID; 0 is the body's */
+static entry processes[PROCESSES]; /* by pid - FIRST_PID; 0 is the body's */
 static int n_processes;
 static struct pidfd {
     int fd, process;
@@ -40,9 +40,7 @@ void prove_processes_begin(void)
     n_pidfds = 0;
 }
 
-void prove_processes_drop(void)
-{
-}
+void prove_processes_drop(void) {}
 
 bool prove_is_mortal(int process)
 {
@@ -53,10 +51,11 @@ bool prove_is_mortal(int process)
 
 static void end(int number, int code, int signal)
 {
-    process *p = &processes[number];
+    entry *p = &processes[number];
     if (p->has_ended)
         return;
-    *p = (process){.is_there = true, .has_ended = true, .code = code, .signal = signal, .first = p->first};
+    *p = (entry){
+        .is_there = true, .has_ended = true, .code = code, .signal = signal, .first = p->first};
     bool is_own = prove_threads[prove_self].process == number;
     if (is_own)
         prove_memory_publish(p->known);
@@ -110,7 +109,7 @@ int prove_start_process(void (*fn)(void *), void *arg, bool may_die)
     if (n_processes == PROCESSES)
         prove_fail("more than %d processes", PROCESSES);
     int number = n_processes++;
-    processes[number] = (process){.is_there = true, .may_die = may_die};
+    processes[number] = (entry){.is_there = true, .may_die = may_die};
     starts[number] = (start){fn, arg};
     processes[number].first = prove_spawn_in(number, run_process, (void *)(intptr_t)number);
     return FIRST_PID + number;
@@ -123,7 +122,7 @@ bool prove_process_was_killed(int pid)
 
 void prove_process_wait(int pid)
 {
-    process *p = &processes[pid - FIRST_PID];
+    entry *p = &processes[pid - FIRST_PID];
     while (!p->has_ended)
         prove_wait(p, WEIR_FOREVER);
     prove_memory_learn(p->known);
@@ -198,7 +197,7 @@ long prove_waitid(int fd, siginfo_t *info, struct rusage *usage)
     memset(usage, 0, sizeof *usage);
     if (number < 0 || !processes[number].has_ended)
         return number < 0 ? -1 : 0;
-    const process *p = &processes[number];
+    const entry *p = &processes[number];
     prove_memory_learn(p->known);
     info->si_pid = FIRST_PID + number;
     info->si_code = p->signal ? CLD_KILLED : CLD_EXITED;
@@ -214,7 +213,7 @@ pid_t __wrap_waitpid(pid_t pid, int *status, int options)
         errno = ECHILD;
         return -1;
     }
-    process *p = &processes[number];
+    entry *p = &processes[number];
     if (!p->has_ended && (options & WNOHANG))
         return 0;
     prove_process_wait(pid);
@@ -244,7 +243,8 @@ static void run_pthread(void *arg)
     p->result = p->fn(p->arg);
 }
 
-int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *),
+                          void *arg);
 int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
     (void)attr;
@@ -346,8 +346,10 @@ int __wrap_pthread_mutex_trylock(pthread_mutex_t *mutex)
     return l->owner >= 0 ? EBUSY : take(l);
 }
 
-int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *ts);
-int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *ts)
+int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
+                                   const struct timespec *ts);
+int __wrap_pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock,
+                                   const struct timespec *ts)
 {
     (void)clock;
     prove_point();

@@ -34,11 +34,13 @@ int prove_spawn(void (*fn)(void *arg), void *arg);
 void prove_join(int thread);
 
 /* The run fails unless it holds. */
-#define prove_claim(holds) ((holds) ? (void)0 : prove_fail("%s:%d: claimed: %s", __FILE__, __LINE__, #holds))
+#define prove_claim(holds)                                                                         \
+    ((holds) ? (void)0 : prove_fail("%s:%d: claimed: %s", __FILE__, __LINE__, #holds))
 
 #define prove_same(a, b) prove_same_at((int64_t)(a), (int64_t)(b), __FILE__, __LINE__, #a " == " #b)
 
-static inline void prove_same_at(int64_t a, int64_t b, const char *file, int line, const char *what);
+static inline void prove_same_at(int64_t a, int64_t b, const char *file, int line,
+                                 const char *what);
 
 /* Ends the run, which has failed. */
 _Noreturn void prove_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -79,7 +81,8 @@ typedef struct prove_call {
 
 typedef struct prove_model {
     size_t size; /* of a state, <= PROVE_STATE; begins as zeros */
-    bool (*apply)(void *state, const prove_call *call); /* whether the call could have had this result */
+    bool (*apply)(void *state,
+                  const prove_call *call); /* whether the call could have had this result */
     const char *(*text)(const prove_call *call, char to[96]);
 } prove_model;
 
