@@ -7,6 +7,7 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
+    &command_run,
     &command_top,
     &command_stats,
     &command_export,
@@ -17,7 +18,8 @@ static const cli_command *const commands[] = {
 static int print_usage(FILE *to)
 {
     fputs("usage: weir COMMAND [options]\n\n"
-          "Sees what programs that use weir are doing, from outside.\n\ncommands:\n",
+          "Runs a command for each item of a list, and sees what programs that use weir are doing.\n\n"
+          "commands:\n",
           to);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);

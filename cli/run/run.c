@@ -1,0 +1,783 @@
+/* run.c - `weir run`: a command for each item of a list.
+ *
+ * One thread, one loop: start what may be started, wait, look at what has ended, print what can be printed.
+ *
+ * Lazy:     an item is read when a job may be started for it, so at most one waits between input and job.
+ * Law:      read == done + failed + skipped + left, which the last line says.
+ * Bound:    what runs, what waits for another attempt, and what waits to be printed each have a bound; where one is
+ *           reached, no item is read.
+ * Stopping: SIGINT once starts nothing new; twice, or SIGTERM or SIGHUP, ends the jobs; three times kills them.
+ */
+#include "command.h"
+#include "job.h"
+#include "output.h"
+#include "report.h"
+#include "schedule.h"
+#include "settings.h"
+#include "tell.h"
+#include "template.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <weir/rate.h>
+
+#define EXIT_ITEMS_FAILED 3
+#define EXIT_HALTED       4
+#define EXIT_NO_PROGRAM   127
+#define EXIT_SIGNAL       128
+
+#define LOAD_EVERY  WEIR_SECOND             /* --max-load is looked at again */
+#define SPAWN_AGAIN (100 * WEIR_MILLISECOND) /* after the kernel had nothing left for a process */
+
+/* An item that was read and has come to no end. */
+typedef struct task {
+    run_item *item;
+    run_sheet *sheet;  /* NULL: not begun yet */
+    uint64_t attempts; /* that were begun */
+    run_job job;
+    unsigned slot; /* from 1; 0: it does not run */
+    weir_time started;
+    int sent; /* the last signal of ours, SIGTERM or SIGKILL; 0: none */
+    weir_time sent_at;
+    weir_time stopped_at; /* by somebody; 0: it is not */
+    bool timed_out, hung;
+    bool is_ended; /* by us, because the run ends */
+} task;
+
+enum { EVENT_JOBS, EVENT_SIGNALS, EVENT_INPUT, EVENT_OUT };
+
+typedef struct run {
+    run_settings settings;
+    run_schedule schedule;
+    run_report report;
+    run_input *input;
+    run_template *template; /* NULL: the header is not read yet */
+    run_output *output;
+    run_place *place;
+    run_teller *teller;
+    weir_rate *rate;
+    weir_pending turn; /* in the line of the rate */
+    bool in_line;      /* there */
+    int events, signals, nothing; /* nothing: what jobs read */
+    char program[PATH_MAX];       /* "": depends on the item */
+    task *next;                   /* the one that was read and waits to be started */
+    bool input_ended, is_broken;
+    bool told_spawn;
+    int stopped_by;      /* a signal; 0: none */
+    weir_time now;
+    weir_time wake;      /* something may be started then */
+    weir_time check;     /* some job is due a signal then */
+    unsigned slots;      /* in use: none is above */
+    task *slot[RUN_JOBS_MAX + 1];
+} run;
+
+static void sooner(weir_time *at, weir_time then)
+{
+    if (then < *at)
+        *at = then;
+}
+
+/* The run cannot go on: what runs may end. */
+__attribute__((format(printf, 2, 3))) static void give_up(run *r, const char *format, ...)
+{
+    char why[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    if (!r->is_broken)
+        run_report_say(&r->report, "%s", why);
+    r->is_broken = true;
+    if (r->schedule.halted == RUN_HALT_NEVER)
+        r->schedule.halted = RUN_HALT_SOON;
+}
+
+/* ---- items ---------------------------------------------------------------------------------- */
+
+static void free_task(task *t)
+{
+    if (!t)
+        return;
+    free(t->item);
+    free(t);
+}
+
+static bool parse_command(run *r, int *ret_status)
+{
+    char error[256];
+    const run_template_opts opts = {
+        .command = r->settings.command,
+        .is_shell = r->settings.is_shell,
+        .replace = r->settings.replace,
+        .format = r->settings.input.format,
+        .header = run_input_header(r->input),
+    };
+    r->template = run_template_create(&opts, error, sizeof error);
+    if (!r->template) {
+        run_report_say(&r->report, "%s", error);
+        *ret_status = EXIT_USAGE;
+    }
+    return r->template != NULL;
+}
+
+static void await(run *r, int fd, uint32_t events, uint32_t what)
+{
+    struct epoll_event wanted = {.events = events | EPOLLONESHOT, .data.u32 = what};
+    if (epoll_ctl(r->events, EPOLL_CTL_MOD, fd, &wanted) < 0 && errno == ENOENT)
+        epoll_ctl(r->events, EPOLL_CTL_ADD, fd, &wanted);
+}
+
+/* The next item, if there is one to be had now. */
+static run_item *read_item(run *r)
+{
+    run_item *item = NULL;
+    if (r->input_ended || !run_schedule_may_read(&r->schedule))
+        return NULL;
+    switch (run_input_next(r->input, &item)) {
+    case RUN_READ_ITEM: r->schedule.read++; return item;
+    case RUN_READ_WAIT: await(r, run_input_fd(r->input), EPOLLIN, EVENT_INPUT); return NULL;
+    case RUN_READ_END: r->input_ended = true; return NULL;
+    case RUN_READ_ERROR: break;
+    }
+    r->input_ended = true;
+    give_up(r, "%s: %s", r->settings.input.path ? r->settings.input.path : "standard input",
+            run_input_error(r->input));
+    return NULL;
+}
+
+static task *read_task(run *r)
+{
+    int ignored;
+    run_item *item = read_item(r);
+    task *t = item ? calloc(1, sizeof *t) : NULL;
+    if (!item)
+        return NULL;
+    if (!t || (!r->template && !parse_command(r, &ignored))) {
+        give_up(r, t ? "the command does not fit the header" : "out of memory");
+        free(item);
+        free(t);
+        return NULL;
+    }
+    t->item = item;
+    return t;
+}
+
+/* "17-SAMD00006185": a name for its results, whatever is in the item. */
+static void name_results(const run_item *item, char *to, size_t size)
+{
+    int n = snprintf(to, size, "%" PRIu64 "-", item->number);
+    for (size_t i = 0; i < item->length && (size_t)n + 1 < size && i < 100; i++) {
+        char c = item->text[i];
+        bool is_plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
+                        strchr("._+=,@-", c);
+        to[n++] = is_plain ? c : '_';
+    }
+    to[n] = '\0';
+}
+
+/* ---- ends ------------------------------------------------------------------------------------- */
+
+static void finish(run *r, task *t)
+{
+    if (t->sheet)
+        run_output_end(r->output, t->sheet);
+    free_task(t);
+}
+
+/* An attempt came to this, or could not begin; `what` says it. */
+static void settle(run *r, task *t, run_outcome outcome, const char *what, bool was_running)
+{
+    int64_t delay;
+    run_verdict verdict = run_schedule_ended(&r->schedule, outcome, t->attempts, was_running,
+                                             weir_random(), &delay);
+    if (verdict == RUN_AGAIN) {
+        run_report_retry(&r->report, t->item, what, delay);
+        run_output_again(r->output, t->sheet);
+        run_schedule_push(&r->schedule, t, r->now + delay);
+        return;
+    }
+    if (verdict == RUN_FAILED)
+        run_report_failure(&r->report, t->item, what, t->attempts);
+    finish(r, t);
+}
+
+static run_outcome outcome_of(const task *t, const run_news *news)
+{
+    if (t->timed_out)
+        return (run_outcome){RUN_TIMED_OUT, 0};
+    if (t->hung)
+        return (run_outcome){RUN_HUNG, 0};
+    if (news->signal)
+        return (run_outcome){RUN_KILLED, news->signal};
+    return (run_outcome){RUN_EXITED, news->status};
+}
+
+static void end_task(run *r, task *t, const run_news *news)
+{
+    char what[128];
+    run_outcome outcome = outcome_of(t, news);
+    bool is_done = run_set_has(&r->schedule.opts.ok, outcome);
+    run_teller_slot(r->teller, t->slot, 0, r->now - t->started, !is_done);
+    r->slot[t->slot] = NULL;
+    while (r->slots > 0 && !r->slot[r->slots])
+        r->slots--;
+    t->slot = 0;
+    if (t->is_ended && !is_done) { /* by us: it is neither done nor has it failed */
+        r->schedule.running--;
+        finish(r, t);
+        return;
+    }
+    settle(r, t, outcome, run_outcome_text(outcome, what, sizeof what), true);
+}
+
+/* ---- starting ------------------------------------------------------------------------------- */
+
+static unsigned free_slot(const run *r)
+{
+    unsigned slot = 1;
+    while (slot <= r->slots && r->slot[slot])
+        slot++;
+    return slot;
+}
+
+static void started(run *r, task *t, unsigned slot)
+{
+    t->slot = slot;
+    t->started = r->now;
+    t->sent = 0;
+    t->stopped_at = 0;
+    t->timed_out = t->hung = false;
+    r->slot[slot] = t;
+    r->slots = slot > r->slots ? slot : r->slots;
+    run_schedule_started(&r->schedule, r->now);
+    if (r->schedule.opts.timeout_ns)
+        sooner(&r->check, r->now + r->schedule.opts.timeout_ns);
+    run_teller_slot(r->teller, slot, t->job, 0, false);
+}
+
+static void fail_to_start(run *r, task *t, int error, const char *what)
+{
+    char text[512];
+    snprintf(text, sizeof text, "could not be started: %s", what);
+    t->attempts++;
+    settle(r, t, (run_outcome){RUN_NOT_STARTED, error}, text, false);
+}
+
+static bool open_sheet(run *r, task *t)
+{
+    char name[160];
+    if (!t->sheet)
+        t->sheet = run_output_begin(r->output, t->item->text);
+    name_results(t->item, name, sizeof name);
+    return t->sheet && run_output_open(r->output, t->sheet, name);
+}
+
+/* Whether what failed may work when others have ended; then it is tried again. */
+static bool may_pass(run *r, int error)
+{
+    if (error != EAGAIN && error != ENOMEM && error != EMFILE && error != ENFILE)
+        return false;
+    uint64_t held_bytes;
+    if (r->schedule.running == 0 && (error == EMFILE || error == ENFILE) &&
+        run_output_held(r->output, &held_bytes) == 0)
+        return false;
+    if (!r->told_spawn)
+        run_report_say(&r->report, "no further job can be started for now: %s; it is tried again",
+                       strerror(error));
+    r->told_spawn = true;
+    sooner(&r->wake, r->now + SPAWN_AGAIN);
+    return true;
+}
+
+/* false: not now; the task is still to be started. */
+static bool start(run *r, task *t)
+{
+    char error[256];
+    if (!open_sheet(r, t)) {
+        int why = errno;
+        if (!may_pass(r, why))
+            give_up(r, "no file for what jobs print: %s: %s",
+                    r->settings.output.results ? r->settings.output.results : "TMPDIR",
+                    strerror(why));
+        return false;
+    }
+    unsigned slot = free_slot(r);
+    char **argv = run_template_fill(r->template, t->item, slot, error, sizeof error);
+    if (!argv) {
+        fail_to_start(r, t, EINVAL, error);
+        return true;
+    }
+    const run_order order = {.program = r->program[0] ? r->program : NULL,
+                             .argv = argv,
+                             .in = r->nothing,
+                             .out = run_sheet_out(t->sheet),
+                             .err = run_sheet_err(t->sheet)};
+    int rc = r->place->type->start(r->place, &order, &t->job);
+    if (rc && may_pass(r, rc)) {
+        run_output_again(r->output, t->sheet);
+        free(argv);
+        return false;
+    }
+    if (rc) {
+        snprintf(error, sizeof error, "%.150s: %s", argv[0], strerror(rc));
+        fail_to_start(r, t, rc, error);
+    } else {
+        t->attempts++;
+        started(r, t, slot);
+    }
+    free(argv);
+    return true;
+}
+
+/* ---- what holds starts back ------------------------------------------------------------------- */
+
+static void hint(weir_pending *pending, int result)
+{
+    (void)pending, (void)result; /* nobody but this thread changes the rate */
+}
+
+static bool rate_allows(run *r)
+{
+    weir_time at;
+    if (!r->rate)
+        return true;
+    int rc = r->in_line ? weir_rate_poll(r->rate, &r->turn, &at)
+                        : weir_rate_acquire_async(r->rate, 1, &r->turn, &at);
+    r->in_line = rc == WEIR_WAITING;
+    if (r->in_line)
+        sooner(&r->wake, at);
+    return rc == WEIR_OK;
+}
+
+static bool load_allows(run *r)
+{
+    double load;
+    if (r->settings.max_load <= 0 || r->schedule.running == 0 || getloadavg(&load, 1) != 1 ||
+        load < r->settings.max_load)
+        return true;
+    sooner(&r->wake, r->now + LOAD_EVERY);
+    return false;
+}
+
+/* The one to be started next, if there is one: an attempt that is due, before a new item. */
+static task *next_task(run *r)
+{
+    weir_time at;
+    if (r->next)
+        return r->next;
+    task *t = run_schedule_pop(&r->schedule, r->now, &at);
+    sooner(&r->wake, at);
+    if (t || !run_output_has_room(r->output))
+        return t;
+    return read_task(r);
+}
+
+static void start_all(run *r)
+{
+    weir_time at;
+    r->wake = WEIR_FOREVER;
+    while (run_schedule_may_start(&r->schedule, r->now, &at)) {
+        r->next = next_task(r);
+        if (!r->next || !load_allows(r) || !rate_allows(r) || !start(r, r->next))
+            return;
+        r->next = NULL;
+    }
+    sooner(&r->wake, at);
+}
+
+/* ---- signals -------------------------------------------------------------------------------- */
+
+static void send(run *r, task *t, int signal)
+{
+    t->sent = signal;
+    t->sent_at = r->now;
+    r->place->type->signal(r->place, t->job, signal);
+    sooner(&r->check, r->now + r->schedule.opts.kill_after_ns);
+}
+
+static void end_all(run *r, int signal)
+{
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        task *t = r->slot[slot];
+        if (!t || t->sent >= signal || t->sent == SIGKILL)
+            continue;
+        t->is_ended = !t->timed_out && !t->hung;
+        send(r, t, signal);
+    }
+}
+
+static void check_task(run *r, task *t)
+{
+    weir_time at;
+    weir_time hangs = t->stopped_at ? t->stopped_at + r->schedule.opts.kill_after_ns : WEIR_FOREVER;
+    if (r->now >= hangs && t->sent != SIGKILL) {
+        t->hung = !t->timed_out && !t->is_ended;
+        send(r, t, SIGKILL);
+        return;
+    }
+    sooner(&r->check, hangs);
+    int due = run_schedule_signal(&r->schedule, t->started, t->sent, t->sent_at, r->now, &at);
+    sooner(&r->check, at);
+    if (due) {
+        t->timed_out = t->timed_out || t->sent == 0;
+        send(r, t, due);
+    }
+}
+
+/* Ends those whose time is over. */
+static void check_all(run *r)
+{
+    if (r->schedule.halted == RUN_HALT_NOW)
+        end_all(r, SIGTERM);
+    if (r->now < r->check)
+        return;
+    r->check = WEIR_FOREVER;
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        if (r->slot[slot])
+            check_task(r, r->slot[slot]);
+    }
+}
+
+static void interrupt(run *r, int signal)
+{
+    bool is_first = !r->stopped_by;
+    if (signal == SIGINT && is_first) {
+        r->schedule.halted = RUN_HALT_SOON;
+        run_report_say(&r->report,
+                       "nothing new is started; waiting for %" PRIu64 " jobs; Ctrl-C again ends them",
+                       r->schedule.running);
+    } else if (r->schedule.halted != RUN_HALT_NOW) {
+        r->schedule.halted = RUN_HALT_NOW;
+        run_report_say(&r->report, "ending %" PRIu64 " jobs; Ctrl-C again kills them",
+                       r->schedule.running);
+    } else {
+        end_all(r, SIGKILL);
+    }
+    r->stopped_by = signal;
+}
+
+static void take_signals(run *r)
+{
+    struct signalfd_siginfo signal;
+    while (read(r->signals, &signal, sizeof signal) == sizeof signal) {
+        if (signal.ssi_signo == SIGUSR1)
+            run_report_status(&r->report);
+        else
+            interrupt(r, (int)signal.ssi_signo);
+    }
+}
+
+/* ---- news ------------------------------------------------------------------------------------- */
+
+static task *task_of(const run *r, run_job job)
+{
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        if (r->slot[slot] && r->slot[slot]->job == job)
+            return r->slot[slot];
+    }
+    return NULL;
+}
+
+static void stopped(run *r, task *t, const run_news *news)
+{
+    char what[80];
+    snprintf(what, sizeof what, "stopped by SIG%s; it is killed unless it goes on",
+             sigabbrev_np(news->signal));
+    t->stopped_at = r->now;
+    sooner(&r->check, r->now + r->schedule.opts.kill_after_ns);
+    run_report_failure(&r->report, t->item, what, 0);
+}
+
+static void take_news(run *r)
+{
+    run_news news;
+    r->place->type->watch(r->place);
+    while (r->place->type->reap(r->place, &news)) {
+        task *t = task_of(r, news.job);
+        if (!t)
+            continue; /* what a job left behind, and was given to us */
+        if (news.kind == RUN_NEWS_ENDED)
+            end_task(r, t, &news);
+        else if (news.kind == RUN_NEWS_STOPPED)
+            stopped(r, t, &news);
+        else
+            t->stopped_at = 0;
+    }
+}
+
+/* ---- printing ------------------------------------------------------------------------------- */
+
+static void print(run *r)
+{
+    uint64_t bytes;
+    if (run_output_held(r->output, &bytes) > 0)
+        run_report_clear(&r->report);
+    if (!run_output_print(r->output)) {
+        int why = errno;
+        give_up(r, "cannot write to standard output: %s", strerror(why));
+        r->schedule.halted = RUN_HALT_NOW;
+    }
+    int full = r->is_broken ? -1 : run_output_wants(r->output);
+    if (full >= 0)
+        await(r, full, EPOLLOUT, EVENT_OUT);
+    if (r->is_broken || run_output_is_between(r->output))
+        run_report_flush(&r->report);
+}
+
+/* ---- the loop ------------------------------------------------------------------------------- */
+
+static bool is_over(const run *r)
+{
+    uint64_t bytes;
+    const run_schedule *s = &r->schedule;
+    bool more = !s->halted && (r->next || s->waiting > 0 || !r->input_ended);
+    bool prints = !r->is_broken && run_output_held(r->output, &bytes) > 0;
+    return s->running == 0 && !more && !prints;
+}
+
+/* Those that come to no attempt any more; what others have printed need not wait for them. */
+static void abandon(run *r)
+{
+    weir_time at;
+    if (!r->schedule.halted || r->schedule.running > 0)
+        return;
+    if (r->next)
+        finish(r, r->next);
+    r->next = NULL;
+    for (task *t; (t = run_schedule_pop(&r->schedule, WEIR_FOREVER, &at));)
+        finish(r, t);
+}
+
+static int milliseconds(const run *r)
+{
+    weir_time until = r->wake;
+    sooner(&until, r->check);
+    sooner(&until, r->report.next_progress);
+    if (until == WEIR_FOREVER)
+        return -1;
+    int64_t ms = (until - r->now + WEIR_MILLISECOND - 1) / WEIR_MILLISECOND;
+    return ms < 0 ? 0 : ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+static void wait_for_something(run *r)
+{
+    struct epoll_event ready[4];
+    int n = epoll_wait(r->events, ready, 4, milliseconds(r));
+    r->now = weir_now();
+    for (int i = 0; i < n; i++) {
+        if (ready[i].data.u32 == EVENT_JOBS)
+            take_news(r);
+        else if (ready[i].data.u32 == EVENT_SIGNALS)
+            take_signals(r);
+    }
+}
+
+static void loop(run *r)
+{
+    for (;;) {
+        start_all(r);
+        check_all(r);
+        abandon(r);
+        print(r);
+        run_teller_tell(r->teller, &r->schedule);
+        if (is_over(r))
+            return;
+        run_report_progress(&r->report, r->now);
+        wait_for_something(r);
+    }
+}
+
+/* ---- beginning ------------------------------------------------------------------------------ */
+
+static bool find_in(const char *folder, size_t length, const char *name, char to[PATH_MAX])
+{
+    int n = snprintf(to, PATH_MAX, "%.*s%s%s", (int)length, folder, length ? "/" : "", name);
+    return n < PATH_MAX && access(to, X_OK) == 0;
+}
+
+/* Looks for it once, not for each job. */
+static bool find_program(const char *name, char to[PATH_MAX])
+{
+    const char *path = getenv("PATH");
+    if (strchr(name, '/'))
+        return find_in("", 0, name, to);
+    for (path = path ? path : "/usr/bin:/bin";; path++) {
+        size_t length = strcspn(path, ":");
+        if (find_in(length ? path : ".", length ? length : 1, name, to))
+            return true;
+        path += length;
+        if (!*path)
+            return false;
+    }
+}
+
+static bool open_input(run *r, int *ret_status)
+{
+    const char *path = r->settings.input.path;
+    r->input = run_input_open(&r->settings.input);
+    if (!r->input) {
+        complain("run", "--input: %s: %s", path ? path : "standard input", strerror(errno));
+        *ret_status = EXIT_FAILURE;
+        return false;
+    }
+    run_report_begin(&r->report, &r->settings, &r->schedule, r->input);
+    if (!r->settings.input.has_header && !parse_command(r, ret_status))
+        return false;
+    const char *name = r->settings.is_shell ? "/bin/sh" : r->settings.command[0];
+    bool is_open = !r->settings.is_shell && (!r->template || run_template_is_program_open(r->template));
+    if (is_open || find_program(name, r->program))
+        return true;
+    complain("run", strchr(name, '/') ? "%s is no program that can be run"
+                                      : "there is no program \"%s\" in PATH", name);
+    *ret_status = EXIT_NO_PROGRAM;
+    return false;
+}
+
+static bool open_output(run *r)
+{
+    r->output = run_output_create(&r->settings.output);
+    if (r->output)
+        return true;
+    complain("run", "--results: %s: %s", r->settings.output.results, strerror(errno));
+    return false;
+}
+
+static bool watch(run *r, int fd, uint32_t what)
+{
+    struct epoll_event wanted = {.events = EPOLLIN, .data.u32 = what};
+    return fd >= 0 && epoll_ctl(r->events, EPOLL_CTL_ADD, fd, &wanted) == 0;
+}
+
+/* After the place was opened, so that jobs do not have these blocked. */
+static int open_signals(void)
+{
+    sigset_t ours;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGHUP);
+    sigaddset(&ours, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &ours, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static bool open_rate(run *r)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    if (!r->settings.rate)
+        return true;
+    r->turn.ready = hint;
+    opts.rate = r->settings.rate;
+    opts.per_ns = r->settings.rate_per_ns;
+    opts.burst = 1; /* a start is a start: no rush after a pause */
+    return weir_rate_create(&r->rate, &opts) == WEIR_OK;
+}
+
+static const char *base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static bool open_all(run *r)
+{
+    r->place = run_local_open();
+    r->events = epoll_create1(EPOLL_CLOEXEC);
+    r->signals = open_signals();
+    r->nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (!r->place || r->events < 0 || r->nothing < 0 ||
+        !watch(r, r->place->type->watch(r->place), EVENT_JOBS) ||
+        !watch(r, r->signals, EVENT_SIGNALS) || !open_rate(r)) {
+        complain("run", "cannot begin: %s", strerror(errno));
+        return false;
+    }
+    r->teller = run_teller_open(r->settings.name ? r->settings.name
+                                                 : base(r->settings.command[0]));
+    return true;
+}
+
+/* ---- ending --------------------------------------------------------------------------------- */
+
+static int status_of(const run *r)
+{
+    const run_schedule *s = &r->schedule;
+    if (r->stopped_by)
+        return EXIT_SIGNAL + r->stopped_by;
+    if (r->is_broken)
+        return EXIT_FAILURE;
+    if (s->halted)
+        return EXIT_HALTED;
+    return s->failed ? EXIT_ITEMS_FAILED : EXIT_SUCCESS;
+}
+
+static void close_all(run *r)
+{
+    if (r->in_line)
+        weir_rate_cancel(r->rate, &r->turn);
+    weir_rate_destroy(r->rate);
+    run_teller_close(r->teller);
+    if (r->place)
+        r->place->type->close(r->place);
+    run_output_destroy(r->output);
+    run_template_destroy(r->template);
+    run_input_close(r->input);
+    free(r);
+}
+
+static int run_all(run *r)
+{
+    int status = EXIT_FAILURE;
+    if (!open_input(r, &status)) {
+        run_report_flush(&r->report);
+        return status;
+    }
+    if (!open_output(r) || !open_all(r))
+        return EXIT_FAILURE;
+    r->now = weir_now();
+    r->check = WEIR_FOREVER;
+    loop(r);
+    status = status_of(r);
+    run_report_end(&r->report, r->input_ended, status == EXIT_HALTED ? "ended by --halt" : NULL);
+    run_report_clear(&r->report);
+    run_report_flush(&r->report);
+    return status;
+}
+
+static int run_command(int argc, char *argv[])
+{
+    run *r = calloc(1, sizeof *r);
+    if (!r) {
+        complain("run", "out of memory");
+        return EXIT_FAILURE;
+    }
+    int status = run_settings_read(&r->settings, argc, argv);
+    if (status == GO_ON) {
+        r->schedule.opts = r->settings.schedule;
+        r->schedule.jobs = r->settings.jobs;
+        status = run_all(r);
+    }
+    close_all(r);
+    return status;
+}
+
+const cli_command command_run = {
+    .name = "run",
+    .summary = "a command for each item of a list, so many at a time",
+    .about = "Runs COMMAND once for each item; the item takes the place of {} or comes last.\n"
+             "{.} without extension, {/} without folder, {//} the folder, {/.} neither,\n"
+             "{#} number, {%} slot, {1} {name} column, {1/.} and so on.\n",
+    .run = run_command,
+    .operands = "[--] COMMAND [ARG | {}]... [::: ITEM...]",
+};
