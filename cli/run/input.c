@@ -11,15 +11,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_AHEAD 4096 /* bytes: a page; more would be taken from who reads the same pipe afterwards */
+#define READ_AHEAD                                                                                 \
+    4096 /* bytes: a page; more would be taken from who reads the same pipe afterwards */
 
 struct run_input {
     char *const *next; /* of the command line */
     uint64_t taken;    /* of those */
     int fd;
-    bool is_file;     /* a regular one, which never has to be waited for */
-    bool has_ended;   /* nothing comes behind what is in the buffer */
-    bool is_quoted;   /* what was looked at ends inside quotes */
+    bool is_file;   /* a regular one, which never has to be waited for */
+    bool has_ended; /* nothing comes behind what is in the buffer */
+    bool is_quoted; /* what was looked at ends inside quotes */
     bool wants_header;
     run_format format;
     run_item *header;

@@ -25,7 +25,7 @@ typedef struct run_input_opts {
 } run_input_opts;
 
 typedef struct run_item {
-    uint64_t number; /* from 1 */
+    uint64_t number;  /* from 1 */
     const char *text; /* as it was read, without its end; a zero byte follows */
     size_t length;
     size_t n_columns; /* lines: 1, the text itself */

@@ -29,9 +29,10 @@ typedef enum run_news_kind {
 typedef struct run_news {
     run_news_kind kind;
     run_job job;
-    int status;          /* of an exit, 0 to 255; meaningless if signal is not 0 */
-    int signal;          /* that ended, or stopped it; 0: it exited */
-    uint64_t peak_bytes; /* the largest resident set of its processes that it waited for; 0: not known */
+    int status; /* of an exit, 0 to 255; meaningless if signal is not 0 */
+    int signal; /* that ended, or stopped it; 0: it exited */
+    uint64_t
+        peak_bytes; /* the largest resident set of its processes that it waited for; 0: not known */
     int64_t cpu_ns;
     bool left_others; /* processes of it were still there, and were killed */
 } run_news;

@@ -34,8 +34,7 @@ static int spawn(local *l, const run_order *order, const posix_spawn_file_action
 {
     if (!order->program)
         return posix_spawnp(ret_pid, order->argv[0], actions, &l->attributes, order->argv, environ);
-    int rc =
-        posix_spawn(ret_pid, order->program, actions, &l->attributes, order->argv, environ);
+    int rc = posix_spawn(ret_pid, order->program, actions, &l->attributes, order->argv, environ);
     if (rc != ENOEXEC)
         return rc;
     size_t n = 0; /* a script that does not say whose: sh's, as everywhere */
@@ -173,7 +172,8 @@ run_place *run_local_open(void)
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
     sigprocmask(SIG_BLOCK, &children, &l->mask);
-    signal(SIGCHLD, SIG_DFL); /* a parent that ignores it would have us ignore it, and reap nothing */
+    signal(SIGCHLD,
+           SIG_DFL); /* a parent that ignores it would have us ignore it, and reap nothing */
     l->children = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     if (l->children >= 0 && posix_spawnattr_init(&l->attributes) == 0) {
         set_attributes(l);

@@ -151,8 +151,8 @@ bool run_output_open(run_output *output, run_sheet *sheet, const char *name)
     }
     sheet->is_kept = output->opts.results != NULL;
     for (int i = 0; i < STREAMS; i++) {
-        sheet->fd[i] = sheet->is_kept ? open_named(output, name, file[i])
-                                      : open_nameless(output->folder);
+        sheet->fd[i] =
+            sheet->is_kept ? open_named(output, name, file[i]) : open_nameless(output->folder);
         if (sheet->fd[i] < 0) {
             int why = errno;
             close_files(sheet->fd);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ON_TERMINAL (WEIR_SECOND / 4)  /* between two lines of progress */
+#define ON_TERMINAL (WEIR_SECOND / 4) /* between two lines of progress */
 #define ELSEWHERE   (10 * WEIR_SECOND)
 #define SHOWN       60 /* bytes of an item */
 
@@ -20,8 +20,7 @@ void run_report_begin(run_report *r, const run_settings *settings, const run_sch
     r->began = weir_now();
     r->on_terminal = isatty(STDERR_FILENO);
     bool shows = r->on_terminal ? !settings->no_progress && !settings->quiet : settings->progress;
-    r->next_progress =
-        shows ? r->began + (r->on_terminal ? ON_TERMINAL : ELSEWHERE) : WEIR_FOREVER;
+    r->next_progress = shows ? r->began + (r->on_terminal ? ON_TERMINAL : ELSEWHERE) : WEIR_FOREVER;
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -98,8 +97,7 @@ void run_report_failure(run_report *r, const run_item *item, const char *what, u
         return;
     if (attempts > 1)
         snprintf(often, sizeof often, ", in the last of %" PRIu64 " attempts", attempts);
-    run_report_say(r, "item %" PRIu64 " (%s): %s%s", item->number, shown(item, name),
-                   what, often);
+    run_report_say(r, "item %" PRIu64 " (%s): %s%s", item->number, shown(item, name), what, often);
 }
 
 void run_report_retry(run_report *r, const run_item *item, const char *what, int64_t delay_ns)
@@ -133,9 +131,9 @@ void run_report_status(run_report *r)
     char law[160];
     const run_schedule *s = r->schedule;
     print_law(r, law, sizeof law);
-    run_report_say(r,
-                   "%s; %" PRIu64 " of %" PRIu64 " jobs run, %zu wait for another attempt; %s", law,
-                   s->running, s->jobs, s->waiting, text_time((double)(weir_now() - r->began)).s);
+    run_report_say(r, "%s; %" PRIu64 " of %" PRIu64 " jobs run, %zu wait for another attempt; %s",
+                   law, s->running, s->jobs, s->waiting,
+                   text_time((double)(weir_now() - r->began)).s);
 }
 
 void run_report_end(run_report *r, bool read_all, const char *why)
@@ -169,7 +167,8 @@ static double share(const run_report *r)
 static void print_rest(const run_report *r, weir_time now, char *to, size_t size)
 {
     const run_schedule *s = r->schedule;
-    double known = share(r), worked = (double)(s->done + s->failed), took = (double)(now - r->began);
+    double known = share(r), worked = (double)(s->done + s->failed),
+           took = (double)(now - r->began);
     *to = '\0';
     if (known <= 0 || known > 1 || worked == 0)
         return;
@@ -185,11 +184,10 @@ void run_report_progress(run_report *r, weir_time now)
     r->next_progress = now + (r->on_terminal ? ON_TERMINAL : ELSEWHERE);
     double rate = (double)(s->done + s->failed) * 1e9 / (double)(now - r->began + 1);
     print_rest(r, now, rest, sizeof rest);
-    int n = snprintf(line, sizeof line,
-                     "%s done  %s failed  %s retried  %" PRIu64 "/%" PRIu64 " run  %s/s%s",
-                     text_count((double)s->done).s, text_count((double)s->failed).s,
-                     text_count((double)s->retried).s, s->running, s->jobs, text_rate(rate).s,
-                     rest);
+    int n = snprintf(
+        line, sizeof line, "%s done  %s failed  %s retried  %" PRIu64 "/%" PRIu64 " run  %s/s%s",
+        text_count((double)s->done).s, text_count((double)s->failed).s,
+        text_count((double)s->retried).s, s->running, s->jobs, text_rate(rate).s, rest);
     if (!r->on_terminal) {
         run_report_say(r, "%s", line);
         run_report_flush(r);

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -37,7 +38,7 @@
 #define EXIT_NO_PROGRAM   127
 #define EXIT_SIGNAL       128
 
-#define LOAD_EVERY  WEIR_SECOND             /* --max-load is looked at again */
+#define LOAD_EVERY  WEIR_SECOND              /* --max-load is looked at again */
 #define SPAWN_AGAIN (100 * WEIR_MILLISECOND) /* after the kernel had nothing left for a process */
 
 /* An item that was read and has come to no end. */
@@ -67,18 +68,18 @@ typedef struct run {
     run_place *place;
     run_teller *teller;
     weir_rate *rate;
-    weir_pending turn; /* in the line of the rate */
-    bool in_line;      /* there */
+    weir_pending turn;            /* in the line of the rate */
+    bool in_line;                 /* there */
     int events, signals, nothing; /* nothing: what jobs read */
     char program[PATH_MAX];       /* "": depends on the item */
     task *next;                   /* the one that was read and waits to be started */
     bool input_ended, is_broken;
     bool told_spawn;
-    int stopped_by;      /* a signal; 0: none */
+    int stopped_by; /* a signal; 0: none */
     weir_time now;
-    weir_time wake;      /* something may be started then */
-    weir_time check;     /* some job is due a signal then */
-    unsigned slots;      /* in use: none is above */
+    weir_time wake;  /* something may be started then */
+    weir_time check; /* some job is due a signal then */
+    unsigned slots;  /* in use: none is above */
     task *slot[RUN_JOBS_MAX + 1];
 } run;
 
@@ -199,8 +200,8 @@ static void finish(run *r, task *t)
 static void settle(run *r, task *t, run_outcome outcome, const char *what, bool was_running)
 {
     int64_t delay;
-    run_verdict verdict = run_schedule_ended(&r->schedule, outcome, t->attempts, was_running,
-                                             weir_random(), &delay);
+    run_verdict verdict =
+        run_schedule_ended(&r->schedule, outcome, t->attempts, was_running, weir_random(), &delay);
     if (verdict == RUN_AGAIN) {
         run_report_retry(&r->report, t->item, what, delay);
         run_output_again(r->output, t->sheet);
@@ -410,9 +411,9 @@ static void end_all(run *r, int signal)
 {
     for (unsigned slot = 1; slot <= r->slots; slot++) {
         task *t = r->slot[slot];
-        if (!t || t->sent >= signal || t->sent == SIGKILL)
+        if (!t || t->sent == signal || t->sent == SIGKILL)
             continue;
-        t->is_ended = !t->timed_out && !t->hung;
+        t->is_ended = t->is_ended || (!t->timed_out && !t->hung);
         send(r, t, signal);
     }
 }
@@ -455,7 +456,8 @@ static void interrupt(run *r, int signal)
     if (signal == SIGINT && is_first) {
         r->schedule.halted = RUN_HALT_SOON;
         run_report_say(&r->report,
-                       "nothing new is started; waiting for %" PRIu64 " jobs; Ctrl-C again ends them",
+                       "nothing new is started; waiting for %" PRIu64
+                       " jobs; Ctrl-C again ends them",
                        r->schedule.running);
     } else if (r->schedule.halted != RUN_HALT_NOW) {
         r->schedule.halted = RUN_HALT_NOW;
@@ -525,6 +527,10 @@ static void print(run *r)
         run_report_clear(&r->report);
     if (!run_output_print(r->output)) {
         int why = errno;
+        if (why == EPIPE && !r->is_broken) { /* who read it has enough: no reason to complain */
+            r->is_broken = true;
+            r->stopped_by = SIGPIPE;
+        }
         give_up(r, "cannot write to standard output: %s", strerror(why));
         r->schedule.halted = RUN_HALT_NOW;
     }
@@ -598,6 +604,62 @@ static void loop(run *r)
     }
 }
 
+/* ---- without running anything ----------------------------------------------------------------- */
+
+/* So that a shell would read it as this one argument. */
+static void print_quoted(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-+=:,./@%^";
+    if (*s && s[strspn(s, plain)] == '\0') {
+        fputs(s, stdout);
+        return;
+    }
+    putchar('\'');
+    for (; *s; s++) {
+        if (*s == '\'')
+            fputs("'\\''", stdout);
+        else
+            putchar(*s);
+    }
+    putchar('\'');
+}
+
+static bool print_job(const run *r, const task *t)
+{
+    char error[256];
+    char **argv = run_template_fill(r->template, t->item, 1, error, sizeof error);
+    if (!argv) {
+        fflush(stdout);
+        complain("run", "item %" PRIu64 ": %s", t->item->number, error);
+        return false;
+    }
+    for (char **arg = argv; *arg; arg++) {
+        if (arg != argv)
+            putchar(' ');
+        print_quoted(*arg);
+    }
+    putchar('\n');
+    free(argv);
+    return true;
+}
+
+static int print_jobs(run *r)
+{
+    int status = EXIT_SUCCESS;
+    while (!r->input_ended && !r->is_broken && !ferror(stdout)) {
+        task *t = read_task(r);
+        struct pollfd more = {.fd = run_input_fd(r->input), .events = POLLIN};
+        if (t && !print_job(r, t))
+            status = EXIT_ITEMS_FAILED;
+        if (!t && !r->input_ended && !r->is_broken)
+            poll(&more, 1, -1);
+        free_task(t);
+    }
+    run_report_flush(&r->report);
+    return !flush_stdout("run") || r->is_broken ? EXIT_FAILURE : status;
+}
+
 /* ---- beginning ------------------------------------------------------------------------------ */
 
 static bool find_in(const char *folder, size_t length, const char *name, char to[PATH_MAX])
@@ -635,11 +697,16 @@ static bool open_input(run *r, int *ret_status)
     if (!r->settings.input.has_header && !parse_command(r, ret_status))
         return false;
     const char *name = r->settings.is_shell ? "/bin/sh" : r->settings.command[0];
-    bool is_open = !r->settings.is_shell && (!r->template || run_template_is_program_open(r->template));
+    if (r->settings.dry_run)
+        return true;
+    bool is_open =
+        !r->settings.is_shell && (!r->template || run_template_is_program_open(r->template));
     if (is_open || find_program(name, r->program))
         return true;
-    complain("run", strchr(name, '/') ? "%s is no program that can be run"
-                                      : "there is no program \"%s\" in PATH", name);
+    complain("run",
+             strchr(name, '/') ? "%s is no program that can be run"
+                               : "there is no program \"%s\" in PATH",
+             name);
     *ret_status = EXIT_NO_PROGRAM;
     return false;
 }
@@ -703,8 +770,7 @@ static bool open_all(run *r)
         complain("run", "cannot begin: %s", strerror(errno));
         return false;
     }
-    r->teller = run_teller_open(r->settings.name ? r->settings.name
-                                                 : base(r->settings.command[0]));
+    r->teller = run_teller_open(r->settings.name ? r->settings.name : base(r->settings.command[0]));
     return true;
 }
 
@@ -743,6 +809,8 @@ static int run_all(run *r)
         run_report_flush(&r->report);
         return status;
     }
+    if (r->settings.dry_run)
+        return print_jobs(r);
     if (!open_output(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
@@ -762,6 +830,7 @@ static int run_command(int argc, char *argv[])
         complain("run", "out of memory");
         return EXIT_FAILURE;
     }
+    r->events = -1;
     int status = run_settings_read(&r->settings, argc, argv);
     if (status == GO_ON) {
         r->schedule.opts = r->settings.schedule;

@@ -133,8 +133,8 @@ static void look_whether_to_halt(run_schedule *s)
     if (s->opts.halt == RUN_HALT_NEVER || s->halted)
         return;
     bool many = s->opts.halt_fails > 0 && failed >= s->opts.halt_fails;
-    bool much = s->opts.halt_share > 0 && ended >= HALT_SAMPLE &&
-                failed >= s->opts.halt_share * ended;
+    bool much =
+        s->opts.halt_share > 0 && ended >= HALT_SAMPLE && failed >= s->opts.halt_share * ended;
     if (many || much)
         s->halted = s->opts.halt;
 }

@@ -56,13 +56,14 @@ typedef enum run_halt { RUN_HALT_NEVER, RUN_HALT_SOON, RUN_HALT_NOW } run_halt;
 typedef struct run_schedule_opts {
     uint64_t retries;
     weir_backoff backoff;
-    run_set ok;         /* what counts as done */
-    run_set retry;      /* what is tried again, of the others */
+    run_set ok;    /* what counts as done */
+    run_set retry; /* what is tried again, of the others */
     run_halt halt;
-    double halt_fails;  /* so many failed */
-    double halt_share;  /* or so much of those that have ended, at least HALT_SAMPLE of them; 0: not */
-    int64_t delay_ns;   /* between two starts */
-    int64_t timeout_ns; /* of an attempt; 0: none */
+    double halt_fails; /* so many failed */
+    double
+        halt_share; /* or so much of those that have ended, at least HALT_SAMPLE of them; 0: not */
+    int64_t delay_ns;      /* between two starts */
+    int64_t timeout_ns;    /* of an attempt; 0: none */
     int64_t kill_after_ns; /* from SIGTERM to SIGKILL */
 } run_schedule_opts;
 

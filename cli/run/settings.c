@@ -77,7 +77,8 @@ static int set_memory(const texts *t, run_settings *s)
     if (!t->mem_per_job || strcmp(t->mem_per_job, "auto") == 0)
         return GO_ON;
     if (weir_parse_memory(t->mem_per_job, &s->job_bytes, &fraction) < 0 || s->job_bytes == 0)
-        return refuse("mem-per-job", t->mem_per_job, "an amount of memory, such as 2G, or \"auto\"");
+        return refuse("mem-per-job", t->mem_per_job,
+                      "an amount of memory, such as 2G, or \"auto\"");
     s->memory = t->memory ? t->memory : "80%";
     return GO_ON;
 }
@@ -108,8 +109,9 @@ static int set_output(const texts *t, run_settings *s)
     double fraction;
     s->output.mode = t->ungroup ? RUN_OUTPUT_DIRECT : RUN_OUTPUT_GROUPED;
     if (t->ungroup && (s->output.keep_order || s->output.is_tagged || s->output.results)) {
-        complain("run", "--ungroup: jobs write by themselves, so there is no --keep-order, --tag or "
-                        "--results");
+        complain("run",
+                 "--ungroup: jobs write by themselves, so there is no --keep-order, --tag or "
+                 "--results");
         return EXIT_USAGE;
     }
     if (!t->window)
@@ -185,10 +187,12 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[])
         {'u', "ungroup", NULL, OPTION_FLAG, &t.ungroup, 0, 0, "jobs print as they please"},
         {'s', "shell", NULL, OPTION_FLAG, &s->is_shell, 0, 0,
          "COMMAND is a script for sh; items are safe in it"},
-        {'I', "replace", "TEXT", OPTION_TEXT, &s->replace, 0, 0, "what stands for the item, not {}"},
+        {'I', "replace", "TEXT", OPTION_TEXT, &s->replace, 0, 0,
+         "what stands for the item, not {}"},
         {'n', "dry-run", NULL, OPTION_FLAG, &s->dry_run, 0, 0, "print what would be run"},
         {'q', "quiet", NULL, OPTION_FLAG, &s->quiet, 0, 0, "say nothing of failures and the end"},
-        {0, "progress", NULL, OPTION_FLAG, &s->progress, 0, 0, "a line now and then, on no terminal"},
+        {0, "progress", NULL, OPTION_FLAG, &s->progress, 0, 0,
+         "a line now and then, on no terminal"},
         {0, "no-progress", NULL, OPTION_FLAG, &s->no_progress, 0, 0, "none, on a terminal either"},
         {0, "total", "N", OPTION_NUMBER, &t.total, 0, 1e15, "items there are, for the time left"},
         {0, "name", "NAME", OPTION_TEXT, &s->name, 0, 0, "in weir top (default: the program's)"},

@@ -74,9 +74,12 @@ void run_teller_slot(run_teller *t, unsigned number, int64_t pid, int64_t took_n
         s->failed += failed;
     }
     const weir_told told[] = {
-        {WEIR_STATS_OWNER, weir_teller_id(t->pool)}, {WEIR_STATS_PLACE, number - 1},
-        {WEIR_STATS_PID, (uint64_t)pid},             {WEIR_STATS_IN_FLIGHT, pid != 0},
-        {WEIR_STATS_DONE, s->done},                  {WEIR_STATS_FAILED, s->failed},
+        {WEIR_STATS_OWNER, weir_teller_id(t->pool)},
+        {WEIR_STATS_PLACE, number - 1},
+        {WEIR_STATS_PID, (uint64_t)pid},
+        {WEIR_STATS_IN_FLIGHT, pid != 0},
+        {WEIR_STATS_DONE, s->done},
+        {WEIR_STATS_FAILED, s->failed},
     };
     weir_teller_tell(s->teller, told, sizeof told / sizeof *told);
 }

@@ -34,7 +34,7 @@ struct run_template {
     part *parts;
     size_t n, room;
     size_t places;
-    size_t open; /* places in the first argument */
+    size_t open;  /* places in the first argument */
     char *script; /* of a shell */
 };
 
@@ -101,8 +101,10 @@ static bool read_number(const parsing *p, const char *digits, size_t n, part *in
     if (column == 0)
         return refuse(p, "{0}: columns are counted from 1");
     if (column > there && !is_row(p))
-        return refuse(p, "{%zu}: a line is one column; say --csv or --tsv, or with --replace what "
-                         "is replaced instead of braces", column);
+        return refuse(p,
+                      "{%zu}: a line is one column; say --csv or --tsv, or with --replace what "
+                      "is replaced instead of braces",
+                      column);
     if (column > there)
         return refuse(p, "{%zu}: the header has %zu columns", column, there);
     return true;

@@ -11,7 +11,7 @@
 typedef struct run_template_opts {
     char *const *command; /* up to a NULL; at least one */
     bool is_shell;        /* the words make a script of sh */
-    const char *replace;  /* this, and nothing else, is replaced by the item; NULL: the list above */
+    const char *replace; /* this, and nothing else, is replaced by the item; NULL: the list above */
     run_format format;
     const run_item *header; /* names of columns; NULL: none */
 } run_template_opts;

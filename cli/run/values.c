@@ -11,8 +11,11 @@
 static const struct {
     const char *name;
     int64_t ns;
-} units[] = {{"ms", WEIR_MILLISECOND},    {"s", WEIR_SECOND},          {"m", 60 * WEIR_SECOND},
-             {"h", 3600 * WEIR_SECOND}, {"d", 24 * 3600 * WEIR_SECOND}};
+} units[] = {{"ms", WEIR_MILLISECOND},
+             {"s", WEIR_SECOND},
+             {"m", 60 * WEIR_SECOND},
+             {"h", 3600 * WEIR_SECOND},
+             {"d", 24 * 3600 * WEIR_SECOND}};
 
 /* The unit that `text` begins with, which is moved behind it; 0: none. */
 static int64_t take_unit(const char **text)
@@ -143,7 +146,7 @@ bool run_parse_halt(const char *text, run_schedule_opts *into)
     into->halt = RUN_HALT_NEVER;
     if (strcmp(text, "never") == 0)
         return true;
-    run_halt when = strncmp(text, "now,fail=", 9) == 0    ? RUN_HALT_NOW
+    run_halt when = strncmp(text, "now,fail=", 9) == 0     ? RUN_HALT_NOW
                     : strncmp(text, "soon,fail=", 10) == 0 ? RUN_HALT_SOON
                                                            : RUN_HALT_NEVER;
     if (when == RUN_HALT_NEVER)
