@@ -22,7 +22,7 @@ typedef struct cli_command {
     const char *operands; /* what follows the options, as the usage shows it; NULL: nothing may */
 } cli_command;
 
-extern const cli_command command_top, command_stats, command_export, command_run;
+extern const cli_command command_top, command_stats, command_export, command_run, command_ledger;
 
 /* ---- options -------------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 
 static const cli_command *const commands[] = {
     &command_run,
+    &command_ledger,
     &command_top,
     &command_stats,
     &command_export,

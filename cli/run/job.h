@@ -9,6 +9,7 @@
 #ifndef WEIR_CLI_RUN_JOB_H
 #define WEIR_CLI_RUN_JOB_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -56,7 +57,7 @@ struct run_place {
 };
 
 /* Processes of this machine.  One at a time: it owns SIGCHLD, which it blocks, and all children of this process.
- * NULL: errno says why. */
-run_place *run_local_open(void);
+ * mask: the signals that jobs have blocked.  NULL: errno says why. */
+run_place *run_local_open(const sigset_t *mask);
 
 #endif

@@ -22,8 +22,7 @@ extern char **environ;
 typedef struct local {
     run_place place;
     posix_spawnattr_t attributes;
-    sigset_t mask; /* of this process before us, and of its jobs */
-    int children;  /* signalfd of SIGCHLD */
+    int children; /* signalfd of SIGCHLD */
 } local;
 
 /* ---- starting ------------------------------------------------------------------------------- */
@@ -150,19 +149,20 @@ static const run_place_type type_local = {
     .close = local_close,
 };
 
-static int set_attributes(local *l)
+static int set_attributes(local *l, const sigset_t *mask)
 {
     sigset_t handled;
     sigemptyset(&handled);
-    sigaddset(&handled, SIGPIPE); /* which we ignore */
+    sigaddset(&handled, SIGPIPE); /* which a run ignores */
+    sigaddset(&handled, SIGXFSZ);
     posix_spawnattr_setflags(&l->attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
                                                  POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setpgroup(&l->attributes, 0);
-    posix_spawnattr_setsigmask(&l->attributes, &l->mask);
+    posix_spawnattr_setsigmask(&l->attributes, mask);
     return posix_spawnattr_setsigdefault(&l->attributes, &handled);
 }
 
-run_place *run_local_open(void)
+run_place *run_local_open(const sigset_t *mask)
 {
     local *l = calloc(1, sizeof *l);
     sigset_t children;
@@ -171,12 +171,12 @@ run_place *run_local_open(void)
     l->place.type = &type_local;
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &children, &l->mask);
+    sigprocmask(SIG_BLOCK, &children, NULL);
     signal(SIGCHLD,
            SIG_DFL); /* a parent that ignores it would have us ignore it, and reap nothing */
     l->children = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
     if (l->children >= 0 && posix_spawnattr_init(&l->attributes) == 0) {
-        set_attributes(l);
+        set_attributes(l, mask);
         return &l->place;
     }
     free(l);

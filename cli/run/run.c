@@ -9,7 +9,9 @@
  * Stopping: SIGINT once starts nothing new; twice, or SIGTERM or SIGHUP, ends the jobs; three times kills them.
  */
 #include "command.h"
+#include "guard.h"
 #include "job.h"
+#include "ledger.h"
 #include "output.h"
 #include "report.h"
 #include "schedule.h"
@@ -38,14 +40,17 @@
 #define EXIT_NO_PROGRAM   127
 #define EXIT_SIGNAL       128
 
-#define LOAD_EVERY  WEIR_SECOND              /* --max-load is looked at again */
+#define SKIPS       1000        /* items that are passed over before something else is looked at */
+#define LOAD_EVERY  WEIR_SECOND /* --max-load is looked at again */
 #define SPAWN_AGAIN (100 * WEIR_MILLISECOND) /* after the kernel had nothing left for a process */
 
 /* An item that was read and has come to no end. */
 typedef struct task {
     run_item *item;
-    run_sheet *sheet;  /* NULL: not begun yet */
-    uint64_t attempts; /* that were begun */
+    run_sheet *sheet;    /* NULL: not begun yet */
+    uint64_t attempts;   /* that were begun */
+    uint64_t occurrence; /* of its content */
+    bool is_written;     /* the ledger knows that it was started */
     run_job job;
     unsigned slot; /* from 1; 0: it does not run */
     weir_time started;
@@ -67,6 +72,7 @@ typedef struct run {
     run_output *output;
     run_place *place;
     run_teller *teller;
+    run_ledger *ledger; /* NULL: none is kept */
     weir_rate *rate;
     weir_pending turn;            /* in the line of the rate */
     bool in_line;                 /* there */
@@ -74,6 +80,8 @@ typedef struct run {
     char program[PATH_MAX];       /* "": depends on the item */
     task *next;                   /* the one that was read and waits to be started */
     bool input_ended, is_broken;
+    bool is_orphaned; /* who started us was killed */
+    sigset_t mask;    /* as we were started, and jobs are */
     bool told_spawn;
     int stopped_by; /* a signal; 0: none */
     weir_time now;
@@ -102,6 +110,56 @@ __attribute__((format(printf, 2, 3))) static void give_up(run *r, const char *fo
     r->is_broken = true;
     if (r->schedule.halted == RUN_HALT_NEVER)
         r->schedule.halted = RUN_HALT_SOON;
+}
+
+/* ---- the ledger ------------------------------------------------------------------------------- */
+
+/* What could not be written ends the run: nothing is started that would be forgotten. */
+static bool written(run *r, bool ok)
+{
+    if (!ok)
+        give_up(r, "%s", run_ledger_error(r->ledger));
+    return ok;
+}
+
+static bool write_start(run *r, task *t)
+{
+    if (!r->ledger)
+        return true;
+    t->is_written =
+        written(r, run_ledger_start(r->ledger, t->item, t->occurrence, t->attempts + 1));
+    return t->is_written;
+}
+
+/* It will be tried again, or by the next run. */
+static void write_left(run *r, const task *t)
+{
+    if (r->ledger && t->is_written)
+        written(r, run_ledger_forget(r->ledger, t->item, t->occurrence));
+}
+
+static void write_end(run *r, task *t, bool is_done, const char *what, const run_news *news)
+{
+    const run_ledger_end end = {
+        .is_done = is_done,
+        .outcome = what,
+        .peak_bytes = news ? news->peak_bytes : 0,
+        .cpu_ns = news ? news->cpu_ns : 0,
+    };
+    if (!r->ledger || (!t->is_written && !write_start(r, t)))
+        return;
+    if (!written(r, run_ledger_ended(r->ledger, t->item, t->occurrence, &end)))
+        run_report_say(&r->report, "item %" PRIu64 " has ended, which is not in the ledger: %s",
+                       t->item->number, what);
+}
+
+/* Whether an earlier run has done it, or (unless that is to be tried again) failed to. */
+static bool is_known(run *r, const run_item *item, uint64_t *ret_occurrence)
+{
+    run_known known;
+    if (!r->ledger || !written(r, run_ledger_find(r->ledger, item, ret_occurrence, &known)))
+        return false;
+    return known == RUN_KNOWN_DONE || (known == RUN_KNOWN_FAILED && !r->settings.retry_failed);
 }
 
 /* ---- items ---------------------------------------------------------------------------------- */
@@ -157,6 +215,7 @@ static run_item *read_item(run *r)
     return NULL;
 }
 
+/* NULL: there is none now, or it was one that need not be run, which is counted. */
 static task *read_task(run *r)
 {
     int ignored;
@@ -164,6 +223,12 @@ static task *read_task(run *r)
     task *t = item ? calloc(1, sizeof *t) : NULL;
     if (!item)
         return NULL;
+    if (t && is_known(r, item, &t->occurrence)) {
+        r->schedule.skipped++;
+        free(item);
+        free(t);
+        return NULL;
+    }
     if (!t || (!r->template && !parse_command(r, &ignored))) {
         give_up(r, t ? "the command does not fit the header" : "out of memory");
         free(item);
@@ -197,17 +262,19 @@ static void finish(run *r, task *t)
 }
 
 /* An attempt came to this, or could not begin; `what` says it. */
-static void settle(run *r, task *t, run_outcome outcome, const char *what, bool was_running)
+static void settle(run *r, task *t, run_outcome outcome, const char *what, const run_news *news)
 {
     int64_t delay;
     run_verdict verdict =
-        run_schedule_ended(&r->schedule, outcome, t->attempts, was_running, weir_random(), &delay);
+        run_schedule_ended(&r->schedule, outcome, t->attempts, news != NULL, weir_random(), &delay);
     if (verdict == RUN_AGAIN) {
         run_report_retry(&r->report, t->item, what, delay);
         run_output_again(r->output, t->sheet);
+        write_left(r, t);
         run_schedule_push(&r->schedule, t, r->now + delay);
         return;
     }
+    write_end(r, t, verdict == RUN_DONE, what, news);
     if (verdict == RUN_FAILED)
         run_report_failure(&r->report, t->item, what, t->attempts);
     finish(r, t);
@@ -236,10 +303,11 @@ static void end_task(run *r, task *t, const run_news *news)
     t->slot = 0;
     if (t->is_ended && !is_done) { /* by us: it is neither done nor has it failed */
         r->schedule.running--;
+        write_left(r, t);
         finish(r, t);
         return;
     }
-    settle(r, t, outcome, run_outcome_text(outcome, what, sizeof what), true);
+    settle(r, t, outcome, run_outcome_text(outcome, what, sizeof what), news);
 }
 
 /* ---- starting ------------------------------------------------------------------------------- */
@@ -265,6 +333,8 @@ static void started(run *r, task *t, unsigned slot)
     if (r->schedule.opts.timeout_ns)
         sooner(&r->check, r->now + r->schedule.opts.timeout_ns);
     run_teller_slot(r->teller, slot, t->job, 0, false);
+    if (r->ledger)
+        written(r, run_ledger_started(r->ledger, t->item, t->occurrence, t->job));
 }
 
 static void fail_to_start(run *r, task *t, int error, const char *what)
@@ -272,7 +342,7 @@ static void fail_to_start(run *r, task *t, int error, const char *what)
     char text[512];
     snprintf(text, sizeof text, "could not be started: %s", what);
     t->attempts++;
-    settle(r, t, (run_outcome){RUN_NOT_STARTED, error}, text, false);
+    settle(r, t, (run_outcome){RUN_NOT_STARTED, error}, text, NULL);
 }
 
 static bool open_sheet(run *r, task *t)
@@ -324,6 +394,10 @@ static bool start(run *r, task *t)
                              .in = r->nothing,
                              .out = run_sheet_out(t->sheet),
                              .err = run_sheet_err(t->sheet)};
+    if (!write_start(r, t)) {
+        free(argv);
+        return false;
+    }
     int rc = r->place->type->start(r->place, &order, &t->job);
     if (rc && may_pass(r, rc)) {
         run_output_again(r->output, t->sheet);
@@ -381,7 +455,15 @@ static task *next_task(run *r)
     sooner(&r->wake, at);
     if (t || !run_output_has_room(r->output))
         return t;
-    return read_task(r);
+    for (int i = 0; !t && i < SKIPS; i++) {
+        uint64_t skipped = r->schedule.skipped;
+        t = read_task(r);
+        if (!t && r->schedule.skipped == skipped)
+            return NULL;
+    }
+    if (!t)
+        r->wake = r->now;
+    return t;
 }
 
 static void start_all(run *r)
@@ -473,10 +555,15 @@ static void take_signals(run *r)
 {
     struct signalfd_siginfo signal;
     while (read(r->signals, &signal, sizeof signal) == sizeof signal) {
-        if (signal.ssi_signo == SIGUSR1)
+        if (signal.ssi_signo == SIGUSR1) {
             run_report_status(&r->report);
-        else
+        } else if (signal.ssi_signo == RUN_ORPHANED) {
+            r->is_orphaned = true;
+            if (r->schedule.halted == RUN_HALT_NEVER)
+                r->schedule.halted = RUN_HALT_SOON;
+        } else {
             interrupt(r, (int)signal.ssi_signo);
+        }
     }
 }
 
@@ -532,7 +619,8 @@ static void print(run *r)
             r->stopped_by = SIGPIPE;
         }
         give_up(r, "cannot write to standard output: %s", strerror(why));
-        r->schedule.halted = RUN_HALT_NOW;
+        if (!r->is_orphaned) /* then the jobs may end all the same */
+            r->schedule.halted = RUN_HALT_NOW;
     }
     int full = r->is_broken ? -1 : run_output_wants(r->output);
     if (full >= 0)
@@ -558,8 +646,10 @@ static void abandon(run *r)
     weir_time at;
     if (!r->schedule.halted || r->schedule.running > 0)
         return;
-    if (r->next)
+    if (r->next) {
+        write_left(r, r->next);
         finish(r, r->next);
+    }
     r->next = NULL;
     for (task *t; (t = run_schedule_pop(&r->schedule, WEIR_FOREVER, &at));)
         finish(r, t);
@@ -589,6 +679,13 @@ static void wait_for_something(run *r)
     }
 }
 
+static void write_all(run *r)
+{
+    weir_time at;
+    if (r->ledger && !r->is_broken && written(r, run_ledger_rest(r->ledger, r->now, &at)))
+        sooner(&r->wake, at);
+}
+
 static void loop(run *r)
 {
     for (;;) {
@@ -597,6 +694,7 @@ static void loop(run *r)
         abandon(r);
         print(r);
         run_teller_tell(r->teller, &r->schedule);
+        write_all(r);
         if (is_over(r))
             return;
         run_report_progress(&r->report, r->now);
@@ -735,9 +833,39 @@ static int open_signals(void)
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGHUP);
     sigaddset(&ours, SIGUSR1);
+    sigaddset(&ours, RUN_ORPHANED);
     sigprocmask(SIG_BLOCK, &ours, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
     return signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void say(void *ctx, const char *sentence)
+{
+    (void)ctx;
+    complain("run", "%s", sentence);
+}
+
+/* The command as it was typed, as far as there is room; for who reads the ledger. */
+static void print_command(const run *r, char *to, size_t size)
+{
+    *to = '\0';
+    for (char *const *word = r->settings.command; *word; word++)
+        snprintf(to + strlen(to), size - strlen(to), "%s%s", *to ? " " : "", *word);
+}
+
+static bool open_ledger(run *r)
+{
+    char error[512], command[1024];
+    if (!r->settings.ledger)
+        return true;
+    print_command(r, command, sizeof command);
+    const run_ledger_opts opts = {
+        .path = r->settings.ledger, .resume = r->settings.resume, .command = command, .say = say};
+    r->ledger = run_ledger_open(&opts, error, sizeof error);
+    if (!r->ledger)
+        complain("run", "%s", error);
+    return r->ledger != NULL;
 }
 
 static bool open_rate(run *r)
@@ -760,7 +888,7 @@ static const char *base(const char *path)
 
 static bool open_all(run *r)
 {
-    r->place = run_local_open();
+    r->place = run_local_open(&r->mask);
     r->events = epoll_create1(EPOLL_CLOEXEC);
     r->signals = open_signals();
     r->nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -794,6 +922,7 @@ static void close_all(run *r)
         weir_rate_cancel(r->rate, &r->turn);
     weir_rate_destroy(r->rate);
     run_teller_close(r->teller);
+    run_ledger_close(r->ledger);
     if (r->place)
         r->place->type->close(r->place);
     run_output_destroy(r->output);
@@ -811,7 +940,7 @@ static int run_all(run *r)
     }
     if (r->settings.dry_run)
         return print_jobs(r);
-    if (!open_output(r) || !open_all(r))
+    if (!open_output(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
     r->check = WEIR_FOREVER;
@@ -831,7 +960,10 @@ static int run_command(int argc, char *argv[])
         return EXIT_FAILURE;
     }
     r->events = -1;
+    sigprocmask(SIG_BLOCK, NULL, &r->mask);
     int status = run_settings_read(&r->settings, argc, argv);
+    if (status == GO_ON && r->settings.ledger && !r->settings.dry_run)
+        status = run_guard();
     if (status == GO_ON) {
         r->schedule.opts = r->settings.schedule;
         r->schedule.jobs = r->settings.jobs;

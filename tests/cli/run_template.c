@@ -38,7 +38,7 @@ static const char *words_for(const char *text, char *const words[])
     return said;
 }
 
-#define WORDS(...) ((char *const[]){__VA_ARGS__, NULL})
+#define WORDS(...) ((char *const *)(uintptr_t)(const char *const[]){__VA_ARGS__, NULL})
 
 static void an_item_takes_the_place_of_braces_or_comes_last(void **state)
 {
