@@ -251,14 +251,14 @@ static sqlite3_stmt *prepare(run_ledger *l, const char *text)
     return s;
 }
 
-/* The last run, if its process is there: its pidfd. */
-static int last_run(run_ledger *l, const char *boot, int64_t *ret_pid)
+/* A run before whose process is there: its pidfd.  Several may be: each waits for those before it. */
+static int running(run_ledger *l, const char *boot, int64_t *ret_pid)
 {
     int fd = -1;
     sqlite3_stmt *s = prepare(l, "SELECT pid, started FROM run WHERE ended IS NULL AND boot = ?1"
-                                 " ORDER BY id DESC LIMIT 1");
+                                 " ORDER BY id DESC");
     sqlite3_bind_text(s, 1, boot, -1, SQLITE_STATIC);
-    if (s && sqlite3_step(s) == SQLITE_ROW) {
+    while (fd < 0 && s && sqlite3_step(s) == SQLITE_ROW) {
         *ret_pid = sqlite3_column_int64(s, 0);
         fd = run_process_open(*ret_pid, sqlite3_column_int64(s, 1));
     }
@@ -266,24 +266,20 @@ static int last_run(run_ledger *l, const char *boot, int64_t *ret_pid)
     return fd;
 }
 
-static bool wait_for_run(run_ledger *l, const run_ledger_opts *opts, const char *boot)
+static bool wait_for(run_ledger *l, const run_ledger_opts *opts, int fd, int64_t pid)
 {
-    int64_t pid;
-    int fd = last_run(l, boot, &pid);
-    char text[256];
-    if (fd < 0)
-        return true;
-    if (!opts->resume) {
-        close(fd);
+    char text[128];
+    if (opts->resume) {
+        snprintf(text, sizeof text, "waiting for the jobs of the run before, of process %" PRId64,
+                 pid);
+        opts->say(opts->ctx, text);
+        run_process_wait(fd);
+    } else {
         snprintf(l->error, sizeof l->error, "--ledger: %s: process %" PRId64 " writes to it",
                  opts->path, pid);
-        return false;
     }
-    snprintf(text, sizeof text, "waiting for the jobs of the run before, of process %" PRId64, pid);
-    opts->say(opts->ctx, text);
-    run_process_wait(fd);
     close(fd);
-    return true;
+    return opts->resume;
 }
 
 static const char *outcome_of(run_process_end end, char *to, size_t size)
@@ -354,7 +350,7 @@ static bool begin_run(run_ledger *l, const run_ledger_opts *opts, const char *bo
         return false;
     sqlite3_bind_text(s, 1, opts->command, -1, SQLITE_STATIC);
     sqlite3_bind_int64(s, 2, getpid());
-    sqlite3_bind_int64(s, 3, run_since_boot());
+    sqlite3_bind_int64(s, 3, run_process_start(getpid()));
     sqlite3_bind_text(s, 4, boot, -1, SQLITE_STATIC);
     sqlite3_bind_int64(s, 5, milliseconds());
     bool ok = step(l, s);
@@ -382,12 +378,18 @@ static bool open_database(run_ledger *l)
     return l->count != NULL;
 }
 
+/* Who looks whether another run writes to it does not let go of it before he has said that he does. */
 static bool open_run(run_ledger *l, const run_ledger_opts *opts)
 {
     char boot[40];
+    int64_t pid;
     run_boot_id(boot);
-    if (!open_database(l) || !wait_for_run(l, opts, boot))
+    if (!open_database(l) || !begin(l))
         return false;
+    for (int fd; (fd = running(l, boot, &pid)) >= 0;) {
+        if (!run_ledger_commit(l) || !wait_for(l, opts, fd, pid) || !begin(l))
+            return false;
+    }
     if (!opts->resume && !is_empty(l)) {
         snprintf(l->error, sizeof l->error,
                  "--ledger: %s has the items of an earlier run: --resume goes on with it, another "
@@ -395,7 +397,7 @@ static bool open_run(run_ledger *l, const run_ledger_opts *opts)
                  opts->path);
         return false;
     }
-    return settle_all(l, opts, boot) && begin_run(l, opts, boot);
+    return begin_run(l, opts, boot) && run_ledger_commit(l) && settle_all(l, opts, boot);
 }
 
 run_ledger *run_ledger_open(const run_ledger_opts *opts, char *error, size_t size)

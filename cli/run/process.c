@@ -38,8 +38,8 @@ void run_boot_id(char to[40])
     to[strcspn(to, "\n")] = '\0';
 }
 
-/* Field 22 of /proc/pid/stat, behind a name that may hold anything; < 0: it is not there, or a zombie. */
-static int64_t start_of(int64_t pid)
+/* Field 22 of /proc/pid/stat, behind a name that may hold anything.  A zombie is not there. */
+int64_t run_process_start(int64_t pid)
 {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%" PRId64 "/stat", pid);
@@ -56,7 +56,7 @@ static int64_t start_of(int64_t pid)
 int run_process_open(int64_t pid, int64_t started_ns)
 {
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    int64_t start = fd >= 0 ? start_of(pid) : -1; /* read while the pidfd holds the pid */
+    int64_t start = fd >= 0 ? run_process_start(pid) : -1; /* read while the pidfd holds the pid */
     if (start >= 0 && llabs(start - started_ns) <= TOLERANCE)
         return fd;
     if (fd >= 0)

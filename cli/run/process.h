@@ -11,6 +11,9 @@ int64_t run_since_boot(void);
 /* A name of this boot of the machine; 36 characters, or "". */
 void run_boot_id(char to[40]);
 
+/* When a process was started, in nanoseconds since boot (to a hundredth of a second); < 0: it is not there. */
+int64_t run_process_start(int64_t pid);
+
 /* A pidfd of the process with this pid that was started at about that time since boot; -1: it is not there. */
 int run_process_open(int64_t pid, int64_t started_ns);
 

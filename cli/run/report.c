@@ -109,6 +109,14 @@ void run_report_retry(run_report *r, const run_item *item, const char *what, int
                    what, text_time((double)delay_ns).s);
 }
 
+void run_report_suspended(run_report *r, const run_item *item, bool is_suspended)
+{
+    char name[SHOWN + 8];
+    if (!r->settings->quiet)
+        run_report_say(r, "item %" PRIu64 " (%s): %s", item->number, shown(item, name),
+                       is_suspended ? "suspended: memory runs short" : "goes on");
+}
+
 /* ---- the whole run ---------------------------------------------------------------------------- */
 
 static uint64_t left(const run_schedule *s)

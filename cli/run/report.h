@@ -33,6 +33,9 @@ __attribute__((format(printf, 2, 3))) void run_report_say(run_report *r, const c
 void run_report_failure(run_report *r, const run_item *item, const char *what, uint64_t attempts);
 void run_report_retry(run_report *r, const run_item *item, const char *what, int64_t delay_ns);
 
+/* For want of memory it is suspended, or goes on. */
+void run_report_suspended(run_report *r, const run_item *item, bool is_suspended);
+
 /* Where the run is, and the law: on SIGUSR1. */
 void run_report_status(run_report *r);
 

@@ -12,6 +12,7 @@
 #include "guard.h"
 #include "job.h"
 #include "ledger.h"
+#include "memory.h"
 #include "output.h"
 #include "report.h"
 #include "schedule.h"
@@ -33,6 +34,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <weir/limit.h>
 #include <weir/rate.h>
 
 #define EXIT_ITEMS_FAILED 3
@@ -42,6 +44,8 @@
 
 #define SKIPS       1000        /* items that are passed over before something else is looked at */
 #define LOAD_EVERY  WEIR_SECOND /* --max-load is looked at again */
+#define AUTO_MAX    1000        /* -j auto goes no higher */
+#define OOM_AGAIN   WEIR_SECOND /* what the kernel killed for memory waits for so long */
 #define SPAWN_AGAIN (100 * WEIR_MILLISECOND) /* after the kernel had nothing left for a process */
 
 /* An item that was read and has come to no end. */
@@ -58,7 +62,9 @@ typedef struct task {
     weir_time sent_at;
     weir_time stopped_at; /* by somebody; 0: it is not */
     bool timed_out, hung;
-    bool is_ended; /* by us, because the run ends */
+    bool is_suspended; /* by us, for memory */
+    uint64_t reserved; /* bytes of memory */
+    bool is_ended;     /* by us, because the run ends */
 } task;
 
 enum { EVENT_JOBS, EVENT_SIGNALS, EVENT_INPUT, EVENT_OUT };
@@ -72,7 +78,11 @@ typedef struct run {
     run_output *output;
     run_place *place;
     run_teller *teller;
-    run_ledger *ledger; /* NULL: none is kept */
+    run_ledger *ledger;      /* NULL: none is kept */
+    run_memory *memory;      /* NULL: not looked at */
+    weir_limit_model *finds; /* the number of jobs; NULL: it was said */
+    uint64_t kills;          /* the kernel's for memory, before this run and of its jobs */
+    weir_time memory_check;  /* memory is looked at then */
     weir_rate *rate;
     weir_pending turn;            /* in the line of the rate */
     bool in_line;                 /* there */
@@ -280,22 +290,62 @@ static void settle(run *r, task *t, run_outcome outcome, const char *what, const
     finish(r, t);
 }
 
-static run_outcome outcome_of(const task *t, const run_news *news)
+/* A SIGKILL of nobody here, and a process that the kernel killed for memory that no other job explains. */
+static bool was_out_of_memory(run *r, const task *t, const run_news *news)
+{
+    if (news->signal != SIGKILL || t->sent || run_memory_kills() <= r->kills)
+        return false;
+    r->kills++;
+    return true;
+}
+
+static run_outcome outcome_of(run *r, const task *t, const run_news *news)
 {
     if (t->timed_out)
         return (run_outcome){RUN_TIMED_OUT, 0};
     if (t->hung)
         return (run_outcome){RUN_HUNG, 0};
+    if (was_out_of_memory(r, t, news))
+        return (run_outcome){RUN_OOM, 0};
     if (news->signal)
         return (run_outcome){RUN_KILLED, news->signal};
     return (run_outcome){RUN_EXITED, news->status};
 }
 
+/* The kernel killed it for memory, which others took as well: that is no failure of its own. */
+static void run_again_alone(run *r, task *t)
+{
+    run_schedule_crowded(&r->schedule);
+    run_report_retry(&r->report, t->item, "killed by the kernel: out of memory", OOM_AGAIN);
+    run_output_again(r->output, t->sheet);
+    write_left(r, t);
+    t->attempts--;
+    run_schedule_push(&r->schedule, t, r->now + OOM_AGAIN);
+}
+
+/* What its end teaches about the next ones. */
+static void learn(run *r, task *t, run_outcome outcome, const run_news *news)
+{
+    if (r->memory) {
+        run_memory_observe(r->memory, news->peak_bytes);
+        run_memory_release(r->memory, t->reserved);
+        t->reserved = 0;
+    }
+    if (!r->finds)
+        return;
+    weir_limit_report report = outcome.kind == RUN_OOM          ? WEIR_LIMIT_DROP
+                               : t->is_suspended || t->is_ended ? WEIR_LIMIT_IGNORE
+                                                                : WEIR_LIMIT_SUCCESS;
+    int64_t took = r->now > t->started ? r->now - t->started : 1;
+    r->schedule.jobs = weir_limit_model_sample(r->finds, r->now, took, r->schedule.running, report);
+}
+
 static void end_task(run *r, task *t, const run_news *news)
 {
     char what[128];
-    run_outcome outcome = outcome_of(t, news);
+    run_outcome outcome = outcome_of(r, t, news);
     bool is_done = run_set_has(&r->schedule.opts.ok, outcome);
+    learn(r, t, outcome, news);
     run_teller_slot(r->teller, t->slot, 0, r->now - t->started, !is_done);
     r->slot[t->slot] = NULL;
     while (r->slots > 0 && !r->slot[r->slots])
@@ -305,6 +355,10 @@ static void end_task(run *r, task *t, const run_news *news)
         r->schedule.running--;
         write_left(r, t);
         finish(r, t);
+        return;
+    }
+    if (outcome.kind == RUN_OOM && r->schedule.running > 1 && !r->schedule.halted) {
+        run_again_alone(r, t);
         return;
     }
     settle(r, t, outcome, run_outcome_text(outcome, what, sizeof what), news);
@@ -326,7 +380,7 @@ static void started(run *r, task *t, unsigned slot)
     t->started = r->now;
     t->sent = 0;
     t->stopped_at = 0;
-    t->timed_out = t->hung = false;
+    t->timed_out = t->hung = t->is_suspended = false;
     r->slot[slot] = t;
     r->slots = slot > r->slots ? slot : r->slots;
     run_schedule_started(&r->schedule, r->now);
@@ -445,6 +499,16 @@ static bool load_allows(run *r)
     return false;
 }
 
+static bool memory_allows(run *r, task *t)
+{
+    if (!r->memory || t->reserved)
+        return true;
+    t->reserved = run_memory_reserve(r->memory, r->schedule.running);
+    if (!t->reserved)
+        sooner(&r->wake, r->now + RUN_MEMORY_EVERY);
+    return t->reserved > 0;
+}
+
 /* The one to be started next, if there is one: an attempt that is due, before a new item. */
 static task *next_task(run *r)
 {
@@ -472,7 +536,8 @@ static void start_all(run *r)
     r->wake = WEIR_FOREVER;
     while (run_schedule_may_start(&r->schedule, r->now, &at)) {
         r->next = next_task(r);
-        if (!r->next || !load_allows(r) || !rate_allows(r) || !start(r, r->next))
+        if (!r->next || !load_allows(r) || !memory_allows(r, r->next) || !rate_allows(r) ||
+            !start(r, r->next))
             return;
         r->next = NULL;
     }
@@ -532,6 +597,49 @@ static void check_all(run *r)
     }
 }
 
+/* ---- memory ----------------------------------------------------------------------------------- */
+
+/* Of those that run (or, suspended true, do not): the last one that was started, or the first. */
+static task *pick(const run *r, bool suspended, bool last)
+{
+    task *best = NULL;
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        task *t = r->slot[slot];
+        if (t && t->is_suspended == suspended && !t->sent &&
+            (!best || (t->started > best->started) == last))
+            best = t;
+    }
+    return best;
+}
+
+static unsigned going(const run *r)
+{
+    unsigned n = 0;
+    for (unsigned slot = 1; slot <= r->slots; slot++)
+        n += r->slot[slot] && !r->slot[slot]->is_suspended;
+    return n;
+}
+
+/* Where memory runs short the youngest is suspended, one at each look; later the oldest of them goes on.  One always
+ * runs. */
+static void balance(run *r)
+{
+    if (!r->memory || r->now < r->memory_check)
+        return;
+    run_pressure pressure = run_memory_pressure(r->memory);
+    unsigned n = going(r);
+    bool goes_on = pressure == RUN_PRESSURE_NONE || n == 0;
+    task *t = pressure == RUN_PRESSURE_HIGH && n > 1 ? pick(r, false, true)
+              : goes_on                              ? pick(r, true, false)
+                                                     : NULL;
+    r->memory_check = r->slots ? r->now + RUN_MEMORY_EVERY : r->now;
+    if (!t)
+        return;
+    t->is_suspended = !t->is_suspended;
+    r->place->type->signal(r->place, t->job, t->is_suspended ? SIGSTOP : SIGCONT);
+    run_report_suspended(&r->report, t->item, t->is_suspended);
+}
+
 static void interrupt(run *r, int signal)
 {
     bool is_first = !r->stopped_by;
@@ -581,6 +689,8 @@ static task *task_of(const run *r, run_job job)
 static void stopped(run *r, task *t, const run_news *news)
 {
     char what[80];
+    if (t->is_suspended)
+        return;
     snprintf(what, sizeof what, "stopped by SIG%s; it is killed unless it goes on",
              sigabbrev_np(news->signal));
     t->stopped_at = r->now;
@@ -647,6 +757,8 @@ static void abandon(run *r)
     if (!r->schedule.halted || r->schedule.running > 0)
         return;
     if (r->next) {
+        if (r->memory)
+            run_memory_release(r->memory, r->next->reserved);
         write_left(r, r->next);
         finish(r, r->next);
     }
@@ -659,6 +771,8 @@ static int milliseconds(const run *r)
 {
     weir_time until = r->wake;
     sooner(&until, r->check);
+    if (r->memory && r->slots)
+        sooner(&until, r->memory_check);
     sooner(&until, r->report.next_progress);
     if (until == WEIR_FOREVER)
         return -1;
@@ -688,9 +802,11 @@ static void write_all(run *r)
 
 static void loop(run *r)
 {
+    take_signals(r); /* what came before we were ready */
     for (;;) {
         start_all(r);
         check_all(r);
+        balance(r);
         abandon(r);
         print(r);
         run_teller_tell(r->teller, &r->schedule);
@@ -880,6 +996,32 @@ static bool open_rate(run *r)
     return weir_rate_create(&r->rate, &opts) == WEIR_OK;
 }
 
+static bool open_memory(run *r)
+{
+    int error;
+    if (!r->settings.memory)
+        return true;
+    r->memory = run_memory_open(r->settings.memory, r->settings.job_bytes, &error);
+    if (!r->memory)
+        complain("run", "--memory: %s: %s", r->settings.memory, weir_strerror(error));
+    return r->memory != NULL;
+}
+
+/* -j auto: where more at a time only makes each slower, it is enough. */
+static bool open_finds(run *r)
+{
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    if (!r->settings.jobs_auto)
+        return true;
+    opts.algorithm = WEIR_LIMIT_GRADIENT2;
+    opts.limit = r->settings.jobs;
+    opts.max_limit = AUTO_MAX;
+    opts.smoothing = 1; /* jobs are few and long: there is no time for small steps */
+    opts.queue = 2;
+    opts.window_samples = 4;
+    return weir_limit_model_create(&r->finds, &opts, weir_now()) == WEIR_OK;
+}
+
 static const char *base(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -918,6 +1060,8 @@ static int status_of(const run *r)
 
 static void close_all(run *r)
 {
+    run_memory_close(r->memory);
+    weir_limit_model_destroy(r->finds);
     if (r->in_line)
         weir_rate_cancel(r->rate, &r->turn);
     weir_rate_destroy(r->rate);
@@ -940,9 +1084,10 @@ static int run_all(run *r)
     }
     if (r->settings.dry_run)
         return print_jobs(r);
-    if (!open_output(r) || !open_ledger(r) || !open_all(r))
+    if (!open_output(r) || !open_memory(r) || !open_finds(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
+    r->kills = run_memory_kills();
     r->check = WEIR_FOREVER;
     loop(r);
     status = status_of(r);

@@ -162,6 +162,14 @@ run_verdict run_schedule_ended(run_schedule *s, run_outcome outcome, uint64_t n,
     return RUN_FAILED;
 }
 
+void run_schedule_crowded(run_schedule *s)
+{
+    s->running--;
+    s->retried++;
+    s->killed_for_memory++;
+    s->jobs = s->running > 1 ? s->running : 1;
+}
+
 /* ---- those that wait ------------------------------------------------------------------------ */
 
 static void swap(run_waiting *a, run_waiting *b)

@@ -99,6 +99,9 @@ void run_schedule_started(run_schedule *s, weir_time now);
 run_verdict run_schedule_ended(run_schedule *s, run_outcome outcome, uint64_t n, bool was_running,
                                uint64_t random, int64_t *ret_delay_ns);
 
+/* A job was killed for memory that others took, too: it is to run again, and fewer at a time. */
+void run_schedule_crowded(run_schedule *s);
+
 /* A task that waits for its next attempt; there is room.  pop: the first one that is due; NULL: none is, and
  * *ret_at says when. */
 void run_schedule_push(run_schedule *s, void *task, weir_time due);

@@ -74,12 +74,14 @@ static int set_memory(const texts *t, run_settings *s)
     s->memory = t->memory;
     if (t->memory && weir_parse_memory(t->memory, &bytes, &fraction) < 0)
         return refuse("memory", t->memory, "an amount of memory: 80%, 8G, 512MiB");
-    if (!t->mem_per_job || strcmp(t->mem_per_job, "auto") == 0)
+    if (!t->mem_per_job)
+        return GO_ON;
+    s->memory = t->memory ? t->memory : "80%";
+    if (strcmp(t->mem_per_job, "auto") == 0)
         return GO_ON;
     if (weir_parse_memory(t->mem_per_job, &s->job_bytes, &fraction) < 0 || s->job_bytes == 0)
         return refuse("mem-per-job", t->mem_per_job,
                       "an amount of memory, such as 2G, or \"auto\"");
-    s->memory = t->memory ? t->memory : "80%";
     return GO_ON;
 }
 
@@ -162,9 +164,16 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[])
         {0, "tsv", NULL, OPTION_FLAG, &t.tsv, 0, 0, "the same with tabulators"},
         {0, "header", NULL, OPTION_FLAG, &s->input.has_header, 0, 0,
          "the first row names the columns: {name}"},
-        {'j', "jobs", "N", OPTION_TEXT, &t.jobs, 0, 0, "at a time: 8, 150%, +2 (default: CPUs)"},
+        {'j', "jobs", "N", OPTION_TEXT, &t.jobs, 0, 0,
+         "at a time: 8, 150%, +2, auto (default: CPUs)"},
         {0, "rate", "N/TIME", OPTION_TEXT, &t.rate, 0, 0, "starts: 10/s, 100/m"},
         {0, "delay", "TIME", OPTION_TEXT, &t.delay, 0, 0, "between two starts"},
+        {0, "max-load", "LOAD", OPTION_SECONDS, &s->max_load, 0.01, 1e6,
+         "start nothing while the load is above it"},
+        {'m', "memory", "LIMIT", OPTION_TEXT, &t.memory, 0, 0,
+         "of all jobs: 80%, 8G; they wait, are suspended, not killed"},
+        {0, "mem-per-job", "BYTES", OPTION_TEXT, &t.mem_per_job, 0, 0,
+         "what one takes (default auto: is learned)"},
         {'r', "retries", "N", OPTION_NUMBER, &t.retries, 0, 1e9, "further attempts that may fail"},
         {0, "backoff", "FROM..TO", OPTION_TEXT, &t.backoff, 0, 0,
          "wait before them, doubled each time (default 1s..5m)"},

@@ -174,6 +174,22 @@ static void a_job_is_asked_to_end_and_then_killed(void **state)
     assert_int_equal(run_schedule_signal(s, S, SIGKILL, 16 * S, 99 * S, &at), 0);
 }
 
+static void a_crowd_that_was_too_large_gets_smaller(void **state)
+{
+    (void)state;
+    run_schedule *s = fresh(4, 0);
+    for (int i = 0; i < 4; i++)
+        run_schedule_started(s, S);
+    run_schedule_crowded(s);
+    assert_int_equal(s->jobs, 3);
+    assert_int_equal(s->running, 3);
+    run_schedule_crowded(s);
+    run_schedule_crowded(s);
+    run_schedule_crowded(s);
+    assert_int_equal(s->jobs, 1);
+    assert_int_equal(s->failed, 0);
+}
+
 static void sets_say_what_they_do_not_understand(void **state)
 {
     (void)state;
@@ -211,6 +227,7 @@ int main(void)
         cmocka_unit_test(a_number_of_failures_halts),
         cmocka_unit_test(a_share_of_failures_halts_when_enough_have_ended),
         cmocka_unit_test(a_job_is_asked_to_end_and_then_killed),
+        cmocka_unit_test(a_crowd_that_was_too_large_gets_smaller),
         cmocka_unit_test(sets_say_what_they_do_not_understand),
         cmocka_unit_test(outcomes_are_told_by_name),
     };
