@@ -46,6 +46,7 @@ BENCHMARKS = (
     "c_queue_deadline",
     "c_thread_pool",
     "c_pipeline",
+    "run_spawn",
 )
 
 

@@ -192,7 +192,7 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[])
         {0, "tag", NULL, OPTION_FLAG, &s->output.is_tagged, 0, 0,
          "begin each line with the item and a tabulator"},
         {0, "results", "DIR", OPTION_TEXT, &s->output.results, 0, 0,
-         "keep DIR/ITEM/stdout and stderr as well"},
+         "keep DIR/N-ITEM/stdout, stderr as well"},
         {'u', "ungroup", NULL, OPTION_FLAG, &t.ungroup, 0, 0, "jobs print as they please"},
         {'s', "shell", NULL, OPTION_FLAG, &s->is_shell, 0, 0,
          "COMMAND is a script for sh; items are safe in it"},

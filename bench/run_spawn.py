@@ -1,0 +1,91 @@
+"""How many jobs a second does a command runner start, two at a time?
+
+5,000 x /bin/true, each with an item of a file of numbers as its argument; what they print is kept
+apart where the runner can do that. The bare loop is posix_spawn and wait in C, and nothing else.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import harness
+from harness import Subject
+
+JOBS = 5000
+PROGRAM = "/bin/true"
+
+
+def weir() -> str:
+    path = harness.BUILD / "cli" / "weir"
+    if not path.exists():
+        raise harness.Missing("the command weir was not built; it needs libsqlite3-dev and others")
+    return str(path)
+
+
+def installed(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise harness.Missing(f"{name} is not installed; it is in the package {package}")
+    return found
+
+
+def measure(command: Callable[[int], list[str]]) -> Callable[[str, float], float]:
+    def run(case: str, effort: float) -> float:
+        jobs = max(20, int(JOBS * effort))
+        with tempfile.TemporaryDirectory() as scratch:
+            items = Path(scratch, "items")
+            items.write_text("".join(f"{n}\n" for n in range(1, jobs + 1)))
+            words = command(jobs)
+            with items.open("rb") as given:
+                began = time.perf_counter()
+                subprocess.run(
+                    words, stdin=given, stdout=subprocess.DEVNULL, cwd=scratch, check=True
+                )
+                return jobs / (time.perf_counter() - began)
+
+    return run
+
+
+QUESTION = harness.Question(
+    __file__,
+    __doc__,
+    unit="jobs/s",
+    better="more",
+    rounds=5,
+    timeout=120,
+    weir=(
+        Subject("weir run", measure(lambda n: [weir(), "run", "-q", "-j2", PROGRAM])),
+        Subject(
+            "weir run --ledger",
+            measure(lambda n: [weir(), "run", "-q", "-j2", "--ledger", "ledger", PROGRAM]),
+            note="start and end of each job written down before the next one starts",
+        ),
+    ),
+    peers=(
+        Subject(
+            "posix_spawn loop",
+            measure(lambda n: [harness.program("run_bare", "a C compiler"), str(n), "2", PROGRAM]),
+            target=">= 0.87",
+            note="the floor: reads no list, keeps nothing apart",
+        ),
+        Subject(
+            "xargs -P2",
+            measure(lambda n: [installed("xargs", "findutils"), "-n1", "-P2", PROGRAM]),
+            target=">= 1",
+            note="output is mixed",
+        ),
+        Subject(
+            "GNU parallel",
+            measure(lambda n: [installed("parallel", "parallel"), "-j2", PROGRAM]),
+            target=">= 8",
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(harness.ask(QUESTION))
