@@ -90,6 +90,7 @@ typedef struct run {
     char program[PATH_MAX];       /* "": depends on the item */
     task *next;                   /* the one that was read and waits to be started */
     bool input_ended, is_broken;
+    bool is_stalled;  /* too much waits to be printed */
     bool is_orphaned; /* who started us was killed */
     sigset_t mask;    /* as we were started, and jobs are */
     bool told_spawn;
@@ -517,7 +518,8 @@ static task *next_task(run *r)
         return r->next;
     task *t = run_schedule_pop(&r->schedule, r->now, &at);
     sooner(&r->wake, at);
-    if (t || !run_output_has_room(r->output))
+    r->is_stalled = !t && !run_output_has_room(r->output);
+    if (t || r->is_stalled)
         return t;
     for (int i = 0; !t && i < SKIPS; i++) {
         uint64_t skipped = r->schedule.skipped;
@@ -732,6 +734,8 @@ static void print(run *r)
         if (!r->is_orphaned) /* then the jobs may end all the same */
             r->schedule.halted = RUN_HALT_NOW;
     }
+    if (r->is_stalled && run_output_has_room(r->output))
+        r->wake = r->now;
     int full = r->is_broken ? -1 : run_output_wants(r->output);
     if (full >= 0)
         await(r, full, EPOLLOUT, EVENT_OUT);
