@@ -35,12 +35,13 @@ cli_text object_kind(const weir_monitor_object *object)
 
 /* ---- how full ------------------------------------------------------------------------------- */
 
-/* A breaker, a rate or a worker holds nothing that could be full. */
+/* A breaker, a rate or a worker holds nothing that could be full; how full a shared queue is nobody tells. */
 static bool has_depth(const weir_monitor_object *object)
 {
     switch (object->record->kind) {
     case WEIR_STATS_RATE:
     case WEIR_STATS_BREAKER:
+    case WEIR_STATS_SHARED_QUEUE:
     case WEIR_STATS_WORKER: return false;
     default: return true;
     }
@@ -79,13 +80,11 @@ double object_bound(const weir_monitor_object *object)
 
 cli_text object_fill(const weir_monitor_object *object)
 {
-    cli_text t = {""};
+    cli_text t = {"-"};
     double bound = object_bound(object);
-    if (!has_depth(object))
-        return t;
+    if (!has_depth(object) || (bound == 0 && object_depth(object) == 0))
+        return t; /* a breaker; a stage without a queue: a source, or one that runs in another */
     cli_text inside = text_count(object_depth(object)), most = text_count(bound);
-    if (bound == 0 && object_depth(object) == 0)
-        return t; /* a source, say */
     if (bound < 0)
         return inside;
     snprintf(t.s, sizeof t.s, "%.8s/%.8s", inside.s, most.s);

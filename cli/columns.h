@@ -57,7 +57,7 @@ double object_depth(const weir_monitor_object *object);
 double object_bound(const weir_monitor_object *object);
 /* The share of it that is taken; < 0: no bound. */
 double object_share(const weir_monitor_object *object);
-/* "93/100" */
+/* "93/100"; "-": it has no room for anything */
 cli_text object_fill(const weir_monitor_object *object);
 double object_in(const weir_monitor_object *object);
 double object_out(const weir_monitor_object *object);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 void complain(const char *command, const char *format, ...)
@@ -110,11 +112,12 @@ weir_monitor *open_monitor(const char *command, int64_t root_pid, size_t window,
     if (rc >= 0)
         return monitor;
     const char *told = getenv("WEIR_STATS_DIR");
-    if (rc == WEIR_EINVAL && told)
-        complain(command,
-                 "WEIR_STATS_DIR=\"%s\" is not the path of a folder: empty, it switches the stats "
-                 "pages off",
-                 told);
+    if (rc == WEIR_EINVAL && told && told[0])
+        complain(command, "WEIR_STATS_DIR is too long for the path of a folder: %zu bytes",
+                 strlen(told));
+    else if (rc == WEIR_EINVAL && told)
+        complain(command, "WEIR_STATS_DIR=\"\" is not the path of a folder: empty, it switches the "
+                          "stats pages off");
     else
         complain(command, "cannot look at other processes: %s", weir_strerror(rc));
     return NULL;
@@ -134,15 +137,45 @@ bool look(const char *command, weir_monitor *monitor)
     return rc >= 0;
 }
 
+/* Not there yet: the first program makes it, but not what it lies in. */
+static const char *missing_fault(const char *path)
+{
+    char above[512];
+    const char *slash = strrchr(path, '/');
+    int n = slash ? (int)(slash - path) : 0;
+    snprintf(above, sizeof above, "%.*s", n > 0 ? n : 1, slash ? path : ".");
+    if (access(above, F_OK) < 0)
+        return "what it lies in is not there, and programs do not make that";
+    return access(above, W_OK | X_OK) < 0 ? "it is not there, and cannot be made" : NULL;
+}
+
+/* Why no program of this user can show anything there, as far as that can be known; or NULL. */
+static const char *folder_fault(const char *path)
+{
+    struct stat st;
+    struct statvfs fs;
+    if (stat(path, &st) < 0)
+        return missing_fault(path);
+    if (st.st_uid != geteuid())
+        return "it belongs to somebody else, and only programs of that user can be seen there";
+    if (access(path, W_OK | X_OK) < 0)
+        return "it cannot be written to";
+    if (statvfs(path, &fs) == 0 && (fs.f_bavail == 0 || (fs.f_files > 0 && fs.f_favail == 0)))
+        return "its file system is full";
+    return NULL;
+}
+
 void say_nobody(const char *command, int64_t root_pid)
 {
-    char path[64];
+    char own[64];
+    const char *path = folder_name(own, sizeof own), *fault = folder_fault(path);
     if (root_pid)
         complain(command, "process %" PRId64 " shows nothing: it is not there, or uses no weir yet",
                  root_pid);
+    else if (fault)
+        complain(command, "no process shows anything in %s: %s", path, fault);
     else
         complain(command,
                  "no process shows anything in %s: start a program that uses weir, as this user%s",
-                 folder_name(path, sizeof path),
-                 getenv("WEIR_STATS_DIR") ? " and with the same WEIR_STATS_DIR" : "");
+                 path, getenv("WEIR_STATS_DIR") ? " and with the same WEIR_STATS_DIR" : "");
 }

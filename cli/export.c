@@ -188,9 +188,8 @@ static bool make_answers(exporter *e)
     e->healthy = fixed(ok, sizeof ok - 1, "text/plain");
     e->not_found = fixed(none, sizeof none - 1, "text/plain");
     e->not_allowed = fixed(only, sizeof only - 1, "text/plain");
-    if (e->page) /* it needs nothing from elsewhere, so nothing may be fetched */
-        MHD_add_response_header(e->page, "Content-Security-Policy",
-                                "default-src 'self' 'unsafe-inline' data:; frame-ancestors 'none'");
+    if (e->page) /* its own policy says the rest; this cannot be said there */
+        MHD_add_response_header(e->page, "Content-Security-Policy", "frame-ancestors 'none'");
     if (e->not_allowed)
         MHD_add_response_header(e->not_allowed, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
     return e->page && e->healthy && e->not_found && e->not_allowed;
@@ -282,6 +281,22 @@ static void hold_signals(sigset_t *ret_waiting_mask)
     sigprocmask(SIG_BLOCK, &held, ret_waiting_mask);
 }
 
+static unsigned connections_of(struct MHD_Daemon *daemon)
+{
+    return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)->num_connections;
+}
+
+/* At the limit it listens no longer, and it begins to again only at the start of a run.  So where a run has ended
+ * connections there is another one: with nobody left to say anything, nothing would ever wake us. */
+static void run_until_it_listens(struct MHD_Daemon *daemon)
+{
+    unsigned before;
+    do {
+        before = connections_of(daemon);
+        MHD_run(daemon);
+    } while (connections_of(daemon) < before);
+}
+
 static void serve(struct MHD_Daemon *daemon, const sigset_t *waiting_mask)
 {
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD);
@@ -292,7 +307,7 @@ static void serve(struct MHD_Daemon *daemon, const sigset_t *waiting_mask)
         struct timespec timeout = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
         if (ppoll(&ready, 1, has_timeout ? &timeout : NULL, waiting_mask) < 0 && errno != EINTR)
             break;
-        MHD_run(daemon);
+        run_until_it_listens(daemon);
     }
 }
 

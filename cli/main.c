@@ -1,6 +1,7 @@
 /* main.c - the command `weir`: the table of its subcommands. */
 #include "command.h"
 
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,8 +69,20 @@ static int help(int argc, char *argv[])
     return command ? command->run(2, args) : complain_unknown(argv[1]);
 }
 
+/* A standard stream that is closed would be the next file or socket that is opened.  What takes its place can be
+ * used for nothing, and says so: EBADF. */
+static void occupy_standard_streams(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)!open("/dev/null", modes[fd]); /* the lowest that is free: this one */
+    }
+}
+
 int main(int argc, char *argv[])
 {
+    occupy_standard_streams();
     setlocale(LC_CTYPE, "");
     if (argc < 2)
         return print_usage(stderr);

@@ -1,6 +1,7 @@
 /* once.c - `weir top --once`: the rows of the live view as text; see top.h.
  *
- * Marks come first, as in the live view: > is the root, ! has an issue.
+ * Marks come first, as in the live view: > is the root, ! has an issue.  The sentence below has a - where only consumers
+ * wait.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -84,27 +85,12 @@ static void print_padding(int n)
         printf("%*s", n, "");
 }
 
-/* Cut at `width` columns if it is longer, unless width is < 0. */
-static void print_cut(const char *s, int width)
-{
-    const char *end = s;
-    for (int used = 0; *end;) {
-        const char *before = end;
-        used += wcwidth(text_next(&end));
-        if (width >= 0 && used > width) {
-            end = before;
-            break;
-        }
-    }
-    fwrite(s, 1, (size_t)(end - s), stdout);
-}
-
 static void print_cell(int column, int width, bool is_last, const char *s)
 {
     int room = width - (int)text_width(s);
     if (!is_left(column))
         print_padding(room);
-    print_cut(s, room < 0 && column == COLUMN_OBJECT ? width : -1);
+    text_print(s, room < 0 && column == COLUMN_OBJECT ? width : -1);
     if (is_left(column) && !is_last)
         print_padding(room);
 }
@@ -131,7 +117,7 @@ static void print_process(const weir_monitor_process *process, unsigned depth, i
     const weir_stats_process *p = &process->process;
     int n = snprintf(line, sizeof line, "%*s%" PRId64 "  %s  %s", 2 * (int)depth, "", p->pid,
                      p->rss_bytes ? text_bytes((double)p->rss_bytes).s : "-", p->command);
-    print_cut(line, may_cut && n > width ? width : -1);
+    text_print(line, may_cut && n > width ? width : -1);
     putchar('\n');
 }
 
@@ -140,8 +126,23 @@ static void print_issues(const top_view *view)
     size_t count = weir_monitor_issues(view->monitor);
     for (size_t i = 0; i < count; i++) {
         const weir_monitor_issue *issue = weir_monitor_issue_at(view->monitor, i);
-        if (top_view_matches(view, issue->object->process, issue->object))
-            printf("! %" PRId64 ": %s\n", issue->object->process->process.pid, issue->text);
+        if (!top_view_matches(view, issue->object->process, issue->object))
+            continue;
+        printf("! %" PRId64 ": ", issue->object->process->process.pid);
+        text_print(issue->text, -1);
+        putchar('\n');
+    }
+}
+
+/* What the table cannot show: their numbers are nowhere. */
+static void print_unrecorded(const top_view *view)
+{
+    size_t count = weir_monitor_processes(view->monitor);
+    for (size_t i = 0; i < count; i++) {
+        const weir_stats_process *p = &weir_monitor_process_at(view->monitor, i)->process;
+        if (p->unrecorded)
+            printf("%" PRId64 ": %s found no record, and %s not shown\n", p->pid,
+                   text_objects(p->unrecorded).s, p->unrecorded == 1 ? "is" : "are");
     }
 }
 
@@ -164,6 +165,9 @@ void top_print(top_view *view, int width, bool may_cut)
     }
     const weir_monitor_object *root = NULL;
     const char *sentence = weir_monitor_root(view->monitor, 0, &root);
-    printf("\n%s%s\n", root ? "> " : "", sentence ? sentence : "");
+    printf("\n%s", !root ? "" : root->is_root ? "> " : "- ");
+    text_print(sentence ? sentence : "", -1);
+    putchar('\n');
     print_issues(view);
+    print_unrecorded(view);
 }

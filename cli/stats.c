@@ -20,8 +20,8 @@ static void print_numbers(const weir_stats_record *record)
 {
     for (int n = 0; n < WEIR_STATS_NUMBERS; n++) {
         const char *name = weir_stats_number_name(n);
-        bool always =
-            n == WEIR_STATS_ACCEPTED || n == WEIR_STATS_DELIVERED || n == WEIR_STATS_DEPTH;
+        bool always = n == WEIR_STATS_ACCEPTED || n == WEIR_STATS_DELIVERED ||
+                      (n == WEIR_STATS_DEPTH && record->kind != WEIR_STATS_SHARED_QUEUE);
         if (name && (record->number[n] || always))
             print_number(name, record->number[n]);
     }
@@ -32,7 +32,7 @@ static void print_times(const char *name, const weir_stats_times *times)
     uint64_t count = weir_stats_times_count(times);
     if (count == 0)
         return;
-    printf("    %-22s p50 %s  p90 %s  p99 %s  max %s  (%" PRIu64 " timed)\n", name,
+    printf("    %-22s p50 %s  p90 %s  p99 %s  max %s  (of about %" PRIu64 ")\n", name,
            text_time((double)weir_stats_percentile(times, 0.5)).s,
            text_time((double)weir_stats_percentile(times, 0.9)).s,
            text_time((double)weir_stats_percentile(times, 0.99)).s,
@@ -42,8 +42,9 @@ static void print_times(const char *name, const weir_stats_times *times)
 static void print_object(const weir_monitor_object *object)
 {
     const weir_stats_record *record = object->record;
-    printf("  %s %s\n", weir_stats_kind_name((int)record->kind),
-           record->name[0] ? record->name : "(no name)");
+    printf("  %s ", weir_stats_kind_name((int)record->kind));
+    text_print(record->name[0] ? record->name : "(no name)", -1);
+    putchar('\n');
     print_numbers(record);
     print_times("wait", &record->wait);
     print_times("service", &record->service);
@@ -54,10 +55,14 @@ static void print_all(const weir_monitor *monitor)
     size_t processes = weir_monitor_processes(monitor);
     for (size_t i = 0; i < processes; i++) {
         const weir_monitor_process *process = weir_monitor_process_at(monitor, i);
-        printf("%s%" PRId64 "  %s  %s\n", i ? "\n" : "", process->process.pid,
-               text_bytes((double)process->process.rss_bytes).s, process->process.command);
+        printf("%s%" PRId64 "  %s  ", i ? "\n" : "", process->process.pid,
+               text_bytes((double)process->process.rss_bytes).s);
+        text_print(process->process.command, -1);
+        putchar('\n');
         for (size_t j = 0; j < process->objects; j++)
             print_object(weir_monitor_object_at(monitor, process->first + j));
+        if (process->process.unrecorded)
+            printf("  and %s without a record\n", text_objects(process->process.unrecorded).s);
     }
 }
 

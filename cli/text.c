@@ -1,6 +1,7 @@
 /* text.c - numbers for people, and characters of UTF-8; see text.h. */
 #include "text.h"
 
+#include <inttypes.h>
 #include <langinfo.h>
 #include <math.h>
 #include <stdio.h>
@@ -91,6 +92,13 @@ cli_text text_share(double share)
     return t;
 }
 
+cli_text text_objects(uint64_t n)
+{
+    cli_text t;
+    snprintf(t.s, sizeof t.s, "%" PRIu64 " object%s", n, n == 1 ? "" : "s");
+    return t;
+}
+
 /* ---- characters ----------------------------------------------------------------------------- */
 
 /* How many bytes follow the first one; < 0: it is none. */
@@ -103,7 +111,8 @@ static int followers(unsigned char first)
     return first < 0xe0 ? 1 : first < 0xf0 ? 2 : first < 0xf5 ? 3 : -1;
 }
 
-wchar_t text_next(const char **utf8)
+/* The code of the next one; '?' for what is none, and for control characters. */
+static unsigned decode(const char **utf8)
 {
     static const unsigned least[] = {0, 0x80, 0x800, 0x10000};
     const unsigned char *at = (const unsigned char *)*utf8;
@@ -112,18 +121,52 @@ wchar_t text_next(const char **utf8)
     *utf8 += 1;
     int more = followers(*at);
     if (more <= 0)
-        return more < 0 || *at < ' ' || *at == 0x7f ? L'?' : (wchar_t)*at;
+        return more < 0 || *at < ' ' || *at == 0x7f ? '?' : *at;
     unsigned c = *at & (0x3fU >> more);
     for (int i = 1; i <= more; i++) {
         if ((at[i] & 0xc0) != 0x80)
-            return L'?';
+            return '?';
         c = c << 6 | (at[i] & 0x3f);
     }
     if (c < least[more] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-        return L'?';
+        return '?';
     *utf8 += more;
+    return c;
+}
+
+/* What makes a terminal show the rest of a line in another order: marks, embeddings, overrides, isolates. */
+static bool is_bidi_control(unsigned c)
+{
+    return c == 0x61c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) ||
+           (c >= 0x2066 && c <= 0x2069);
+}
+
+wchar_t text_next(const char **utf8)
+{
+    unsigned c = decode(utf8);
+    if (c < 0x80)
+        return (wchar_t)c;
     /* What moves the cursor, or takes no room, would shift all that comes behind. */
-    return text_is_utf8() && wcwidth((wchar_t)c) > 0 ? (wchar_t)c : L'?';
+    bool is_shown = text_is_utf8() && wcwidth((wchar_t)c) > 0 && !is_bidi_control(c);
+    return is_shown ? (wchar_t)c : L'?';
+}
+
+/* Where the locale knows no UTF-8 the bytes go out as they are: it may be a file, or another program's. */
+void text_print(const char *utf8, int width)
+{
+    for (int used = 0; *utf8;) {
+        const char *begin = utf8, *end = utf8;
+        unsigned code = decode(&end);
+        wchar_t c = text_next(&utf8);
+        used += wcwidth(c);
+        if (width >= 0 && used > width)
+            return;
+        bool is_hidden = c == L'?' && (text_is_utf8() || code == '?' || is_bidi_control(code));
+        if (is_hidden)
+            putchar('?');
+        else
+            fwrite(begin, 1, (size_t)(end - begin), stdout);
+    }
 }
 
 size_t text_width(const char *utf8)

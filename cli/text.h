@@ -30,8 +30,15 @@ cli_text text_bytes(double bytes);
 /* 7 % */
 cli_text text_share(double share);
 
+/* 1 object, 2 objects */
+cli_text text_objects(uint64_t n);
+
 /* The next character of UTF-8, which is moved on; 0 at the end; '?' for what is none. */
 wchar_t text_next(const char **utf8);
+
+/* Prints it to stdout, with '?' for what is none and for what turns the line around (U+202E); cut at `width` columns,
+ * unless width is < 0. */
+void text_print(const char *utf8, int width);
 
 /* How many columns that takes on a terminal. */
 size_t text_width(const char *utf8);

@@ -113,7 +113,8 @@ double top_sample_depth(const weir_monitor_sample *sample);
 
 /* ---- once.c ---------------------------------------------------------------------------------- */
 
-/* Prints rows, root and issues.  width: columns; narrow: names may be cut off to fit. */
+/* Prints rows, root and issues.  width: the table has the columns for which there is room beside names of 16 letters;
+ * may_cut: longer ones are cut to fit, else they are in full and the table is wider. */
 void top_print(top_view *view, int width, bool may_cut);
 
 /* ---- terminal.c ------------------------------------------------------------------------------ */

@@ -1,7 +1,8 @@
 /* top_draw.c - the frame of `weir top` and its list of rows; see top.h.
  *
  *   title        host, time, how much there is, how much flows
- *   root         what holds everything back, marked with the same sign as its row
+ *   root         what holds everything back, marked with the same sign as its row; or, without an alarm, where consumers
+ *                wait
  *   issue        how many, and the worst
  *   page         the list, one object, the issues, the help
  *   keys         or the line that is being written
@@ -63,6 +64,19 @@ static const char *plural(size_t n)
     return n == 1 ? "" : "s";
 }
 
+/* " + 6 without a record", or nothing. */
+static cli_text unrecorded_text(const top_view *view)
+{
+    cli_text t = {""};
+    uint64_t sum = 0;
+    size_t count = weir_monitor_processes(view->monitor);
+    for (size_t i = 0; i < count; i++)
+        sum += weir_monitor_process_at(view->monitor, i)->process.unrecorded;
+    if (sum)
+        snprintf(t.s, sizeof t.s, " + %" PRIu64 " without a record", sum);
+    return t;
+}
+
 static int draw_title(const top_view *view, cli_canvas *canvas)
 {
     char host[64] = "", clock[16], line[512], right[32];
@@ -80,11 +94,11 @@ static int draw_title(const top_view *view, cli_canvas *canvas)
         snprintf(right, sizeof right, " every %.4g s ", view->interval);
     int room = canvas->columns - (int)strlen(right), length = room;
     for (int names = 2; names >= 0 && length >= room; names--) /* less where that is too long */
-        length = snprintf(line, sizeof line,
-                          " %s%s%s%s  %zu process%s, %zu object%s  in %s/s  out %s/s ",
-                          names >= 1 ? "weir top  " : "", names >= 2 ? host : "",
-                          names >= 2 ? "  " : "", clock, processes, processes == 1 ? "" : "es",
-                          objects, plural(objects), text_rate(in).s, text_rate(out).s);
+        length = snprintf(
+            line, sizeof line, " %s%s%s%s  %zu process%s, %zu object%s%s  in %s/s  out %s/s ",
+            names >= 1 ? "weir top  " : "", names >= 2 ? host : "", names >= 2 ? "  " : "", clock,
+            processes, processes == 1 ? "" : "es", objects, plural(objects),
+            unrecorded_text(view).s, text_rate(in).s, text_rate(out).s);
     canvas_style(canvas, 0, 0, canvas->columns, STYLE_REVERSE);
     canvas_put(canvas, 0, 0, room, STYLE_REVERSE | STYLE_BOLD, line);
     canvas_put(canvas, 0, room, (int)strlen(right),
@@ -103,10 +117,15 @@ static int draw_root(const top_view *view, cli_canvas *canvas, int y)
     const char *text = weir_monitor_root(view->monitor, 0, &root);
     /* As many as it may need, always: what is below must not jump. */
     int lines = canvas->rows >= 20 && canvas->columns < 160 ? 2 : 1;
-    int style = root ? STYLE_BOLD | STYLE_BAD : STYLE_GOOD;
-    if (root)
-        canvas_put(canvas, y, 0, 1, style, root_sign(canvas));
-    canvas_wrap(canvas, y, 2, canvas->columns - 3, lines, root ? STYLE_BOLD : STYLE_GOOD,
+    bool is_held = root && root->is_root; /* else it is only said who is the slow side */
+    if (is_held)
+        canvas_put(canvas, y, 0, 1, STYLE_BOLD | STYLE_BAD, root_sign(canvas));
+    else if (root)
+        canvas_put(canvas, y, 0, 1, STYLE_INFO, canvas->utf8 ? "\u25cb" : "-");
+    canvas_wrap(canvas, y, 2, canvas->columns - 3, lines,
+                is_held ? STYLE_BOLD
+                : root  ? STYLE_INFO
+                        : STYLE_GOOD,
                 text ? text : "");
     return y + lines;
 }
@@ -245,6 +264,10 @@ static void draw_process(cli_canvas *canvas, int y, const top_row *row)
     x += canvas_put(canvas, y, x, canvas->columns, STYLE_BOLD | STYLE_INFO, line) + 2;
     cli_text size = process->rss_bytes ? text_bytes((double)process->rss_bytes) : (cli_text){"-"};
     x += canvas_put(canvas, y, x, canvas->columns, STYLE_PLAIN, size.s) + 2;
+    if (process->unrecorded) {
+        snprintf(line, sizeof line, "%s without a record", text_objects(process->unrecorded).s);
+        x += canvas_put(canvas, y, x, canvas->columns, STYLE_WARN, line) + 2;
+    }
     canvas_put(canvas, y, x, canvas->columns - x, STYLE_BOLD, process->command);
 }
 
@@ -268,25 +291,6 @@ static void draw_name(const top_view *view, cli_canvas *canvas, int y, const top
         canvas_put(canvas, y, x, end - x, STYLE_DIM, object_kind(row->object).s);
 }
 
-static void draw_fill(cli_canvas *canvas, int y, int x, int width,
-                      const weir_monitor_object *object)
-{
-    double share = object_share(object);
-    if (share >= 0)
-        canvas_bar(canvas, y, x, BAR, top_fullness_style(share), share);
-    canvas_put(canvas, y, x + BAR + 1, width - BAR - 1, STYLE_PLAIN, object_fill(object).s);
-}
-
-static void draw_trend(cli_canvas *canvas, int y, int x, int width,
-                       const weir_monitor_object *object)
-{
-    double values[SAMPLES], top = object_bound(object);
-    size_t count = top_samples(object, top_sample_depth, values, SAMPLES);
-    for (size_t i = 0; top < 0 && i < count; i++)
-        top = values[i] > top ? values[i] : top;
-    canvas_spark(canvas, y, x, width, STYLE_FLOW, values, count, top);
-}
-
 static int style_of(column_id column, const char *text, const weir_monitor_object *object)
 {
     if (strcmp(text, "0") == 0 || strcmp(text, "-") == 0)
@@ -298,6 +302,27 @@ static int style_of(column_id column, const char *text, const weir_monitor_objec
     if (column == COLUMN_KIND)
         return STYLE_DIM;
     return STYLE_PLAIN;
+}
+
+static void draw_fill(cli_canvas *canvas, int y, int x, int width,
+                      const weir_monitor_object *object)
+{
+    double share = object_share(object);
+    if (share >= 0)
+        canvas_bar(canvas, y, x, BAR, top_fullness_style(share), share);
+    cli_text fill = object_fill(object);
+    canvas_put(canvas, y, x + BAR + 1, width - BAR - 1, style_of(COLUMN_DEPTH, fill.s, object),
+               fill.s);
+}
+
+static void draw_trend(cli_canvas *canvas, int y, int x, int width,
+                       const weir_monitor_object *object)
+{
+    double values[SAMPLES], top = object_bound(object);
+    size_t count = top_samples(object, top_sample_depth, values, SAMPLES);
+    for (size_t i = 0; top < 0 && i < count; i++)
+        top = values[i] > top ? values[i] : top;
+    canvas_spark(canvas, y, x, width, STYLE_FLOW, values, count, top);
 }
 
 static void draw_cell(const top_view *view, cli_canvas *canvas, int y, int x, column_id column,

@@ -99,9 +99,11 @@ static const char *const keys[][2] = {
     {"h ?  q", "this; quit"},
 };
 
-static const char *const marks[][2] = {
-    {">", "the root: it holds back what waits (in the list, and in the line at the top)"},
-    {"!", "there is an issue; i tells"},
+/* As ASCII, where there is UTF-8, and what it means. */
+static const char *const marks[][3] = {
+    {">", "\u25b6", "the root: it holds back what waits (in the list, and in the line at the top)"},
+    {"!", "!", "there is an issue; i tells"},
+    {"-", "\u25cb", "(in the line at the top) nothing is held back: consumers wait for items"},
 };
 
 static int draw_pair(cli_canvas *canvas, int y, const char *left, const char *right)
@@ -119,7 +121,7 @@ static int draw_help_text(cli_canvas *canvas)
         y = draw_pair(canvas, y, keys[i][0], keys[i][1]);
     y++;
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
-        y = draw_pair(canvas, y, i == 0 && canvas->utf8 ? "\u25b6" : marks[i][0], marks[i][1]);
+        y = draw_pair(canvas, y, marks[i][canvas->utf8], marks[i][2]);
     for (int i = 0; i < COLUMNS; i++)
         y = draw_pair(canvas, y, columns[i].title, columns[i].about);
     return y;

@@ -42,7 +42,8 @@ typedef enum weir_issue_kind {
 WEIR_API const char *weir_issue_name(int issue);
 
 /* When something is an issue; all over the window.  0: the default, negative (UINT64_MAX): never.
- * Rates and means are judged from the third look on; a queue of fewer than 4 places may be full. */
+ * Rates and means are judged from the third look on, but that a queue is as full at both of two; one of fewer
+ * than 4 places may be full. */
 typedef struct weir_thresholds {
     double queue_share; /* QUEUE_HIGH: mean depth / bound, of items or cost, is more; 0.8 */
     double queue_depth; /* ... or mean depth is more, in items; default: never */
@@ -92,7 +93,7 @@ typedef struct weir_monitor_times {
 /* What is remembered of each look, per object. */
 typedef struct weir_monitor_sample {
     int64_t at_ns; /* since 1970 */
-    double depth;  /* items; in flight, of what has no depth (limits, breakers) */
+    double depth;  /* items; in flight, of what has no depth (limits, breakers); else 0 */
 
     /* Since the look before; 0 in the first one. */
     double accepted_per_s;

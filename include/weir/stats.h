@@ -61,9 +61,10 @@ WEIR_API const char *weir_stats_kind_name(int kind);
     X(IN_FLIGHT_COST, 40, GAUGE, "in_flight_cost")                                                 \
     X(PUT_WAITING, 41, GAUGE, "put_waiting")             /* callers that wait for room */          \
     X(GET_WAITING, 42, GAUGE, "get_waiting")             /* callers that wait for items */         \
-    X(PUT_WAITING_SINCE, 43, GAUGE, "put_waiting_since") /* weir_time of the first; 0: none */     \
+    X(PUT_WAITING_SINCE, 43, GAUGE, "put_waiting_since") /* weir_time: so many; 0: not known */    \
     X(GET_WAITING_SINCE, 44, GAUGE, "get_waiting_since")                                           \
-    X(PUT_BLOCKED_NS, 45, COUNTER, "put_blocked_ns") /* summed over waits that have ended */       \
+    X(PUT_BLOCKED_NS, 45, COUNTER,                                                                 \
+      "put_blocked_ns") /* summed over callers, up to put_waiting_since */                         \
     X(GET_BLOCKED_NS, 46, COUNTER, "get_blocked_ns")                                               \
     X(REFUSED, 47, COUNTER, "refused")               /* neither taken nor dropped */               \
     X(DROPPED_NEWEST, 48, COUNTER, "dropped_newest") /* as weir_drop_reason */                     \
@@ -169,8 +170,8 @@ typedef struct weir_stats_record {
     bool is_exact;      /* the numbers belong together: those of one instant, but for calls that
                            neither waited nor dropped */
     uint64_t number[WEIR_STATS_NUMBERS];
-    weir_stats_times wait;    /* of items inside, or of callers for permits */
-    weir_stats_times service; /* of what was delivered, until it was done */
+    weir_stats_times wait;    /* of items inside: of queues, stages, thread pools */
+    weir_stats_times service; /* of calls and tasks: of stages, pools, workers */
 } weir_stats_record;
 
 #define WEIR_STATS_RECORD_INIT WEIR__SIZED(weir_stats_record)

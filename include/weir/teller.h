@@ -39,8 +39,9 @@ typedef struct weir_told {
 } weir_told;
 
 /* Sets n numbers, which belong together: a reader sees all of them, or says that it does not.  Counters are
- * never to go back; numbers that weir_stats(7) says readers find are theirs.  Others than those of
- * weir_stats_number are passed over. */
+ * never to go back; numbers that weir_stats(7) says readers find are theirs.  How long callers were blocked
+ * follows from how many wait (PUT_WAITING, GET_WAITING), if that is told whenever it changes.  Others
+ * than those of weir_stats_number are passed over. */
 WEIR_API void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n);
 
 typedef enum weir_teller_times {
@@ -48,8 +49,9 @@ typedef enum weir_teller_times {
     WEIR_TELLER_SERVICE,  /* of what was delivered, until it was done */
 } weir_teller_times;
 
-/* Counts how long one thing took; what is negative counts as 0. */
-WEIR_API void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns);
+/* Counts how long one thing took, which stands for n (1, where each is timed); what is negative counts as 0. */
+WEIR_API void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns,
+                               uint64_t n);
 
 #ifdef __cplusplus
 }

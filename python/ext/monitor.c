@@ -29,6 +29,20 @@ static bool is_usable(Monitor *self)
     return false;
 }
 
+/* And lets go of the GIL. */
+static PyThreadState *lock(Monitor *self)
+{
+    PyThreadState *thread = PyEval_SaveThread();
+    pthread_mutex_lock(&self->lock);
+    return thread;
+}
+
+static void unlock(Monitor *self, PyThreadState *thread)
+{
+    pthread_mutex_unlock(&self->lock);
+    PyEval_RestoreThread(thread);
+}
+
 PyDoc_STRVAR(
     look_doc,
     "look($self, /)\n--\n\n"
@@ -40,14 +54,13 @@ static PyObject *Monitor_look(Monitor *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
-    int rc;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
-    rc = weir_monitor_look(self->monitor);
-    pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS if (rc == WEIR_EINVAL) return ext_raise_text(
-        self->state, rc,
-        "the folder of the stats pages is not this user's alone: it must be "
-        "a directory of mode 0700");
+    PyThreadState *thread = lock(self);
+    int rc = weir_monitor_look(self->monitor);
+    unlock(self, thread);
+    if (rc == WEIR_EINVAL)
+        return ext_raise_text(self->state, rc,
+                              "the folder of the stats pages is not this user's alone: it must be "
+                              "a directory of mode 0700");
     if (rc < 0)
         return ext_raise(self->state, rc);
     Py_RETURN_NONE;
@@ -98,11 +111,10 @@ static PyObject *Monitor_json(Monitor *self, PyObject *history)
     if (with_history < 0 || !is_usable(self))
         return NULL;
     text written = {0};
-    int rc;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
-    rc = weir_monitor_write_json(self->monitor, with_history, append, &written);
-    pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS return finish(self, &written, rc);
+    PyThreadState *thread = lock(self);
+    int rc = weir_monitor_write_json(self->monitor, with_history, append, &written);
+    unlock(self, thread);
+    return finish(self, &written, rc);
 }
 
 PyDoc_STRVAR(openmetrics_doc, "openmetrics($self, /)\n--\n\n"
@@ -113,11 +125,10 @@ static PyObject *Monitor_openmetrics(Monitor *self, PyObject *Py_UNUSED(ignored)
     if (!is_usable(self))
         return NULL;
     text written = {0};
-    int rc;
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&self->lock);
-    rc = weir_monitor_write_openmetrics(self->monitor, append, &written);
-    pthread_mutex_unlock(&self->lock);
-    Py_END_ALLOW_THREADS return finish(self, &written, rc);
+    PyThreadState *thread = lock(self);
+    int rc = weir_monitor_write_openmetrics(self->monitor, append, &written);
+    unlock(self, thread);
+    return finish(self, &written, rc);
 }
 
 /* ---- beginning and end ---------------------------------------------------------------------- */

@@ -45,6 +45,7 @@ typedef struct Task {
     struct Task *prev, *next;
     bool queued;
     weir_time since; /* in line; 0: its wait is not timed */
+    uint64_t stands_for;
 } Task;
 
 typedef struct Worker {
@@ -108,6 +109,7 @@ typedef struct ThreadPool {
     } size;
     bool has_warned;
     uint64_t accepted, finished, cancelled, refused, caller_ran;
+    uint64_t busy_ns; /* of tasks that ran */
     uint64_t dropped_newest, dropped_oldest, dropped_broken;
     /* for other processes; see "what others see" */
     weir_teller *teller; /* NULL: they see nothing */
@@ -145,6 +147,7 @@ static void tell_accepted(ThreadPool *pool)
 
 static void tell_done(ThreadPool *pool)
 {
+    tell(pool, WEIR_STATS_BUSY_NS, pool->busy_ns);
     tell(pool, WEIR_STATS_DONE, pool->finished + pool->let_go);
 }
 
@@ -164,7 +167,6 @@ static void tell_all(ThreadPool *pool)
         {WEIR_STATS_WORKERS, pool->workers},
         {WEIR_STATS_PUT_WAITING, pool->submitters},
         {WEIR_STATS_PUT_WAITS, pool->waits},
-        {WEIR_STATS_PUT_BLOCKED_NS, (uint64_t)pool->blocked_ns},
         {WEIR_STATS_CLOSED, pool->phase != OPEN || pool->broken},
     };
     weir_teller_tell(pool->teller, now, sizeof now / sizeof *now);
@@ -175,10 +177,16 @@ static bool are_short(const ThreadPool *pool)
     return __builtin_popcount(pool->history) >= 5;
 }
 
-/* Whether a task is timed, as the count-th: while tasks are long, each. */
-static bool is_timed(const ThreadPool *pool, uint64_t count)
+/* How many tasks the count-th stands for, which is timed; 0: it is not.  While tasks are long, each is; else one
+ * of 64, and not the same places of each burst (multiplicative hashing: Knuth, The Art of Computer
+ * Programming 6.4). */
+static uint64_t weight_of(const ThreadPool *pool, uint64_t count)
 {
-    return pool->teller && (!are_short(pool) || count % 64 == 0);
+    if (!pool->teller)
+        return 0;
+    if (!are_short(pool))
+        return 1;
+    return (uint32_t)count * 2654435761u >> 26 == 0 ? 64 : 0;
 }
 
 /* ---- refusals ------------------------------------------------------------------------------- */
@@ -426,7 +434,8 @@ static void append(ThreadPool *pool, Task *task)
 {
     Py_INCREF(task);
     task->queued = true;
-    task->since = is_timed(pool, pool->accepted) ? weir_now() : 0;
+    task->stands_for = weight_of(pool, pool->accepted);
+    task->since = task->stands_for > 0 ? weir_now() : 0;
     task->prev = pool->last;
     if (pool->last)
         pool->last->next = task;
@@ -1173,14 +1182,16 @@ static void end_task(ThreadPool *pool, Worker *self, int64_t took_ns)
         end_reservation(pool, self);
     EXT_LOCK(&pool->lock);
     pool->running--;
+    pool->busy_ns += took_ns > 0 ? (uint64_t)took_ns : 0;
     pool->history = (uint8_t)(pool->history << 1 | (took_ns < SHORT_TASK_NS));
     if (took_ns < 0) {
         pool->cancelled++;
         pool->let_go++;
     } else {
         pool->finished++;
-        if (is_timed(pool, pool->finished))
-            weir_teller_time(pool->teller, WEIR_TELLER_SERVICE, took_ns);
+        uint64_t weight = weight_of(pool, pool->finished);
+        if (weight > 0)
+            weir_teller_time(pool->teller, WEIR_TELLER_SERVICE, took_ns, weight);
     }
     tell_done(pool);
     give_permit_back(pool);
@@ -1227,7 +1238,8 @@ static Task *pop_task(ThreadPool *pool)
         pool->running++;
         pool->taken++;
         if (task->since)
-            weir_teller_time(pool->teller, WEIR_TELLER_WAIT, weir_now() - task->since);
+            weir_teller_time(pool->teller, WEIR_TELLER_WAIT, weir_now() - task->since,
+                             task->stands_for);
         tell(pool, WEIR_STATS_DELIVERED, pool->taken);
         see_to_tasks(pool, false);
     }

@@ -46,15 +46,21 @@ class Terminal:
         self.status: int | None = None
         self._stream = pyte.ByteStream(self.screen)
         environment = {"TERM": "linux", "LC_ALL": "C.UTF-8"} | environment
+        held, go = os.pipe()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
+                os.read(held, 1)
                 size = struct.pack("HHHH", rows, columns, 0, 0)
                 fcntl.ioctl(0, termios.TIOCSWINSZ, size)
                 words = [str(word) for word in command]
                 os.execvpe(words[0], words, os.environ | environment)
             finally:
                 os._exit(127)
+        self.attributes = termios.tcgetattr(self.fd)  # before the command has changed any
+        os.write(go, b"!")
+        os.close(held)
+        os.close(go)
 
     # -- what is seen
 

@@ -357,4 +357,5 @@ def test_a_quick_run_measures_everything_or_says_what_is_missing(name: str, tmp_
             assert line["median"] > 0 or line["unit"] == "MiB"
     if name in IN_PYTHON:  # weir itself and the standard library are always there
         measured = {line["role"] for line in answer.results if "problem" not in line}
-        assert measured == {"weir", "peer"} or name in ("process_array", "shared_queue"), measured
+        others = ("process_array", "shared_queue", "stats_cost")  # whose peers may not be there
+        assert measured == {"weir", "peer"} or name in others, measured

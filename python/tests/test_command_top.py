@@ -191,6 +191,23 @@ def test_a_size_that_changes_is_followed(top: Top) -> None:
     terminal.shows("jobs", "10/10")
 
 
+def test_once_on_a_terminal_fits_it_and_cuts_names(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    code = f"import sys, weir; q = weir.Queue(3, name={'x' * 60!r}); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"WEIR_STATS_DIR": str(tmp_path)},
+    ) as program:  # fmt: skip
+        assert program.stdout and program.stdout.readline()
+        command: list[str | Path] = [WEIR, "top", "--once", "-d", "0.1"]
+        with Terminal(command, columns=50, WEIR_STATS_DIR=str(tmp_path)) as terminal:
+            assert terminal.wait() == 0
+            table = terminal.raw.decode().partition("\r\n\r\n")[0].split("\r\n")
+            assert len(table) == 3 and all(len(line) <= 50 for line in table)
+            assert table[2].startswith("   xxxxxxxx") and "queue" in table[2]
+        program.communicate("\n")
+
+
 # ---- keys -----------------------------------------------------------------------------------
 
 
@@ -331,7 +348,7 @@ def test_random_keys_do_no_harm(top: Top) -> None:
 @pytest.mark.parametrize("how", ["q", "\x03", signal.SIGTERM, signal.SIGINT])
 def test_it_leaves_the_terminal_as_it_was(top: Top, how: str | signal.Signals) -> None:
     terminal = top(TERM="xterm-256color")
-    before = termios.tcgetattr(terminal.fd)
+    before = terminal.attributes
     terminal.until(lambda: b"jobs" in terminal.raw, "rows")
     assert termios.tcgetattr(terminal.fd) != before
     if isinstance(how, str):

@@ -124,6 +124,10 @@ def test_the_state_is_json_with_its_history_for_who_asks(server: weir.MetricsSer
     assert told["history"]["depth"] == [0] * len(told["history"]["at"]) != [] and queue.empty()
 
 
+def test_health_is_said_in_a_word(server: weir.MetricsServer) -> None:
+    assert get(server, "healthz") == ("text/plain; charset=utf-8", "ok\n")
+
+
 def test_the_page_is_whole_and_asks_nobody_else(server: weir.MetricsServer) -> None:
     content_type, text = get(server, "")
     assert content_type == "text/html; charset=utf-8"
@@ -145,7 +149,12 @@ def test_head_is_get_without_the_body(server: weir.MetricsServer) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("GET", "/nothing", 404, "There is no /nothing here, but /, /metrics and /state.json"),
+        (
+            "GET",
+            "/nothing",
+            404,
+            "There is no /nothing here, but /, /metrics, /state.json and /healthz",
+        ),
         ("GET", "/../../etc/passwd", 404, "There is no /../../etc/passwd here"),
         ("POST", "/metrics", 405, "Only GET and HEAD are possible here"),
         ("BREW", "/metrics", 501, "BREW"),

@@ -172,6 +172,28 @@ def test_what_is_none_is_never_an_issue() -> None:
     assert issues_of(monitor, "whatever") == set()
 
 
+def test_a_slow_source_is_told_as_what_a_pipeline_waits_for() -> None:
+    def source() -> Iterator[int]:
+        for number in range(10_000):
+            time.sleep(0.01)
+            yield number
+
+    monitor = weir.Monitor(50, None, logger=None)
+    pipeline = weir.Pipeline(source(), name="drip")
+    pipeline.stage(str, name="text")
+    pipeline.start()
+    told = "nothing holds anything back; the source 'drip/source' is the slowest"
+
+    def is_told() -> bool:
+        time.sleep(0.05)
+        monitor.look()
+        return told in (monitor.root or "")
+
+    wait_until(is_told, 30)
+    assert not any(seen.is_root for seen in monitor.stats)
+    pipeline.stop()
+
+
 def test_the_root_is_named_by_the_issue_and_by_the_monitor() -> None:
     monitor = weir.Monitor(50, None, logger=None)
     slow = weir.Pipeline(range(60), name="chain")
@@ -439,6 +461,8 @@ def test_any_number_of_threads_may_use_one_monitor() -> None:
         ({"drops": -1}, "'drops' must be >= 0"),
         ({"drops": True}, "'drops' must be an int"),
         ({"on_issue": 3}, "'on_issue' must be callable"),
+        ({"logger": 5}, "'logger' must be a logging.Logger or None, not 5"),
+        ({"logger": "weir"}, "'logger' must be a logging.Logger or None, not 'weir'"),
         ({"processes": "mine"}, "'processes' must be 'self'"),
     ],
 )

@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import Full
@@ -109,7 +110,8 @@ def test_stats_tell_each_kind_of_object_by_its_name() -> None:
     assert named == {name: name[2:].replace(" ", "_") for name in named}
     assert len(named) == 8
     assert seen["k queue"]["capacity"] is None and seen["k queue"].fullness is None
-    assert seen["k shared queue"]["depth"] == 1 and seen["k shared queue"].fullness == 0.25
+    assert seen["k shared queue"]["accepted"] == 1 and seen["k shared queue"].fullness is None
+    assert "depth" not in seen["k shared queue"].numbers
     assert seen["k limit"]["in_flight"] == 1 and seen["k limit"]["capacity"] == 3
     assert seen["k rate"]["accepted"] == 2 and seen["k rate"]["capacity"] == 5
     assert seen["k breaker"]["state_name"] == "closed" == breaker.state
@@ -351,3 +353,35 @@ def test_a_put_that_waits_is_a_wait_and_no_refusal() -> None:
     numbers = weir.stats()["one place"].numbers
     assert (numbers["accepted"], numbers["refused"], queue.stats().refused) == (2, 2, 2)
     assert numbers["put_waits"] == 3
+
+
+def test_where_address_space_is_limited_little_of_it_is_taken() -> None:
+    script = """
+        import resource, weir
+        with open("/proc/self/statm") as statm:
+            now = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (64 << 20),) * 2)
+        queues = [weir.Queue(1) for _ in range(70)]
+        seen = weir.stats()
+        print(len(list(seen)), seen.processes[0].unrecorded)
+        with open("/proc/self/statm") as statm:
+            grown = int(statm.read().split()[0]) * resource.getpagesize() - now
+        print(grown < 16 << 20)
+    """
+    assert output_of(script).split() == ["64", "6", "True"]
+
+
+def test_a_pool_that_is_stuck_shows_all_that_it_did_before() -> None:
+    go = threading.Event()
+    with weir.ThreadPoolExecutor(1, max_submit_backlog=None, name="stuck") as pool:
+        gate = pool.submit(threading.Event().wait, 0.05)  # what follows is in line together
+        short = [pool.submit(len, "") for _ in range(10)]
+        long = pool.submit(go.wait)
+        behind = [pool.submit(len, "") for _ in range(5)]
+        wait_until(long.running)
+        assert gate.done() and all(future.done() for future in short)
+        numbers = weir.stats()["stuck"].numbers
+        go.set()
+        assert [future.result() for future in behind] == [0] * 5
+    told = [numbers[name] for name in ("accepted", "done", "delivered", "in_flight", "depth")]
+    assert told == [17, 11, 12, 1, 5]

@@ -695,6 +695,7 @@ def names_in_shm() -> set[str]:
 @pytest.mark.parametrize("retries", [3, 0])
 def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> None:
     count, stop, kills = 20_000, threading.Event(), 0
+    shm_before = names_in_shm()
     with ProcessPoolExecutor(2, max_submit_backlog=64, retries=retries) as pool:
 
         def kill() -> None:
@@ -726,7 +727,7 @@ def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> 
         if retries:
             assert died == 0
         assert_takes_its_full_backlog(pool, tmp_path / "flag")
-    assert not [name for name in names_in_shm() if "weir" in name]
+    wait_until(lambda: names_in_shm() <= shm_before)  # others come and go
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -758,7 +759,7 @@ def test_the_workers_of_a_killed_parent_are_gone_within_a_second(method: str) ->
     wait_until(lambda: not any(map(is_alive, pids)))
     assert time.monotonic() - killed < 1
     parent.stdout.close()
-    assert names_in_shm() <= shm_before
+    wait_until(lambda: names_in_shm() <= shm_before)
 
 
 def is_alive(pid: int) -> bool:

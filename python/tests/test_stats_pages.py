@@ -241,7 +241,8 @@ def test_a_thread_pool_tells_of_its_tasks(folder: Path) -> None:
         assert pool.depth == 0
         assert pool.number["done"] == pool.number["delivered"] == 103
         assert pool.number["accepted"] == 104
-        assert 1 <= pool.n_served <= pool.number["done"]
+        assert 1 <= pool.n_served <= pool.number["done"] + 64  # one of 64 stands for them
+        assert pool.number["busy_ns"] > 0
         assert pool.n_waited >= 1
         assert pool.number["closed"] == 0
         program.go_on()

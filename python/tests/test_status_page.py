@@ -274,6 +274,36 @@ def test_nothing_to_show_is_said(page: Page) -> None:
     assert browser.js("document.getElementById('detail').hidden") is True
 
 
+def test_consumers_that_wait_are_no_alarm(page: Page) -> None:
+    document = Document(time.time())
+    document.process(1, "python a.py")
+    jobs = document.object(1, "queue", "jobs", flow=9, full=0, hungry=1.0)
+    document.root(jobs, "consumers of queue 'jobs' wait: its producers are the slow side")
+    jobs["root"] = False  # so it is told
+    jobs["rates"]["pressure"] = 0.0
+    browser = page(lambda at: document.content)
+    assert text_of(browser, "#root-text").startswith("Consumers of queue 'jobs' wait")
+    assert text_of(browser, "#root-title") == "Nothing is held back"
+    assert text_of(browser, "#root-sign") == "○"
+    assert browser.js("document.querySelector('#root').classList.contains('pressed')") is False
+    assert browser.js("document.title") == "weir"
+    browser.js("view.doc.objects[0].root = true; render()")
+    assert text_of(browser, "#root-title") == "What holds everything back"
+    assert text_of(browser, "#root-sign") == "▲"
+
+
+def test_a_stage_without_a_queue_has_no_bound_of_nothing(page: Page) -> None:
+    document = Document(time.time())
+    document.process(1, "python a.py")
+    source = document.object(1, "stage", "a/read", flow=9, full=0, capacity=0)
+    source["fullness"] = None
+    browser = page(lambda at: document.content)
+    about = browser.js("describe(view.doc.objects[0])")
+    assert about.startswith("a/read, stage, ") and "inside" not in about
+    facts = browser.js("facts(view.doc.objects[0])")
+    assert not {"Inside", "Bound"} & {name for name, value in facts if value}
+
+
 def test_a_calm_host_is_calm(page: Page) -> None:
     browser = page(calm_host)
     assert text_of(browser, "#root-text") == "Nothing holds anything back."

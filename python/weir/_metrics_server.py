@@ -99,11 +99,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        answer = {"/": self._page, "/metrics": self._metrics, "/state.json": self._state}.get(
-            url.path
-        )
+        answer = {
+            "/": self._page,
+            "/metrics": self._metrics,
+            "/state.json": self._state,
+            "/healthz": self._health,
+        }.get(url.path)
         if answer is None:
-            text = f"There is no {url.path} here, but /, /metrics and /state.json.\n"
+            text = f"There is no {url.path} here, but /, /metrics, /state.json and /healthz.\n"
             self._send(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", text.encode())
             return
         try:
@@ -134,12 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
         history = parse_qs(query).get("history", ["0"])[-1] not in ("0", "")
         return "application/json", self.server._state.look().json(history)
 
+    def _health(self, _query: str) -> tuple[str, bytes]:
+        return "text/plain; charset=utf-8", b"ok\n"
+
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -333,7 +340,8 @@ def _explained(error: OSError, addr: str, port: int) -> OSError:
 def serve_metrics(
     port: int = 0, addr: str = "127.0.0.1", *, processes: Processes = "self"
 ) -> MetricsServer:
-    """Answer http://addr:port/ with a status page, /metrics for Prometheus, /state.json.
+    """Answer http://addr:port/ with a status page, /metrics for Prometheus, /state.json,
+    /healthz.
 
     port       0 (default): any that is free, see `.port`; 1 to 65535
     addr       "127.0.0.1" (default): this machine only; "" or "0.0.0.0": whoever reaches it.  Names
@@ -344,8 +352,9 @@ def serve_metrics(
             print(server.url)
 
     /metrics is OpenMetrics or, for who does not ask for that, the text format of Prometheus;
-    /state.json is what weir_metrics(7) says, with ?history=1 the last looks too.  In daemon
-    threads, for eight clients at a time, however many there are and however slow they be.
+    /state.json is what weir_json(7) says, with ?history=1 the last looks too; /healthz is "ok",
+    without a look at anything.  In daemon threads, for eight clients at a time, however many there
+    are and however slow they be.
 
     In a server with several processes, each of which calls this, only one can have the port: say
     processes="family" there, or use `weir.prometheus.Collector`.

@@ -154,7 +154,7 @@ class Monitor:
         *,
         processes: Processes = "self",
         on_issue: Callable[[Issue], object] | None = None,
-        logger: logging.Logger | None = _LOGGER,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = _LOGGER,
         log_every: float = 60.0,
         queue_share: float | None = 0.8,
         queue_depth: float | None = None,
@@ -168,6 +168,8 @@ class Monitor:
         check_processes(processes)
         if on_issue is not None and not callable(on_issue):
             raise TypeError(f"'on_issue' must be callable, not {on_issue!r}")
+        if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+            raise TypeError(f"'logger' must be a logging.Logger or None, not {logger!r}")
         log_every = _positive("log_every", log_every, None)
         if interval is not None:
             interval = min(_positive("interval", interval, None), threading.TIMEOUT_MAX)
@@ -379,7 +381,7 @@ class _Teller:
     def __init__(
         self,
         on_issue: Callable[[Issue], object] | None,
-        logger: logging.Logger | None,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None,
         log_every: float,
     ) -> None:
         self._on_issue, self._logger, self._log_every = on_issue, logger, log_every
@@ -422,7 +424,7 @@ class _Teller:
             logger = self._logger or _LOGGER
             logger.exception("weir: on_issue failed for: %s", issue)
 
-    def _log(self, logger: logging.Logger, news: _News) -> None:
+    def _log(self, logger: logging.Logger | logging.LoggerAdapter[Any], news: _News) -> None:
         now = time.monotonic()
         lasting = {(issue.key, issue.issue) for issue in news.lasting}
         lines = 0

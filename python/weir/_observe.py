@@ -94,7 +94,8 @@ class ObjectStats:
 
     The law of a queue: accepted == delivered + dropped + depth + spilled; of a pool: accepted ==
     done + dropped + cancelled + depth + in_flight, where dropped is the sum of dropped_newest and
-    the other reasons.  It holds at rest.
+    the other reasons.  It holds at rest.  A shared queue has no depth here: each process tells what
+    went through it, and `SharedQueue.stats()` knows the rest.
 
     `told["depth"]` is `told.numbers["depth"]`.
     """

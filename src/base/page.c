@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 
 #define PATH_SIZE     512
 #define RECORDS_FIRST 8u
+#define RECORDS_SMALL 64u
 #define KINDS         32u
 #define SWEEP_MAX     4096 /* names of the folder that are looked at */
 
@@ -34,6 +36,7 @@ static struct {
     char path[PATH_SIZE];
     struct stat file;
     weir__page_head *head; /* where the whole page lies, also what is not in the file yet */
+    unsigned room;         /* records that there is address space for */
     bool in_use[WEIR__PAGE_RECORDS];
     unsigned search; /* no record before this one is free */
     pid_t parent;    /* 0: as the kernel says */
@@ -67,13 +70,36 @@ static void after_fork(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* What the child still writes to its parent's records goes to memory of its own, and it lets go of the
- * file, so that it does not keep the parent's page alive. */
+/* Downwards: what is done is counted behind what was accepted, and other threads of the parent go on. */
+static void copy_numbers(weir__page_record *to, const weir__page_record *from)
+{
+    for (unsigned n = WEIR__PAGE_NUMBERS; n-- > 0;) /* acquire: before the load of the next one */
+        atomic_store_explicit(&to->number[n],
+                              atomic_load_explicit(&from->number[n], memory_order_acquire),
+                              memory_order_relaxed);
+}
+
+/* What the child still writes to its parent's records goes to memory of its own, which goes on from what
+ * they hold (some objects count there only), and it lets go of the file, so that it does not keep the
+ * parent's page alive. */
+static void leave_page(void)
+{
+    size_t size = size_of(page.room);
+    void *own = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (unsigned i = 0; own != MAP_FAILED && i < page.room; i++)
+        if (page.in_use[i])
+            copy_numbers((weir__page_record *)(void *)((char *)own + size_of(i)), record_at(i));
+    if (own == MAP_FAILED ||
+        mremap(own, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page.head) == MAP_FAILED)
+        mmap(page.head, size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 static void in_forked_child(void)
 {
     if (page.head)
-        mmap(page.head, size_of(WEIR__PAGE_RECORDS), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        leave_page();
     memset(&page, 0, sizeof page);
     atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); /* the only thread */
     after_fork();
@@ -88,13 +114,16 @@ unsigned weir__page_generation(void)
 static void remove_name(void)
 {
     pthread_mutex_lock(&mutex);
-    if (page.state == READY)
+    if (page.state == READY &&
+        page.head->pid == getpid()) /* not of a clone, which ran no handlers */
         unlink(page.path);
     page.state = FAILED; /* whoever still makes an object does without */
     pthread_mutex_unlock(&mutex);
 }
 
-static void watch_process(void)
+/* When the library is loaded, before any thread can hold the mutex: a fork that had begun without these
+ * handlers would leave the child a mutex that is locked for ever. */
+__attribute__((constructor)) static void watch_process(void)
 {
     pthread_atfork(before_fork, after_fork, in_forked_child);
     atexit(remove_name);
@@ -186,6 +215,14 @@ static int open_folder(const char *path)
     return weir__page_open_folder(path);
 }
 
+/* 20 MiB of address space are nothing, but where a process has been given so much and no more. */
+static unsigned choose_room(void)
+{
+    struct rlimit limit;
+    bool is_scarce = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    return is_scarce ? RECORDS_SMALL : WEIR__PAGE_RECORDS;
+}
+
 /* Of a file without a name: locks it and fills it in. */
 static bool prepare(int fd)
 {
@@ -193,15 +230,28 @@ static bool prepare(int fd)
     if (fchmod(fd, 0600) < 0 || fcntl(fd, F_OFD_SETLK, &lock) < 0 ||
         weir__memfd_reserve(fd, 0, size_of(RECORDS_FIRST)) < 0 || fstat(fd, &page.file) < 0)
         return false;
-    page.head = weir__memfd_map(fd, 0, size_of(WEIR__PAGE_RECORDS));
+    page.room = choose_room();
+    page.head = weir__memfd_map(fd, 0, size_of(page.room));
     if (page.head)
         fill_in(page.head);
     return page.head;
 }
 
-static bool give_name(const char *folder, int folder_fd, int fd)
+/* Where the folder lies, whatever the process calls its working directory later. */
+static bool find_folder(int folder_fd, char *ret_path, size_t size)
 {
-    char name[48], self[64];
+    char self[64];
+    snprintf(self, sizeof self, "/proc/self/fd/%d", folder_fd);
+    ssize_t n = readlink(self, ret_path, size - 1);
+    ret_path[n > 0 ? n : 0] = '\0';
+    return n > 0 && (size_t)n < size - 1;
+}
+
+static bool give_name(int folder_fd, int fd)
+{
+    char folder[PATH_SIZE - 64], name[48], self[64];
+    if (!find_folder(folder_fd, folder, sizeof folder))
+        return false;
     snprintf(name, sizeof name, "%" PRId64 "-%" PRIu64, page.head->pid, page.head->start_ticks);
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
     int n = snprintf(page.path, sizeof page.path, "%s/%s", folder, name);
@@ -211,19 +261,17 @@ static bool give_name(const char *folder, int folder_fd, int fd)
 
 static bool make_page(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char folder[PATH_SIZE - 64];
     if (!weir__page_folder(folder, sizeof folder))
         return false;
-    pthread_once(&once, watch_process);
     int folder_fd = open_folder(folder);
     if (folder_fd < 0)
         return false;
     sweep(folder);
     int fd = openat(folder_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    bool made = fd >= 0 && prepare(fd) && give_name(folder, folder_fd, fd);
+    bool made = fd >= 0 && prepare(fd) && give_name(folder_fd, fd);
     if (!made && page.head) {
-        weir__memfd_unmap(page.head, size_of(WEIR__PAGE_RECORDS));
+        weir__memfd_unmap(page.head, size_of(page.room));
         page.head = NULL;
     }
     if (fd >= 0)
@@ -239,7 +287,7 @@ static bool make_page(void)
 static bool grow(void)
 {
     unsigned records = atomic_load_explicit(&page.head->records, memory_order_relaxed);
-    if (records >= WEIR__PAGE_RECORDS)
+    if (records >= page.room)
         return false;
     int fd = open(page.path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
@@ -253,23 +301,28 @@ static bool grow(void)
     return grown;
 }
 
-/* A free one, < WEIR__PAGE_RECORDS. */
+/* A free one, < page.room; else that. */
 static unsigned find_record(void)
 {
-    while (page.search < WEIR__PAGE_RECORDS && page.in_use[page.search])
+    while (page.search < page.room && page.in_use[page.search])
         page.search++;
     if (page.search < atomic_load_explicit(&page.head->records, memory_order_relaxed) || grow())
         return page.search;
-    return WEIR__PAGE_RECORDS;
+    return page.room;
+}
+
+size_t weir__page_cut(const char *name, size_t most)
+{
+    size_t n = strnlen(name, most + 1);
+    if (n > most)
+        for (n--; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
+            n--;
+    return n;
 }
 
 void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name)
 {
-    size_t n = strnlen(name, WEIR__PAGE_NAME);
-    if (n == WEIR__PAGE_NAME)
-        for (n--; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
-            n--;
-    memcpy(to, name, n);
+    memcpy(to, name, weir__page_cut(name, WEIR__PAGE_NAME - 1));
 }
 
 static weir__page_record *take(unsigned i, uint64_t kind, const char *kind_name, const char *name)
@@ -298,7 +351,7 @@ weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const c
         page.state = make_page() ? READY : FAILED;
     if (page.state == READY) {
         unsigned i = find_record();
-        if (i < WEIR__PAGE_RECORDS)
+        if (i < page.room)
             record = take(i, kind, kind_name, name);
         else
             atomic_fetch_add_explicit(&page.head->unrecorded, 1, memory_order_relaxed);
@@ -309,7 +362,7 @@ weir__page_record *weir__page_take(uint64_t kind, const char *kind_name, const c
 
 static bool is_of_this_page(const weir__page_record *record)
 {
-    return page.head && record >= record_at(0) && record < record_at(WEIR__PAGE_RECORDS);
+    return page.head && record >= record_at(0) && record < record_at(page.room);
 }
 
 void weir__page_rename(weir__page_record *record, uint64_t kind, const char *name)

@@ -9,9 +9,10 @@
  *             for it, and the kernel releases it however the process ends.  (A pid can be reused, and
  *             means nothing in another namespace.)
  * Ours only:  folder 0700, file 0600; made without following a link, never over what is there.
- * Bound:      WEIR__PAGE_RECORDS records; the file grows with them.  Objects beyond are counted.
- * Forks:      in a forked child the memory of its parent's records is its own, and nobody's to see; its
- *             own page comes with the first object it makes.
+ * Bound:      WEIR__PAGE_RECORDS records (64 in a process whose address space is limited); the file grows with
+ *             them.  Objects beyond are counted.
+ * Forks:      in a forked child the memory of its parent's records is its own, and nobody's to see, with the
+ *             numbers of that moment; its own page comes with the first object it makes.
  * Failure:    no page, or no record: NULL, and the object does without.  It is not tried again.
  * Life:       the name goes when the process exits; of who could not remove it (killed, or exec), with
  *             the next page that is made.
@@ -83,13 +84,16 @@ uint64_t weir__page_id(const weir__page_record *record);
 /* NULL is fine, and so is a record from before a fork. */
 void weir__page_give_back(weir__page_record *record);
 
-/* As much of the name as fits, not cut within a character of UTF-8, to where it is all zero. */
+/* How many bytes of the name to keep, `most` or less, so that no character of UTF-8 is cut. */
+size_t weir__page_cut(const char *name, size_t most);
+
+/* As much of the name as fits, cut like that, to where it is all zero. */
 void weir__page_copy_name(char to[WEIR__PAGE_NAME], const char *name);
 
 /* Under whom this process is to be seen, if that is not its parent (a server that forks, say). */
 void weir__page_set_parent(pid_t parent);
 
-/* How many forks lie between this process and the first one that asked for a record. */
+/* How many forks lie between this process and the one that loaded the library. */
 unsigned weir__page_generation(void);
 
 /* When a process began, as in field 22 of /proc/pid/stat; 0: the kernel does not tell. */

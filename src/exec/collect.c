@@ -283,7 +283,7 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
         weir__arena_hold(&desk->kept, &task->block);
     pool->service_ns += (uint64_t)completion->service_ns;
     if (pool->record)
-        weir__tell_time(&pool->record->service, completion->service_ns);
+        weir__tell_time(&pool->record->service, completion->service_ns, 1);
     weir__ring_depth_measure(&pool->depth, completion->service_ns);
     weir__desk_done(desk, completion->service_ns);
     *index = WEIR__NO_TASK;

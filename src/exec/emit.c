@@ -134,7 +134,8 @@ static void run_timed(weir__stage *target, weir__meter *meter, void *item, weir_
               own > within ? meter->sample * (own - within) : 0, false);
     meter->inner_ns = inner + own;
     if (target->record)
-        weir__tell_time_together(&target->record->service, (int64_t)own - (int64_t)within);
+        weir__tell_time_together(&target->record->service, (int64_t)own - (int64_t)within,
+                                 meter->sample);
 }
 
 static void run_inline(weir__stage *target, weir__meter *meter, void *item)

@@ -11,11 +11,15 @@
 
 #include <stdio.h>
 
+#define NAME_MOST 30 /* bytes of a name that are kept */
+
 /* ---- beginning -------------------------------------------------------------------------------- */
 
 void weir__stage_name(const weir__stage *stage, char ret_name[WEIR__PAGE_NAME])
 {
-    snprintf(ret_name, WEIR__PAGE_NAME, "%.30s/%.31s", stage->pipeline->name, stage->name);
+    const char *of = stage->pipeline->name;
+    snprintf(ret_name, WEIR__PAGE_NAME, "%.*s/%.*s", (int)weir__page_cut(of, NAME_MOST), of,
+             (int)weir__page_cut(stage->name, NAME_MOST), stage->name);
 }
 
 static void open_record(weir__stage *stage)

@@ -178,7 +178,8 @@ static int call_timed(weir__worker *worker, void *const *items, size_t n, const 
     int rc = opts->fn(opts->ctx, items, n, run);
     weir_time ended = weir_now();
     waited = worker->meter.waited_ns - waited;
-    weir__tell_time_together(&worker->stage->record->service, ended - began - (int64_t)waited);
+    weir__tell_time_together(&worker->stage->record->service, ended - began - (int64_t)waited,
+                             weir__sampler_weight(&worker->sampler));
     worker->until_timed = weir__sampler_next(&worker->sampler, ended);
     return rc;
 }

@@ -23,8 +23,11 @@ static void tell_tasks(weir_pool *pool, weir__record *record)
 {
     pool->busy_told = count_busy(pool);
     weir__tell(record, WEIR_STATS_ACCEPTED, pool->accepted);
-    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed + pool->busy_told);
+    /* Not what was handed out: a task of a worker that dies may come back. */
+    weir__tell(record, WEIR_STATS_DELIVERED, pool->completed);
     weir__tell(record, WEIR_STATS_DONE, pool->completed);
+    weir__tell(record, WEIR_STATS_BUSY_NS, pool->service_ns);
+    weir__tell(record, WEIR_STATS_IN_FLIGHT, pool->busy_told);
     weir__tell(record, WEIR_STATS_CANCELLED, pool->cancelled);
     weir__tell(record, WEIR_STATS_RETRIED, pool->retried);
     weir__tell(record, WEIR_STATS_FAILED, pool->died);
@@ -37,10 +40,8 @@ static void tell_workers(weir_pool *pool, weir__record *record)
 {
     pool->waiting_told = pool->submitters.count;
     weir__tell(record, WEIR_STATS_CAPACITY, pool->limit == SIZE_MAX ? UINT64_MAX : pool->limit);
-    weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
     weir__tell(record, WEIR_STATS_CLOSED, pool->closed);
-    weir__tell(record, WEIR_STATS_PUT_WAITING, pool->waiting_told);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, pool->submit_blocked_ns);
+    weir__tell_line(record, 0, pool->waiting_told);
     weir__tell(record, WEIR_STATS_PUT_WAITS, pool->submit_waits);
     weir__tell(record, WEIR_STATS_WORKERS, pool->live);
     weir__tell(record, WEIR_STATS_RESTARTS, pool->workers_died + pool->workers_recycled);
@@ -68,7 +69,8 @@ void weir__desk_taken(weir_pool *pool, weir__desk *desk)
         return;
     if (!desk->record) {
         char name[WEIR__PAGE_NAME];
-        snprintf(name, sizeof name, "%.50s/%u", pool->record->name, place);
+        const char *of = pool->record->name;
+        snprintf(name, sizeof name, "%.*s/%u", (int)weir__page_cut(of, 50), of, place);
         desk->record = weir__record_open(WEIR_STATS_WORKER, name);
     }
     weir__tell(desk->record, WEIR_STATS_OWNER, weir__record_id(pool->record));
@@ -79,8 +81,10 @@ void weir__desk_taken(weir_pool *pool, weir__desk *desk)
 void weir__desk_done(weir__desk *desk, int64_t service_ns)
 {
     desk->done++;
-    if (desk->record)
-        weir__tell_time(&desk->record->service, service_ns);
+    if (!desk->record)
+        return;
+    weir__tell_more(&desk->record->number[WEIR_STATS_BUSY_NS], (uint64_t)service_ns);
+    weir__tell_time(&desk->record->service, service_ns, 1);
 }
 
 static void tell_all(weir_pool *pool)

@@ -35,7 +35,7 @@ static void run_timed(const weir__entry *task, weir__sampler *sampler, weir__rec
     weir_time began = weir_now();
     task->fn(task->item);
     weir_time ended = weir_now();
-    weir__tell_time_together(&record->service, ended - began);
+    weir__tell_time_together(&record->service, ended - began, weir__sampler_weight(sampler));
     *ret_next = weir__sampler_next(sampler, ended);
 }
 

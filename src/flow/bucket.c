@@ -496,14 +496,13 @@ void weir__bucket_begin_counting(weir__bucket *bucket, weir__record *record,
     bucket->granted = seen ? &seen[WEIR_STATS_ACCEPTED] : &page->granted;
     bucket->returned = seen ? &seen[WEIR_STATS_CANCELLED] : &page->returned_tokens;
     bucket->refused = seen ? &seen[WEIR_STATS_REFUSED] : &page->refused;
-    bucket->blocked_ns = seen ? &seen[WEIR_STATS_PUT_BLOCKED_NS] : &page->blocked_ns;
     bucket->part = part;
 }
 
 void weir__bucket_count(const weir__bucket *bucket, uint64_t refused, uint64_t blocked_ns)
 {
     count(bucket, bucket->refused, WEIR_STATS_REFUSED, refused);
-    count(bucket, bucket->blocked_ns, WEIR_STATS_PUT_BLOCKED_NS, blocked_ns);
+    count(bucket, &bucket->page->blocked_ns, WEIR_STATS_PUT_BLOCKED_NS, blocked_ns);
 }
 
 weir__bucket_counts weir__bucket_get_counts(const weir__bucket *bucket)
@@ -512,7 +511,7 @@ weir__bucket_counts weir__bucket_get_counts(const weir__bucket *bucket)
         .granted = atomic_load_explicit(bucket->granted, memory_order_relaxed),
         .returned = atomic_load_explicit(bucket->returned, memory_order_relaxed),
         .refused = atomic_load_explicit(bucket->refused, memory_order_relaxed),
-        .blocked_ns = atomic_load_explicit(bucket->blocked_ns, memory_order_relaxed),
+        .blocked_ns = atomic_load_explicit(&bucket->page->blocked_ns, memory_order_relaxed),
     };
 }
 

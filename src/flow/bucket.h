@@ -30,7 +30,7 @@ typedef struct weir__bucket {
     weir__named *named; /* tells the dead from the living; NULL: one process has it */
     unsigned seat;      /* 0 where there is one process */
     /* Where it counts, see weir__bucket_counts; nobody decides by that. */
-    _Atomic uint64_t *granted, *returned, *refused, *blocked_ns;
+    _Atomic uint64_t *granted, *returned, *refused;
     weir__shared_record *part; /* what of it was ours, counted as well; NULL: it was all ours */
 } weir__bucket;
 
@@ -94,7 +94,7 @@ bool weir__bucket_reserve(const weir__bucket *bucket, uint64_t cost, weir_time n
 bool weir__bucket_unreserve(const weir__bucket *bucket, const weir__owed *owed);
 
 /* Counts from now on: in a record that other processes see, or (NULL) in the page; and in `part`, unless it
- * is NULL. */
+ * is NULL.  What callers waited is always in the page: who has a record of his own tells it by his line. */
 void weir__bucket_begin_counting(weir__bucket *bucket, weir__record *record,
                                  weir__shared_record *part);
 

@@ -230,8 +230,7 @@ static void tell(const weir__gate *gate)
 {
     weir__record *record = gate->record;
     weir__tell(record, WEIR_STATS_CAPACITY, GET(gate->capacity));
-    weir__tell(record, WEIR_STATS_PUT_WAITING, gate->waiting);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, gate->blocked_ns);
+    weir__tell_line(record, 0, gate->waiting);
     weir__tell(record, WEIR_STATS_PUT_WAITS, gate->n_waits);
     if (gate->shed.target_ns > 0) /* else it is not the gate that sheds */
         weir__tell(record, WEIR_STATS_SHED, gate->n_shed);

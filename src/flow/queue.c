@@ -58,7 +58,6 @@ typedef struct put_side {
     _Alignas(WEIR__LINE) weir__mutex mutex;
     bool is_short; /* set by settle: a put that fits may go the short way */
     bool hinted;   /* the first getter in line was hinted at */
-    bool is_due;   /* the next item is timed */
     weir__fifo_tail tail;
     counter pushed;       /* items that went in */
     uint64_t pushed_cost; /* all costs are sums modulo 2^64 */
@@ -68,7 +67,7 @@ typedef struct put_side {
     counter *told;                      /* see "what others see": items, and cost */
     counter untold[2];                  /* where that leads without a record */
     uint64_t passed_by, passed_by_cost; /* accepted beside what was pushed; set by tell_all */
-    uint64_t sample_at;                 /* pushed, when the next item is timed; 0: now */
+    uint64_t sample_at;                 /* pushed, when the next item is timed; none: UINT64_MAX */
 } put_side;
 
 typedef struct get_side {
@@ -474,8 +473,6 @@ static void tell_drops(const weir_queue *queue, weir__record *record)
 static void tell_waits(const weir_queue *queue, weir__record *record)
 {
     weir__tell(record, WEIR_STATS_REFUSED, queue->refused);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, queue->put_blocked_ns);
-    weir__tell(record, WEIR_STATS_GET_BLOCKED_NS, queue->get_blocked_ns);
     weir__tell(record, WEIR_STATS_PUT_WAITS, queue->put_waits);
     weir__tell(record, WEIR_STATS_GET_WAITS, queue->get_waits);
 }
@@ -488,19 +485,6 @@ static size_t putters_waiting(const weir_queue *queue)
 static size_t getters_waiting(const weir_queue *queue)
 {
     return queue->getters.count + queue->called_getters.count + queue->late_getters;
-}
-
-static uint64_t since_of(const weir__waitq *line)
-{
-    return line->head ? (uint64_t)((const waiter *)line->head)->since : 0;
-}
-
-static void tell_lines(const weir_queue *queue, weir__record *record)
-{
-    weir__tell(record, WEIR_STATS_PUT_WAITING, putters_waiting(queue));
-    weir__tell(record, WEIR_STATS_GET_WAITING, getters_waiting(queue));
-    weir__tell(record, WEIR_STATS_PUT_WAITING_SINCE, since_of(&queue->putters));
-    weir__tell(record, WEIR_STATS_GET_WAITING_SINCE, since_of(&queue->getters));
 }
 
 static void tell_bounds(const weir_queue *queue, weir__record *record)
@@ -543,30 +527,39 @@ static void tell_all(weir_queue *queue)
         tell_done(queue, true);
     weir__tell(record, WEIR_STATS_PEAK_DEPTH, queue->put.peak_depth);
     weir__tell(record, WEIR_STATS_ABOVE_HIGH, queue->marks.above);
-    tell_lines(queue, record);
+    weir__tell_line(record, 0, putters_waiting(queue));
+    weir__tell_line(record, 1, getters_waiting(queue));
     weir__tell_end(record);
 }
 
-/* Under the put mutex: whether the next item is to be timed.  The short way has no time to ask that for each
- * one: it does after an item that was timed, so while items are rare each is; and when it needs a block. */
-static bool is_sample_due(const weir_queue *queue)
+/* Under the put mutex: whether the next item is to be timed. */
+SHORT bool is_sample_due(const put_side *put)
 {
-    return WEIR__TELLS && queue->times_items && own(&queue->put.pushed) >= queue->put.sample_at;
+    return WEIR__TELLS && own(&put->pushed) >= put->sample_at;
 }
 
 /* Under the put mutex, of an item to be timed: when it came. */
 static int64_t stamp(weir_queue *queue)
 {
     weir_time now = weir_now();
+    int64_t since = weir__timed(&queue->sampler, now);
     queue->put.sample_at = own(&queue->put.pushed) + weir__sampler_next(&queue->sampler, now);
-    return now;
+    return since;
+}
+
+/* Under both mutexes, of a caller who has waited: items have become rare, perhaps. */
+static void restart_sampling(weir_queue *queue)
+{
+    weir__sampler_restart(&queue->sampler);
+    queue->put.sample_at = queue->times_items ? 0 : UINT64_MAX;
 }
 
 /* Under the get mutex, of an item with a time.  now may be 0: to be read. */
-static void note_wait(weir_queue *queue, weir_time since, weir_time now)
+static void note_wait(weir_queue *queue, int64_t since, weir_time now)
 {
     if (queue->times_items)
-        weir__tell_time(&queue->record->wait, (now ? now : weir_now()) - since);
+        weir__tell_time(&queue->record->wait, (now ? now : weir_now()) - weir__time_of(since),
+                        weir__weight_of(since));
 }
 
 static bool owes_drops(const call *c)
@@ -651,7 +644,6 @@ static void set_short_ways(weir_queue *queue)
     const waiter *g = (waiter *)queue->getters.head, *p = (waiter *)queue->putters.head;
     queue->put.is_short = plain && !queue->closed && !p && !queue->called_putters.head &&
                           !queue->logs_first && (!g || may_be_hinted_at(queue, g));
-    queue->put.is_due = is_sample_due(queue);
     queue->get.is_short =
         plain && !g && !queue->called_getters.head && !queue->drainers.head && !(p && is_guest(p));
     queue->put.hinted = queue->get.hinted = false;
@@ -837,7 +829,7 @@ static void end_wait(weir_queue *queue, weir__waitq *line, waiter *w, int result
     if (waited < 0)
         waited = 0; /* both read the clock before they had the mutex */
     if (waited > WEIR_MILLISECOND)
-        queue->put.sample_at = 0; /* items have become rare, perhaps */
+        restart_sampling(queue);
     queue->has_news = true;
     if (line == &queue->putters) {
         queue->put_blocked_ns += (uint64_t)waited;
@@ -1087,7 +1079,7 @@ static int take_in(weir_queue *queue, weir__entry entry, call *c)
 {
     if (!find_block(queue))
         return WEIR_ENOMEM;
-    if (entry.since == 0 && is_sample_due(queue))
+    if (is_sample_due(&queue->put) && entry.since == 0)
         entry.since = stamp(queue);
     weir__fifo_push(&queue->put.tail, entry);
     count_in(&queue->put, entry.cost);
@@ -1208,17 +1200,13 @@ SHORT int put_one_short(weir_queue *queue, weir__entry entry)
         weir__unlock(&queue->get.mutex);
         if (weir__fifo_lacks_block(&put->tail))
             return LONG_WAY; /* which may need none, or allocates */
-        put->is_due = is_sample_due(queue);
     }
-    bool is_timed = put->is_due && entry.since == 0;
-    if (is_timed)
+    if (is_sample_due(put) && entry.since == 0)
         entry.since = stamp(queue);
     weir__fifo_push(&put->tail, entry);
     count_in(put, entry.cost);
     tell_in(put, entry.cost > 0);
     note_peak(queue);
-    if (is_timed)
-        put->is_due = is_sample_due(queue);
     return WEIR_KEPT;
 }
 
@@ -1272,7 +1260,7 @@ static errand hint_putter(weir_queue *queue)
 
 static bool is_expired(const weir_queue *queue, const weir__entry *entry, weir_time now)
 {
-    return queue->max_age_ns && now - entry->since > queue->max_age_ns;
+    return queue->max_age_ns && now - weir__time_of(entry->since) > queue->max_age_ns;
 }
 
 /* Under the get mutex, of the next one, which has a time (or is a task): notes how long it was inside.
@@ -2443,6 +2431,7 @@ static void begin_telling(weir_queue *queue, weir_stats_kind kind, const char *n
     queue->put.told = record ? &record->number[WEIR_STATS_ACCEPTED] : queue->put.untold;
     queue->get.told = record ? &record->number[WEIR_STATS_DELIVERED] : queue->get.untold;
     queue->times_items = record && !queue->on_entry_drop;
+    restart_sampling(queue);
     tell_all(queue);
 }
 

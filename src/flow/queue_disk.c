@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/files.h"
+#include "model/sampler.h"
 
 typedef struct prefix {
     uint64_t cost;
@@ -71,7 +72,7 @@ void weir__disk_fini(weir__disk *disk)
 
 int weir__disk_write(weir__disk *disk, const weir__entry *entry, bool kept, uint64_t *ret_seq)
 {
-    uint64_t age = entry->since ? (uint64_t)(weir_now() - entry->since) : 0;
+    uint64_t age = entry->since ? (uint64_t)(weir_now() - weir__time_of(entry->since)) : 0;
     prefix p = {
         .cost = htole64(entry->cost),
         .put_at = htole64(entry->since ? (uint64_t)weir__wall_clock() - age : 0),

@@ -213,7 +213,10 @@ static weir__record *record_of(weir_rate *rate)
 static void note_waiting(weir_rate *rate)
 {
     atomic_store_explicit(&rate->waiting, rate->line.count, memory_order_relaxed);
-    weir__tell(record_of(rate), WEIR_STATS_PUT_WAITING, rate->line.count);
+    if (rate->bucket.named)
+        weir__tell(record_of(rate), WEIR_STATS_PUT_WAITING, rate->line.count);
+    else
+        weir__tell_line(rate->record, 0, rate->line.count);
 }
 
 /* Somebody has left, and the turn belongs to the first of those who are there now. */

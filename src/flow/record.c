@@ -1,7 +1,11 @@
 /* record.c - see record.h. */
 #include "flow/record.h"
 
+#include <limits.h>
+
 #include <weir/teller.h>
+
+#include "base/park.h"
 
 _Static_assert(WEIR__PAGE_BUCKETS == WEIR__HISTOGRAM_BUCKETS, "the buckets are the model's");
 
@@ -19,39 +23,50 @@ void weir__record_close(weir__record *record)
 
 /* ---- of several processes --------------------------------------------------------------------- */
 
-static weir__record *open_here(weir__shared_record *shared)
+static void open_here(weir__shared_record *shared, uint32_t generation)
 {
     weir__record *record = NULL;
     if (shared->kind)
         record = weir__record_open(shared->kind, shared->is_named ? shared->name : NULL);
     weir__tell(record, WEIR_STATS_SHARED, 1);
-    /* release: pairs with the acquire in weir__shared_record_of; what was told first is there */
-    atomic_store_explicit(&shared->record, record, memory_order_release);
-    return record;
+    atomic_store_explicit(&shared->record, record, memory_order_relaxed);
+    /* release: pairs with the acquires below; what was told first is there */
+    atomic_store_explicit(&shared->generation, generation, memory_order_release);
 }
 
 void weir__shared_record_open(weir__shared_record *shared, weir_stats_kind kind, const char *name)
 {
+    uint32_t now = weir__page_generation();
     shared->kind = kind;
     shared->is_named = name;
     if (name)
         weir__page_copy_name(shared->name, name);
-    open_here(shared);
-    /* after the page's first record: it counts forks from there on */
-    atomic_store_explicit(&shared->generation, weir__page_generation(), memory_order_relaxed);
+    atomic_store_explicit(&shared->opened_by, now, memory_order_relaxed);
+    open_here(shared, now);
 }
 
-/* Where another thread is about to open it, what is told meanwhile goes where the parent's lies, which is
- * the child's own memory and nobody's to see. */
+/* One thread opens it, the others wait: what they told of meanwhile would be in no record. */
+__attribute__((noinline)) static void open_in_child(weir__shared_record *shared, uint32_t now)
+{
+    uint32_t before = atomic_load_explicit(&shared->opened_by, memory_order_relaxed);
+    if (before != now &&
+        atomic_compare_exchange_strong_explicit(&shared->opened_by, &before, now,
+                                                memory_order_relaxed, memory_order_relaxed)) {
+        open_here(shared, now);
+        weir__futex_wake(&shared->generation, INT_MAX, false);
+        return;
+    }
+    uint32_t seen;
+    while ((seen = atomic_load_explicit(&shared->generation, memory_order_acquire)) != now)
+        weir__futex_sleep(&shared->generation, seen, weir_after(WEIR_SECOND)); /* without hooks */
+}
+
 weir__record *weir__shared_record_of(weir__shared_record *shared)
 {
-    unsigned now = weir__page_generation();
-    unsigned seen = atomic_load_explicit(&shared->generation, memory_order_relaxed);
-    if (WEIR__TELLS && seen != now &&
-        atomic_compare_exchange_strong_explicit(&shared->generation, &seen, now,
-                                                memory_order_relaxed, memory_order_relaxed))
-        return open_here(shared);
-    return atomic_load_explicit(&shared->record, memory_order_acquire);
+    uint32_t now = weir__page_generation();
+    if (WEIR__TELLS && atomic_load_explicit(&shared->generation, memory_order_acquire) != now)
+        open_in_child(shared, now);
+    return atomic_load_explicit(&shared->record, memory_order_relaxed);
 }
 
 void weir__shared_record_close(weir__shared_record *shared)
@@ -81,24 +96,31 @@ uint64_t weir_teller_id(const weir_teller *teller)
     return weir__record_id((const weir__record *)teller);
 }
 
+static void tell(weir__record *record, const weir_told *told)
+{
+    if (told->number == WEIR_STATS_PUT_WAITING || told->number == WEIR_STATS_GET_WAITING)
+        weir__tell_line(record, told->number == WEIR_STATS_GET_WAITING, told->value);
+    else if ((unsigned)told->number < WEIR_STATS_NUMBERS)
+        weir__tell(record, told->number, told->value);
+}
+
 void weir_teller_tell(weir_teller *teller, const weir_told *told, size_t n)
 {
     if (!teller)
         return;
-    if (n == 1 && (unsigned)told->number < WEIR_STATS_NUMBERS) { /* belongs to itself */
-        weir__tell(inner(teller), told->number, told->value);
+    if (n == 1) { /* belongs to itself */
+        tell(inner(teller), told);
         return;
     }
     weir__tell_begin(inner(teller));
     for (size_t i = 0; i < n; i++)
-        if ((unsigned)told[i].number < WEIR_STATS_NUMBERS)
-            weir__tell(inner(teller), told[i].number, told[i].value);
+        tell(inner(teller), &told[i]);
     weir__tell_end(inner(teller));
 }
 
-void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns)
+void weir_teller_time(weir_teller *teller, weir_teller_times which, int64_t ns, uint64_t n)
 {
     weir__record *to = inner(teller);
     if (to)
-        weir__tell_time(which == WEIR_TELLER_WAIT ? &to->wait : &to->service, ns);
+        weir__tell_time(which == WEIR_TELLER_WAIT ? &to->wait : &to->service, ns, n);
 }

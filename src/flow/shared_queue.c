@@ -98,19 +98,15 @@ static weir__record *record_of(weir_shared_queue *queue)
     return weir__shared_record_of(&queue->record);
 }
 
-/* As this process sees them now. */
-static void tell_gauges(weir_shared_queue *queue, const weir__tide *now)
+/* Not how full it is: of a process that makes no further call that would be false for ever. */
+static void tell_gauges(weir_shared_queue *queue)
 {
     const shared *s = queue->shared;
     weir__record *record = record_of(queue);
     weir__tell(record, WEIR_STATS_CAPACITY, s->capacity);
     weir__tell(record, WEIR_STATS_MAX_COST, s->max_bytes);
     weir__tell(record, WEIR_STATS_MAX_AGE_NS, (uint64_t)s->max_age_ns);
-    weir__tell(record, WEIR_STATS_DEPTH, now->depth);
-    weir__tell(record, WEIR_STATS_DEPTH_COST, now->bytes);
-    weir__tell(record, WEIR_STATS_PEAK_DEPTH, GET(s->peak));
     weir__tell(record, WEIR_STATS_CLOSED, GET(s->closed));
-    weir__tell(record, WEIR_STATS_ABOVE_HIGH, GET(s->above));
 }
 
 static void count(weir__record *record, weir_stats_number number, uint64_t before, uint64_t now)
@@ -180,7 +176,7 @@ static void leave(weir_shared_queue *queue, const weir__tide *now)
 {
     shared *s = queue->shared;
     weir__places bells = {{0}};
-    tell_gauges(queue, now);
+    tell_gauges(queue);
     if (!weir__line_is_empty(&s->line, WEIR__GETTERS))
         call_getters(s, now, &bells);
     if (!weir__line_is_empty(&s->line, WEIR__PUTTERS))
@@ -802,13 +798,10 @@ static void begin_telling(weir_shared_queue *queue)
 {
     const shared *s = queue->shared;
     char name[sizeof s->name];
-    weir__tide now;
-    weir__losses losses;
     memcpy(name, s->name, sizeof name);
     name[sizeof name - 1] = '\0'; /* whatever a stranger's file says */
     weir__shared_record_open(&queue->record, WEIR_STATS_SHARED_QUEUE, s->is_named ? name : NULL);
-    weir__ring_look(&queue->ring, &now, &losses);
-    tell_gauges(queue, &now);
+    tell_gauges(queue);
 }
 
 int weir_shared_queue_create(weir_shared_queue **ret_queue, const weir_shared_queue_opts *opts)

@@ -135,9 +135,8 @@ static void tell_state(weir_watermark *mark)
     weir__tell(record, WEIR_STATS_LOW, GET(mark->low));
     weir__tell(record, WEIR_STATS_ABOVE_HIGH, GET(mark->paused));
     weir__tell(record, WEIR_STATS_PAUSES, mark->pauses);
-    weir__tell(record, WEIR_STATS_PUT_WAITING, mark->drainers.count);
+    weir__tell_line(record, 0, mark->drainers.count);
     weir__tell(record, WEIR_STATS_PUT_WAITS, mark->waits);
-    weir__tell(record, WEIR_STATS_PUT_BLOCKED_NS, mark->blocked_ns);
     weir__tell(record, WEIR_STATS_CLOSED, GET(mark->closed));
 }
 

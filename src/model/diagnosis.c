@@ -12,15 +12,23 @@ static double events_of(const weir__vitals *v)
     return v->waits + v->refused + v->dropped - v->discarded;
 }
 
+/* On average; of two looks, at both. */
+static bool is_above(const weir__vitals *v, double mean, double least, double limit)
+{
+    bool is_seen = v->looks >= WEIR__DIAGNOSIS_LOOKS || (v->looks == 2 && least > limit);
+    return is_seen && mean > limit;
+}
+
 static bool is_queue_high(const weir__vitals *v, const weir__limits *limits, double *ret)
 {
-    if (v->depth > limits->queue_depth && v->holds_items) {
+    if (v->holds_items && is_above(v, v->depth, v->least_depth, limits->queue_depth)) {
         *ret = v->depth;
         return true;
     }
     *ret = v->fullness;
     bool hands_over = v->places > 0 && v->places < PLACES_MIN;
-    return v->holds_items && !hands_over && v->fullness > limits->queue_share;
+    return v->holds_items && !hands_over &&
+           is_above(v, v->fullness, v->least_fullness, limits->queue_share);
 }
 
 static bool is_slow(const weir__vitals *v, const weir__limits *limits, double *ret)
@@ -85,7 +93,7 @@ uint32_t weir__diagnose(const weir__vitals *v, const weir__limits *limits,
     double *value = ret_values;
     for (int i = 0; i < WEIR__ISSUES; i++)
         value[i] = 0;
-    is[WEIR__QUEUE_HIGH] = is_queue_high(v, limits, &value[WEIR__QUEUE_HIGH]) && has_seen;
+    is[WEIR__QUEUE_HIGH] = is_queue_high(v, limits, &value[WEIR__QUEUE_HIGH]);
     is[WEIR__SLOW_SERVICE] = is_slow(v, limits, &value[WEIR__SLOW_SERVICE]) && has_seen;
     is[WEIR__BACKPRESSURE] = pushes_back(v, limits, &value[WEIR__BACKPRESSURE]) && has_seen;
     is[WEIR__LOW_THROUGHPUT] = is_low(v, limits, &value[WEIR__LOW_THROUGHPUT]) && has_seen;

@@ -1,7 +1,8 @@
 /* diagnosis.h - what is the matter with an object, from what it did in a window of time.
  *
  * No rule judges what it has not seen for long enough: rates and means need DIAGNOSIS_LOOKS looks, so a
- * program that has just started has no issues.  An object that is full because it holds one or two items by
+ * program that has just started has no issues.  What two looks agree on is so: a queue that is full at both is
+ * full.  An object that is full because it holds one or two items by
  * design is not called full.  What was discarded on purpose is no drop.
  */
 #ifndef WEIR_MODEL_DIAGNOSIS_H
@@ -40,11 +41,11 @@ typedef struct weir__vitals {
     bool is_process_pool; /* whose workers can die */
     bool is_breaker, is_governor;
 
-    double depth;        /* items inside, mean */
-    double least_inside; /* items inside or in hand, at the look with the fewest */
-    double fullness;     /* mean share of its bound; < 0: it has none */
-    double places;       /* its bound in items, 0: none */
-    double out;          /* items */
+    double depth, least_depth;       /* items inside: mean, and at the look with the fewest */
+    double least_inside;             /* items inside or in hand, at the look with the fewest */
+    double fullness, least_fullness; /* the same of the share of its bound; < 0: it has none */
+    double places;                   /* its bound in items, 0: none */
+    double out;                      /* items */
     double waits, refused, dropped, discarded; /* calls, calls, items, and of these on purpose */
     double lost_workers;                       /* tasks whose worker died */
     double service_s;                          /* mean; < 0: none was timed */
@@ -71,5 +72,6 @@ double weir__pressure_of_line(double put_blocked, double get_blocked);
 
 #define WEIR__PRESSURE_MIN 0.05 /* callers on average: below that nothing is held back */
 #define WEIR__STARVED_MIN  0.5
+#define WEIR__CLEARLY 1.5 /* so much more at work than a source is a stage that makes it wait */
 
 #endif

@@ -1,12 +1,12 @@
 /* waits.h - how many callers wait in a line, from what its object tells now and then.
  *
- * An object counts a wait when it ends.  Who has waited for an hour is not in that sum, and when he is let
- * in the whole hour comes at once.  So of each look is kept how much of the sum was going on: that much is
- * taken off what ends later, and it is counted while it goes on.
+ * An object tells how many wait, since when it has been so many, and how long all of them had waited by then.
+ * So it is known at any moment how long they have waited: also the one who has for an hour, and whose
+ * hour is not to be the next second's when he is let in.
  *
- * Exactness:  of a line of one, exact.  Of longer ones only the first is told since when he waits, and
- *             those behind him are taken to have come evenly since then; what ends corrects that.
- * Bound:      never more callers than waited, where it is told how many did.
+ * Not told:   lines of several processes have no such moment: of them there is the sum of the waits that have
+ *             ended.  Between two looks at which nobody waits that is exact; otherwise those count who wait
+ *             at the looks.
  */
 #ifndef WEIR_MODEL_WAITS_H
 #define WEIR_MODEL_WAITS_H
@@ -15,16 +15,15 @@
 
 /* A line at one look; what cannot be is taken as nothing. */
 typedef struct weir__line {
-    int64_t at_ns;     /* on the clock of since_ns */
-    uint64_t waiting;  /* callers in line */
-    int64_t since_ns;  /* since when the first of them; <= 0: not told */
-    uint64_t ended_ns; /* summed over all waits that have ended */
-    uint64_t waits;    /* calls that had to wait, so far; 0: not told */
+    int64_t at_ns;    /* on the clock of since_ns */
+    uint64_t waiting; /* callers in line */
+    int64_t since_ns; /* since when it is so many; <= 0: not told, if anybody waits */
+    uint64_t
+        blocked_ns; /* how long all callers had waited by then; not told: whose waits have ended */
 } weir__line;
 
 typedef struct weir__waits {
     weir__line last;
-    double going_ns;   /* how long those in line have waited by then, summed */
     uint64_t total_ns; /* of all waits, up to then; never goes back */
 } weir__waits;
 

@@ -134,6 +134,8 @@ static void write_numbers(weir__out *out, const object *o, int64_t wall_ns)
             continue;
         if (n == WEIR_STATS_PUT_WAITING_SINCE || n == WEIR_STATS_GET_WAITING_SINCE)
             write_since(out, &any, o, wall_ns, n);
+        else if (n == WEIR_STATS_PUT_BLOCKED_NS || n == WEIR_STATS_GET_BLOCKED_NS)
+            write_number(out, &any, n, o->waits[n - WEIR_STATS_PUT_BLOCKED_NS].total_ns);
         else
             write_number(out, &any, n, r->number[n]);
     }

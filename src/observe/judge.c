@@ -126,6 +126,61 @@ static object *find_starved(const weir_monitor *monitor, const process *top)
     return starved;
 }
 
+/* Nobody feeds it.  (Of stages beyond place 63 nobody tells whom they feed.) */
+static bool is_source(object *const *stages, size_t n, const object *o)
+{
+    const uint64_t *number = record_of(o)->number;
+    uint64_t place = number[WEIR_STATS_PLACE];
+    if (n < 2 || place >= 64 || number[WEIR_STATS_CAPACITY] > 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (record_of(stages[i])->number[WEIR_STATS_FEEDS] >> place & 1)
+            return false;
+    return true;
+}
+
+/* Of the n stages of a pipeline in which nobody is held up: the slowest source, unless a stage was clearly
+ * more at work; and of the time of the others' workers, the share that they waited. */
+static object *slowest_source(object *const *stages, size_t n, double *ret_share)
+{
+    object *source = NULL;
+    double workers = 0, idle = 0, busiest = 0;
+    for (size_t i = 0; i < n; i++) {
+        object *o = stages[i];
+        double own = (double)record_of(o)->number[WEIR_STATS_WORKERS];
+        if (is_source(stages, n, o)) {
+            source = !source || o->pub.busy > source->pub.busy ? o : source;
+            continue;
+        }
+        workers += own;
+        idle += own * o->idle;
+        busiest = o->pub.busy > busiest ? o->pub.busy : busiest;
+    }
+    *ret_share = workers > 0 ? idle / workers : 0;
+    return source && busiest < WEIR__CLEARLY * source->pub.busy ? source : NULL;
+}
+
+/* Where nothing is held back: the source that the stages of a pipeline wait most for. */
+static object *find_source(const weir_monitor *monitor, const process *top, double *ret_share)
+{
+    object *best = NULL, *const *objects = monitor->now.objects;
+    *ret_share = WEIR__STARVED_MIN;
+    for (size_t i = 0, n; i < monitor->now.n_objects; i += n) {
+        n = 1;
+        if (!is_kind(objects[i], WEIR_STATS_STAGE) || (top && !is_below(objects[i]->process, top)))
+            continue;
+        while (i + n < monitor->now.n_objects && objects[i + n]->leader == objects[i]->leader)
+            n++; /* they stand in a row */
+        double share;
+        object *source = slowest_source(objects + i, n, &share);
+        if (source && share > *ret_share) {
+            *ret_share = share;
+            best = source;
+        }
+    }
+    return best;
+}
+
 /* Of the pressure in its pipeline, what is the stage's. */
 static double share_of(const weir_monitor *monitor, const object *o)
 {
@@ -144,6 +199,12 @@ static object *say_root(const weir_monitor *monitor, const process *top, char *t
     if (root) {
         weir__say_root(text, TEXT_MAX, root, share_of(monitor, root));
         return root;
+    }
+    double share;
+    object *source = find_source(monitor, top, &share);
+    if (source) {
+        weir__say_source(text, TEXT_MAX, source, share);
+        return source;
     }
     object *starved = find_starved(monitor, top);
     if (starved)

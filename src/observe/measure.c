@@ -148,7 +148,8 @@ static void note_marks(look *l, const uint64_t number[])
     l->mark[PUT_WAITS] = number[WEIR_STATS_PUT_WAITS];
     l->mark[PRESSURE] = number[WEIR_STATS_PRESSURE_NS];
     l->mark[BUSY] = number[WEIR_STATS_BUSY_NS];
-    l->mark[IDLE] = add(number[WEIR_STATS_IDLE_NS], number[WEIR_STATS_BLOCKED_NS]);
+    l->mark[IDLE] = number[WEIR_STATS_IDLE_NS];
+    l->mark[BLOCKED] = number[WEIR_STATS_BLOCKED_NS];
 }
 
 static bool is_pool(int kind)
@@ -174,9 +175,10 @@ static double share(double part, double whole)
     return part < whole ? part / whole : 1;
 }
 
+/* (How full a queue of several processes is no page can tell.) */
 static bool has_depth(int kind)
 {
-    return holds_items(kind) || kind == WEIR_STATS_WATERMARK;
+    return (holds_items(kind) && kind != WEIR_STATS_SHARED_QUEUE) || kind == WEIR_STATS_WATERMARK;
 }
 
 /* Of a queue or pool. */
@@ -224,22 +226,21 @@ static mark out_of(int kind)
     return is_done ? DONE : DELIVERED;
 }
 
+/* (Of numbers that do not belong together since when is not known.) */
 static weir__line line_of(const weir_stats_record *r, int side, int64_t now_ns)
 {
     const uint64_t *n = r->number + (side == GET);
     return (weir__line){
         .at_ns = now_ns,
         .waiting = n[WEIR_STATS_PUT_WAITING],
-        .since_ns = (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE],
-        .ended_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
-        .waits = n[WEIR_STATS_PUT_WAITS],
+        .since_ns = r->is_exact ? (int64_t)n[WEIR_STATS_PUT_WAITING_SINCE] : 0,
+        .blocked_ns = n[WEIR_STATS_PUT_BLOCKED_NS],
     };
 }
 
 _Static_assert(WEIR_STATS_GET_WAITING == WEIR_STATS_PUT_WAITING + 1 &&
                    WEIR_STATS_GET_WAITING_SINCE == WEIR_STATS_PUT_WAITING_SINCE + 1 &&
-                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1 &&
-                   WEIR_STATS_GET_WAITS == WEIR_STATS_PUT_WAITS + 1,
+                   WEIR_STATS_GET_BLOCKED_NS == WEIR_STATS_PUT_BLOCKED_NS + 1,
                "line_of takes the neighbours");
 
 static double per_second(uint64_t n, int64_t elapsed_ns)
@@ -299,22 +300,50 @@ uint64_t weir__within(const object *o, mark m)
     return less(look_at(o, o->looks.n - 1)->mark[m], look_at(o, 0)->mark[m]);
 }
 
-/* Of the time of its workers; where that is not told, of its workers those that had a task. */
+static double time_of_workers(const object *o, size_t i)
+{
+    const look *l = look_at(o, i), *before = look_at(o, i - 1);
+    double workers = (l->workers + before->workers) / 2;
+    return (workers > 0 ? workers : 1) * (double)(l->at_ns - before->at_ns);
+}
+
+/* Since the look before.  A pool tells what a task took when it is over, so while none is, those that run
+ * count; and what tasks took that are not all timed is known from those that are. */
+static double time_at_work(const object *o, size_t i, bool is_told)
+{
+    const look *l = look_at(o, i), *before = look_at(o, i - 1);
+    uint64_t done = less(l->mark[DONE], before->mark[DONE]);
+    double run_on = l->in_flight < before->in_flight ? l->in_flight : before->in_flight;
+    if (done == 0 && !is_kind(o, WEIR_STATS_STAGE))
+        return run_on * (double)(l->at_ns - before->at_ns);
+    return is_told ? (double)less(l->mark[BUSY], before->mark[BUSY])
+                   : (double)done * (double)o->pub.service.mean_ns;
+}
+
+/* Of the time of its workers. */
 static double busy_of(const object *o)
 {
     const look *last = look_at(o, o->looks.n - 1);
-    bool is_told = last->mark[BUSY] > 0 || last->mark[IDLE] > 0;
+    bool is_told = last->mark[BUSY] > 0 || last->mark[IDLE] > 0 || last->mark[BLOCKED] > 0;
     bool has_tasks = is_pool((int)record_of(o)->kind) || is_kind(o, WEIR_STATS_WORKER);
-    if (o->pub.seconds <= 0 || (!is_told && !has_tasks))
+    bool is_known = is_told || weir__within(o, DONE) == 0 || o->pub.service.count > 0;
+    if (o->pub.seconds <= 0 || (!is_told && !has_tasks) || !is_known)
         return -1;
-    double workers = 0, in_flight = 0, n = (double)o->looks.n;
-    for (size_t i = 0; i < o->looks.n; i++) {
-        workers += look_at(o, i)->workers / n;
-        in_flight += look_at(o, i)->in_flight / n;
+    double at_work = 0, all = 0;
+    for (size_t i = 1; i < o->looks.n; i++) {
+        double most = time_of_workers(o, i), took = time_at_work(o, i, is_told);
+        at_work += took < most ? took : most;
+        all += most;
     }
-    workers = workers > 0 ? workers : 1;
-    return is_told ? share((double)weir__within(o, BUSY), workers * o->pub.seconds * 1e9)
-                   : share(in_flight, workers);
+    return all > 0 ? share(at_work, all) : -1;
+}
+
+static double idle_of(const object *o)
+{
+    double all = 0;
+    for (size_t i = 1; i < o->looks.n; i++)
+        all += time_of_workers(o, i);
+    return all > 0 ? share((double)weir__within(o, IDLE), all) : 0;
 }
 
 static void measure_times(weir_monitor *monitor, object *o)
@@ -338,13 +367,14 @@ static void measure_window(weir_monitor *monitor, object *o)
     pub->failed_per_s = per_second(weir__within(o, FAILED), elapsed_ns);
     pub->put_blocked = mean_blocked(o, offsetof(weir_monitor_sample, put_blocked));
     pub->get_blocked = mean_blocked(o, offsetof(weir_monitor_sample, get_blocked));
-    pub->busy = busy_of(o);
     pub->fullness = fullness_of(record_of(o));
     if (is_kind(o, WEIR_STATS_STAGE))
         pub->pressure = elapsed_ns > 0 ? (double)weir__within(o, PRESSURE) / (double)elapsed_ns : 0;
     else
         pub->pressure = pub->put_blocked;
     measure_times(monitor, o);
+    pub->busy = busy_of(o);
+    o->idle = idle_of(o);
 }
 
 void weir__measure(weir_monitor *monitor, object *o, int64_t wall_ns)
@@ -388,13 +418,18 @@ static void measure_thirds(weir_monitor *monitor, const object *o, weir__vitals 
 
 static void measure_gauges(const object *o, weir__vitals *v)
 {
+    const weir_monitor_sample *first = weir__track_at(&o->samples, sizeof *first, 0);
     v->least_inside = look_at(o, 0)->inside;
+    v->least_fullness = look_at(o, 0)->fullness;
+    v->least_depth = first->depth;
     for (size_t i = 0; i < o->looks.n; i++) {
         const look *l = look_at(o, i);
         const weir_monitor_sample *sample = weir__track_at(&o->samples, sizeof *sample, i);
         v->depth += sample->depth / (double)o->looks.n;
         v->fullness += l->fullness / (double)o->looks.n;
         v->least_inside = l->inside < v->least_inside ? l->inside : v->least_inside;
+        v->least_fullness = l->fullness < v->least_fullness ? l->fullness : v->least_fullness;
+        v->least_depth = sample->depth < v->least_depth ? sample->depth : v->least_depth;
     }
 }
 

@@ -55,6 +55,7 @@ typedef enum mark {
     PRESSURE,
     BUSY,
     IDLE,
+    BLOCKED,
     MARKS
 } mark;
 
@@ -93,6 +94,7 @@ struct object {
     bool is_known;        /* there is one */
     unsigned new_cells;   /* that the look under way will add */
     weir__waits waits[2]; /* to put, to get */
+    double idle;          /* of its workers' time, the share that they waited for input */
     weir__track looks, samples, cells;
 
     issue issues[WEIR_ISSUES];
@@ -191,7 +193,11 @@ void weir__say_issue(char *buf, size_t size, const object *o, weir_issue_kind ki
 
 /* The sentence for what has the most pressure; share: of its pipeline's pressure, its own. */
 void weir__say_root(char *buf, size_t size, const object *o, double share);
+
+/* What is healthy, but could do more: consumers of a queue, or the stages of a pipeline, wait for so much of
+ * their time for what a source makes. */
 void weir__say_starved(char *buf, size_t size, const object *o);
+void weir__say_source(char *buf, size_t size, const object *o, double share);
 
 /* ---- numbers.c ------------------------------------------------------------------------------ */
 

@@ -21,6 +21,7 @@ typedef struct numbers {
     (BIT(DROPPED_NEWEST_COST) | BIT(DROPPED_OLDEST_COST) | BIT(DROPPED_SAMPLED_COST) |             \
      BIT(DROPPED_EXPIRED_COST) | BIT(DROPPED_DISCARDED_COST) | BIT(DROPPED_LOST_COST))
 #define QUEUE  (FLOW | COSTS | PUT_LINE | GET_LINE | DROPS | DROP_COSTS | BIT(MAX_AGE_NS))
+#define PART   (QUEUE & ~(BIT(DEPTH) | BIT(DEPTH_COST) | BIT(PEAK_DEPTH)))
 #define SPILLS (BIT(SPILLED) | BIT(SPILLED_COST))
 #define POOL   (FLOW | DONE_LOW | PUT_LINE | DROPS)
 #define GATE                                                                                       \
@@ -34,14 +35,13 @@ static numbers numbers_of(int kind)
 {
     switch (kind) {
     case WEIR_STATS_QUEUE: return (numbers){QUEUE | SPILLS, WAITS | BIT(CLOSED) | BIT(ABOVE_HIGH)};
-    case WEIR_STATS_SHARED_QUEUE:
-        return (numbers){QUEUE, WAITS | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(SHARED)};
+    case WEIR_STATS_SHARED_QUEUE: return (numbers){PART, WAITS | BIT(CLOSED) | BIT(SHARED)};
     case WEIR_STATS_THREAD_POOL:
         return (numbers){POOL, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(WORKERS)};
     case WEIR_STATS_PROCESS_POOL:
         return (numbers){POOL & ~BIT(PEAK_DEPTH), BIT(PUT_WAITS) | BIT(CLOSED) | BIT(WORKERS) |
                                                       BIT(RESTARTS) | BIT(RETRIED) | BIT(FAILED) |
-                                                      BIT(CANCELLED)};
+                                                      BIT(CANCELLED) | BIT(BUSY_NS)};
     case WEIR_STATS_STAGE:
         return (numbers){QUEUE | SPILLS, WAITS | TIME_SPENT | BIT(CLOSED) | BIT(WORKERS) |
                                              BIT(OWNER) | BIT(PLACE) | BIT(FEEDS) |
@@ -55,10 +55,11 @@ static numbers numbers_of(int kind)
                          BIT(FAILED) | BIT(SLOW) | BIT(OPENED) | BIT(STATE)};
     case WEIR_STATS_GOVERNOR: return (numbers){GATE, BIT(PUT_WAITS) | BIT(CLOSED) | BIT(STATE)};
     case WEIR_STATS_WATERMARK:
-        return (numbers){FLOW | BIT(PUT_WAITING) | BIT(PUT_BLOCKED_NS),
-                         BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH)};
+        return (numbers){FLOW | (PUT_LINE & ~BIT(REFUSED)),
+                         BIT(PUT_WAITS) | BIT(CLOSED) | BIT(ABOVE_HIGH) | BIT(LOW) | BIT(PAUSES)};
     case WEIR_STATS_WORKER:
-        return (numbers){DONE_LOW, BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS)};
+        return (numbers){DONE_LOW,
+                         BIT(OWNER) | BIT(PLACE) | BIT(PID) | BIT(RESTARTS) | BIT(BUSY_NS)};
     default: return (numbers){0};
     }
 }
@@ -75,15 +76,10 @@ bool weir__has_number(const weir_stats_record *record, int number)
 bool weir__has_times(const weir_stats_record *record, int which)
 {
     switch ((int)record->kind) {
-    case WEIR_STATS_QUEUE:
-    case WEIR_STATS_SHARED_QUEUE:
-    case WEIR_STATS_RATE: return which == 0;
+    case WEIR_STATS_QUEUE: return which == 0;
     case WEIR_STATS_THREAD_POOL:
+    case WEIR_STATS_STAGE: return true;
     case WEIR_STATS_PROCESS_POOL:
-    case WEIR_STATS_STAGE:
-    case WEIR_STATS_LIMIT:
-    case WEIR_STATS_GOVERNOR: return true;
-    case WEIR_STATS_BREAKER:
     case WEIR_STATS_WORKER: return which == 1;
     default: return false;
     }

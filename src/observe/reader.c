@@ -89,12 +89,17 @@ static bool read_all(int fd, uint64_t offset, void *into, size_t n)
     return true;
 }
 
-/* Up to size - 1 bytes of text, which may end nowhere, without what would disturb a terminal. */
+/* Up to size - 1 bytes of text, which may end nowhere, without what would disturb a terminal: control
+ * characters, of which U+0080 to U+009F have two bytes. */
 static void copy_text(char *to, const char *from, size_t size)
 {
     size_t n = strnlen(from, size - 1);
-    for (size_t i = 0; i < n; i++)
-        to[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? '?' : from[i];
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)from[i];
+        to[i] = c < ' ' || c == 0x7f ? '?' : from[i];
+        if (i > 0 && to[i - 1] == '\xc2' && c >= 0x80 && c < 0xa0)
+            to[i - 1] = to[i] = '?';
+    }
     memset(to + n, 0, size - n);
 }
 
@@ -209,25 +214,29 @@ static uint64_t offset_of(unsigned i)
     return sizeof(weir__page_head) + (uint64_t)i * sizeof(weir__page_record);
 }
 
-/* Generation and version, as they are now. */
+/* Generation and version, as they are between what is read before and what is read after.  (Within a call
+ * pread may copy in any order: a CPU may load later bytes before earlier ones.)  The fences pair with those
+ * of weir__tell_begin and weir__tell_end. */
 static bool read_marks(int fd, uint64_t offset, uint64_t ret_marks[2])
 {
-    return read_all(fd, offset, ret_marks, 2 * sizeof *ret_marks);
+    atomic_thread_fence(memory_order_acquire);
+    bool done = read_all(fd, offset, ret_marks, 2 * sizeof *ret_marks);
+    atomic_thread_fence(memory_order_acquire);
+    return done;
 }
 
-/* Reads all but the times.  (pread copies upwards: the version before it, and again after it.)  false: it
- * is not in use. */
+/* Reads all but the times, between two looks at the version.  false: it is not in use. */
 static bool read_numbers(weir_stats *stats, uint64_t offset, bool *ret_exact)
 {
-    weir__page_record *raw = &stats->raw;
     *ret_exact = false;
     for (int i = 0; i < TRIES && !*ret_exact; i++) {
-        uint64_t after[2];
-        if (!read_all(stats->file, offset, raw, NUMBERS_END) ||
-            !read_marks(stats->file, offset, after) || raw->generation % 2 == 0)
+        uint64_t before[2], after[2];
+        if (!read_marks(stats->file, offset, before) || before[0] % 2 == 0 ||
+            !read_all(stats->file, offset, &stats->raw, NUMBERS_END) ||
+            !read_marks(stats->file, offset, after))
             return false;
-        *ret_exact =
-            raw->version % 2 == 0 && raw->generation == after[0] && raw->version == after[1];
+        stats->raw.generation = before[0];
+        *ret_exact = before[1] % 2 == 0 && before[0] == after[0] && before[1] == after[1];
     }
     return true;
 }
@@ -302,6 +311,9 @@ static void copy_record(const weir__page_record *raw, weir_stats_record *ret)
         find_delivered(ret->number);
     if (is_queue(ret->kind))
         find_depth(ret->number);
+    if (ret->kind == WEIR_STATS_PROCESS_POOL)
+        ret->number[WEIR_STATS_DEPTH] =
+            difference(ret->number[WEIR_STATS_DEPTH], ret->number[WEIR_STATS_IN_FLIGHT]);
     if (ret->number[WEIR_STATS_REPORTS_DONE])
         find_in_flight(ret->number);
     copy_times(&ret->wait, &raw->wait);

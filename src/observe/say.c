@@ -214,8 +214,9 @@ static void say_reserved(sentence *s, const object *o)
 {
     const uint64_t *n = record_of(o)->number;
     say_bytes(s, n[WEIR_STATS_IN_FLIGHT_COST]);
-    say(s, " are reserved, and there is room for ");
+    say(s, " reserved, of at most ");
     say_bytes(s, n[WEIR_STATS_CAPACITY]);
+    say(s, " as memory is now");
 }
 
 static void say_memory(sentence *s, const object *o, const weir__vitals *v)
@@ -286,7 +287,9 @@ static void say_busy(sentence *s, const object *o)
 static void say_workers(sentence *s, const object *o)
 {
     uint64_t n = record_of(o)->number[WEIR_STATS_WORKERS];
-    say(s, "%" PRIu64 " worker%s", n, n == 1 ? "" : "s");
+    if (n > 0) /* they may have gone since */
+        say(s, "%" PRIu64 " ", n);
+    say(s, n == 1 ? "worker" : "workers");
     say_busy(s, o);
 }
 
@@ -304,14 +307,18 @@ static void say_cause(sentence *s, const object *o)
 }
 
 /* A stage is named "pipeline/stage". */
+static int length_of_pipeline(const char *name)
+{
+    return (int)strcspn(name, "/");
+}
+
 static void say_stage(sentence *s, const object *o, double share)
 {
-    const char *name = record_of(o)->name, *slash = strchr(name, '/');
-    int length = slash ? (int)(slash - name) : (int)strlen(name);
+    const char *name = record_of(o)->name;
     say_name(s, o);
     say(s, " is the bottleneck: ");
     say_percent(s, share);
-    say(s, " of the blocked time of '%.*s'; it is limited by its ", length, name);
+    say(s, " of the blocked time of '%.*s'; it is limited by its ", length_of_pipeline(name), name);
     say_cause(s, o);
 }
 
@@ -321,12 +328,15 @@ static void say_queue(sentence *s, const object *o)
     say_name(s, o);
     say(s, pub->fullness >= 0.8 ? " is full: " : " makes its producers wait: ");
     say_waiting(s, o, "producers", pub->put_blocked);
+    if (is_kind(o, WEIR_STATS_SHARED_QUEUE)) /* what comes out, does so in other processes */
+        return;
     say(s, "; ");
     say_number(s, pub->delivered_per_s);
     say(s, " items/s come out");
     if (pub->wait.count > 0) {
         say(s, ", and what comes out has waited ");
-        say_time(s, (double)pub->wait.p50_ns / 1e9);
+        say_time(s, (double)pub->wait.mean_ns / 1e9);
+        say(s, " on average");
     }
 }
 
@@ -338,12 +348,13 @@ static void say_pool(sentence *s, const object *o)
     say_waiting(s, o, "submitters", pub->put_blocked);
     say(s, "; its ");
     say_workers(s, o);
-    say(s, " complete ");
+    say(s, record_of(o)->number[WEIR_STATS_WORKERS] == 1 ? " completes " : " complete ");
     say_number(s, pub->done_per_s);
     say(s, " tasks/s");
     if (pub->service.count > 0) {
         say(s, ", each takes ");
-        say_time(s, (double)pub->service.p50_ns / 1e9);
+        say_time(s, (double)pub->service.mean_ns / 1e9);
+        say(s, " on average");
     }
 }
 
@@ -360,7 +371,24 @@ static void say_limit(sentence *s, const object *o)
     say_number(s, (double)n[WEIR_STATS_CAPACITY]);
     if (pub->service.count > 0) {
         say(s, ", and each takes ");
-        say_time(s, (double)pub->service.p50_ns / 1e9);
+        say_time(s, (double)pub->service.mean_ns / 1e9);
+        say(s, " on average");
+    }
+}
+
+/* In a unit that leaves a number to say: "300 tokens/s", "1 token an hour". */
+static void say_tokens(sentence *s, uint64_t per_hour)
+{
+    if (per_hour >= 3600) {
+        say_number(s, (double)per_hour / 3600);
+        say(s, " tokens/s");
+    } else if (per_hour >= 60) {
+        say_count(s, (double)per_hour / 60, "token", "tokens");
+        say(s, " a minute");
+    } else {
+        say(s, per_hour ? "" : "less than ");
+        say_count(s, per_hour ? (double)per_hour : 1, "token", "tokens");
+        say(s, " an hour");
     }
 }
 
@@ -370,8 +398,7 @@ static void say_rate(sentence *s, const object *o)
     say(s, " is used up: ");
     say_waiting(s, o, "callers", o->pub.put_blocked);
     say(s, "; it allows ");
-    say_number(s, (double)record_of(o)->number[WEIR_STATS_RATE_PER_HOUR] / 3600);
-    say(s, " tokens/s");
+    say_tokens(s, record_of(o)->number[WEIR_STATS_RATE_PER_HOUR]);
 }
 
 static void say_governor(sentence *s, const object *o)
@@ -413,17 +440,30 @@ void weir__say_root(char *buf, size_t size, const object *o, double share)
 void weir__say_starved(char *buf, size_t size, const object *o)
 {
     sentence s = begin(buf, size);
+    say(&s, "nothing holds anything back; ");
     if (o->pub.get_blocked > 1.005) {
         say_number(&s, o->pub.get_blocked);
-        say(&s, " consumers of ");
-        say_name(&s, o);
-        say(&s, " wait on average");
+        say(&s, " ");
+    }
+    say(&s, "consumers of ");
+    say_name(&s, o);
+    say(&s, " wait for work ");
+    if (o->pub.get_blocked > 1.005) {
+        say(&s, "on average");
     } else {
-        say(&s, "consumers of ");
-        say_name(&s, o);
-        say(&s, " wait ");
         say_percent(&s, o->pub.get_blocked);
         say(&s, " of the time");
     }
-    say(&s, ": its producers are the slow side");
+}
+
+void weir__say_source(char *buf, size_t size, const object *o, double share)
+{
+    sentence s = begin(buf, size);
+    const char *name = record_of(o)->name;
+    say(&s,
+        "nothing holds anything back; the source '%s' is the slowest: the stages of '%.*s' waited "
+        "for it ",
+        name, length_of_pipeline(name), name);
+    say_percent(&s, share);
+    say(&s, " of their time");
 }

@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include <math.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -431,8 +432,8 @@ static void consumers_that_wait_are_told_of_where_nothing_presses(void **state)
     tell(&p, 'p', 1);
     for (int i = 0; i < 9; i++)
         look(monitor);
-    assert_begins(weir_monitor_root(monitor, 0, &root), "consumers of queue 'jobs' wait ");
-    assert_non_null(strstr(weir_monitor_root(monitor, 0, &root), "producers are the slow side"));
+    assert_begins(weir_monitor_root(monitor, 0, &root),
+                  "nothing holds anything back; consumers of queue 'jobs' wait for work ");
     assert_ptr_equal(root, find(monitor, "jobs"));
     assert_false(root->is_root);
     weir_monitor_destroy(monitor);
@@ -545,6 +546,56 @@ static void *reserve(void *arg)
     return NULL;
 }
 
+static void *take_and_return(void *arg)
+{
+    weir_permit permit;
+    (void)arg;
+    while (weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit) == WEIR_OK) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        weir_limit_release(limit, &permit, WEIR_LIMIT_IGNORE);
+    }
+    return NULL;
+}
+
+static void make_crowd(bool lifo)
+{
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    opts.limit = 1;
+    opts.lifo = lifo;
+    opts.name = "crowd";
+    must(weir_limit_create(&limit, &opts) == WEIR_OK);
+    for (int i = 0; i < 8; i++)
+        in_thread(take_and_return);
+}
+
+static void make_queueing_crowd(void)
+{
+    make_crowd(false);
+}
+
+static void make_stacked_crowd(void)
+{
+    make_crowd(true);
+}
+
+static void *take_tokens(void *arg)
+{
+    (void)arg;
+    while (weir_rate_acquire(rate, 1, WEIR_FOREVER) == WEIR_OK)
+        continue;
+    return NULL;
+}
+
+static void make_drip(void)
+{
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    opts.rate = 300;
+    opts.burst = 1;
+    opts.name = "crowd";
+    must(weir_rate_create(&rate, &opts) == WEIR_OK);
+    in_thread(take_tokens);
+}
+
 static void make_governor(void)
 {
     weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
@@ -581,13 +632,13 @@ static void make_pool(void)
 {
     weir_thread_pool_opts opts = WEIR_THREAD_POOL_OPTS_INIT;
     weir_thread_pool_snapshot now = WEIR_THREAD_POOL_SNAPSHOT_INIT;
-    opts.threads = 2;
+    opts.threads = 1;
     opts.backlog = 4;
     opts.on_drop = drop_task;
     opts.name = "resize";
     must(weir_thread_pool_create(&pool, &opts) == WEIR_OK);
     in_thread(submit_for_ever);
-    soon(weir_thread_pool_get_snapshot(pool, &now) == WEIR_OK && now.running == 2 &&
+    soon(weir_thread_pool_get_snapshot(pool, &now) == WEIR_OK && now.running == 1 &&
          now.waiting == 4); /* so it has come to the one that has to wait, or soon will */
 }
 
@@ -596,6 +647,79 @@ static void kill_off(program *p)
 {
     must(kill(p->pid, SIGKILL) == 0);
     stop(p);
+}
+
+static void work_a_while(void *done)
+{
+    nap();
+    sem_post(done);
+}
+
+/* Returns when the pool's one thread has nothing to do again. */
+static void obey_with_a_task(char order)
+{
+    weir_thread_pool_snapshot now = WEIR_THREAD_POOL_SNAPSHOT_INIT;
+    sem_t done;
+    (void)order;
+    must(sem_init(&done, 0, 0) == 0);
+    must(weir_thread_pool_submit(pool, work_a_while, &done, WEIR_POLL) >= 0);
+    must(sem_wait(&done) == 0);
+    soon(weir_thread_pool_get_snapshot(pool, &now) == WEIR_OK && now.running == 0);
+}
+
+static void make_calm_pool(void)
+{
+    weir_thread_pool_opts opts = WEIR_THREAD_POOL_OPTS_INIT;
+    opts.threads = 1;
+    opts.backlog = 4;
+    opts.on_drop = drop_task;
+    opts.name = "resize";
+    must(weir_thread_pool_create(&pool, &opts) == WEIR_OK);
+}
+
+/* Whatever the looks see it do. */
+static void workers_are_busy_for_as_long_as_their_tasks_take(void **state)
+{
+    (void)state;
+    program p = start(make_calm_pool, obey_with_a_task);
+    weir_monitor *monitor = monitor_of(10, p.pid);
+    look(monitor);
+    for (int i = 0; i < 6; i++) {
+        tell(&p, 't', 1);
+        look(monitor); /* a nap later */
+    }
+    const weir_monitor_object *o = find(monitor, "resize");
+    assert_int_equal(o->record->number[WEIR_STATS_IN_FLIGHT], 0);
+    assert_true(o->busy > 0.1 && o->busy < 0.9);
+    weir_monitor_destroy(monitor);
+    kill_off(&p);
+}
+
+/* Whoever is let in first, and whenever the looks come. */
+static void as_many_callers_wait_as_do_on_average(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*set_up)(void);
+        double callers;
+    } all[] = {{make_queueing_crowd, 7}, {make_stacked_crowd, 7}, {make_drip, 1}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        program p = start(all[i].set_up, obey);
+        weir_monitor *monitor = monitor_of(10, p.pid);
+        const weir_monitor_object *o;
+        do
+            look(monitor);
+        while (!(o = find(monitor, "crowd")) || o->record->number[WEIR_STATS_PUT_WAITS] < 10);
+        for (int j = 0; j < 10; j++) {
+            look(monitor);
+            o = find(monitor, "crowd");
+            assert_true(o->put_blocked <= all[i].callers * 1.01);
+            assert_true(o->record->number[WEIR_STATS_PUT_WAITING_SINCE] > 0);
+        }
+        assert_true(o->put_blocked >= all[i].callers * 0.7);
+        weir_monitor_destroy(monitor);
+        kill_off(&p);
+    }
 }
 
 static void whatever_makes_callers_wait_is_named(void **state)
@@ -608,12 +732,12 @@ static void whatever_makes_callers_wait_is_named(void **state)
         {make_limit, "limit 'db' is reached: 2 callers waited on average over the last ",
          "; 1 call is under way, of 1"},
         {make_rate, "rate 'api' is used up: callers waited 100 % of the last ",
-         "; it allows 0 tokens/s"},
+         "; it allows 1 token an hour"},
         {make_governor,
          "memory governor 'memory' holds work back: callers waited 100 % of the last ",
-         "; 1 MiB are reserved, and there is room for "},
+         "; 1 MiB reserved, of at most "},
         {make_pool, "thread pool 'resize' is full: submitters waited ",
-         "; its 2 workers (busy 100 %) complete 0 tasks/s"},
+         "; its 1 worker (busy 100 %) completes 0 tasks/s"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         program p = start(all[i].set_up, obey);
@@ -787,6 +911,8 @@ int main(void)
         IN_FOLDER(consumers_that_wait_are_told_of_where_nothing_presses),
         IN_FOLDER(drops_are_an_issue_as_long_as_they_are_in_the_window),
         IN_FOLDER(thresholds_are_the_callers),
+        IN_FOLDER(workers_are_busy_for_as_long_as_their_tasks_take),
+        IN_FOLDER(as_many_callers_wait_as_do_on_average),
         IN_FOLDER(whatever_makes_callers_wait_is_named),
         IN_FOLDER(children_come_below_their_parents),
         IN_FOLDER(what_has_gone_is_forgotten),

@@ -17,6 +17,13 @@
 #include "seen.h"
 
 /* The outside and the inside of a queue that nobody is in a call of. */
+/* A call that waits spins before it comes into line, and is told a little later that it may go; for short
+ * waits both are much. */
+static bool is_in_line(uint64_t told_ns, uint64_t called_ns)
+{
+    return told_ns <= 4 * called_ns + WEIR_MILLISECOND * 100 && (told_ns == 0 || called_ns > 0);
+}
+
 static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
 {
     weir_queue_snapshot in = snapshot_of(queue);
@@ -32,8 +39,8 @@ static bool is_as_inside(const weir_stats_record *out, weir_queue *queue)
            n[WEIR_STATS_DEPTH_COST] == in.cost && n[WEIR_STATS_IN_FLIGHT] == in.in_flight &&
            n[WEIR_STATS_IN_FLIGHT_COST] == in.in_flight_cost &&
            n[WEIR_STATS_REFUSED] == in.refused && n[WEIR_STATS_PEAK_DEPTH] == in.peak_depth &&
-           n[WEIR_STATS_PUT_BLOCKED_NS] == in.put_blocked_ns &&
-           n[WEIR_STATS_GET_BLOCKED_NS] == in.get_blocked_ns &&
+           is_in_line(n[WEIR_STATS_PUT_BLOCKED_NS], in.put_blocked_ns) &&
+           is_in_line(n[WEIR_STATS_GET_BLOCKED_NS], in.get_blocked_ns) &&
            n[WEIR_STATS_PUT_WAITING] == in.putters_waiting &&
            n[WEIR_STATS_GET_WAITING] == in.getters_waiting && n[WEIR_STATS_CLOSED] == in.closed &&
            n[WEIR_STATS_ABOVE_HIGH] == in.above_high;
@@ -70,6 +77,17 @@ static void a_queue_is_seen_by_its_name_with_its_process(void **state)
     assert_true(seen.record.created_ns >= seen.process.created_ns);
     weir_queue_destroy(queue);
     assert_false(look_for("jobs").found);
+}
+
+/* U+009B begins the same sequences as ESC [ does. */
+static void a_name_that_would_disturb_a_terminal_is_read_without_what_would(void **state)
+{
+    (void)state;
+    weir_queue *queue = make("\x1b[2J \xc2\x9b"
+                             "2J \xc2\xa0 \xc3\x9b",
+                             1, WEIR_OVERFLOW_BLOCK);
+    assert_true(look_for("?[2J ??2J \xc2\xa0 \xc3\x9b").found);
+    weir_queue_destroy(queue);
 }
 
 static void a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen(void **state)
@@ -162,7 +180,7 @@ static void who_waits_is_seen_while_it_waits_and_since_when(void **state)
     weir_queue_depth(queue);
     seen = see("full");
     assert_int_equal(seen.number[WEIR_STATS_PUT_WAITING], 0);
-    assert_int_equal(seen.number[WEIR_STATS_PUT_WAITING_SINCE], 0);
+    assert_true(seen.number[WEIR_STATS_PUT_WAITING_SINCE] > (uint64_t)before);
     assert_true(seen.number[WEIR_STATS_PUT_BLOCKED_NS] > 0);
     assert_true(is_as_inside(&seen, queue));
     weir_queue_destroy(queue);
@@ -395,6 +413,8 @@ static void a_process_pool_is_seen_with_its_tasks_and_its_workers(void **state)
     assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
     assert_in_range(seen.number[WEIR_STATS_WORKERS], 1, 2);
     assert_int_equal(weir_stats_times_count(&seen.service), 9);
+    assert_true(seen.number[WEIR_STATS_BUSY_NS] >= UINT64_C(9) * 1900000);
+    assert_int_equal(seen.number[WEIR_STATS_BUSY_NS], seen.service.sum_ns);
     assert_true(weir_stats_percentile(&seen.service, 0.5) >= 1900000);
     weir_pool_destroy(pool);
     assert_false(look_for("crunchers").found);
@@ -445,8 +465,63 @@ static void the_workers_of_a_process_pool_are_seen_with_what_they_do(void **stat
     assert_int_equal(seen.number[WEIR_STATS_FAILED], 1);
     assert_int_equal(seen.number[WEIR_STATS_RESTARTS], 1);
     assert_int_equal(weir_stats_times_count(&seen.service), 3);
+    assert_int_equal(seen.number[WEIR_STATS_BUSY_NS], seen.service.sum_ns);
     weir_pool_destroy(pool);
     assert_false(look_for("hands/0").found);
+}
+
+static const uint64_t *numbers_of(look *ret, const char *name)
+{
+    memset(ret, 0, sizeof *ret);
+    return find(ret, 0, name) ? ret->record.number : NULL;
+}
+
+/* Looks as long as the pool is there.  Whether a counter went back, or the law did not hold. */
+static bool sees_wrong(const char *name)
+{
+    static look seen;
+    const uint64_t *n;
+    uint64_t before = 0;
+    bool is_wrong = false;
+    while (!(n = numbers_of(&seen, name)))
+        continue;
+    for (; n; n = numbers_of(&seen, name)) {
+        is_wrong |= n[WEIR_STATS_DELIVERED] < before;
+        is_wrong |= seen.record.is_exact && n[WEIR_STATS_ACCEPTED] != n[WEIR_STATS_DONE] +
+                                                                          n[WEIR_STATS_DEPTH] +
+                                                                          n[WEIR_STATS_IN_FLIGHT];
+        before = n[WEIR_STATS_DELIVERED];
+    }
+    return is_wrong;
+}
+
+static void what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again(
+    void **state)
+{
+    (void)state;
+    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
+    weir_pool *pool;
+    int status;
+    opts.name = "phoenix";
+    opts.workers = 1;
+    opts.backlog = 8;
+    opts.retries = 3;
+    opts.on_drop = weir_drop_ignore;
+    opts.handler = work;
+    pid_t watcher = fork();
+    must(watcher >= 0);
+    if (watcher == 0)
+        _exit(sees_wrong("phoenix"));
+    assert_int_equal(weir_pool_create(&pool, &opts), WEIR_OK);
+    for (char task = 0; task < 4; task++)
+        submit_byte(pool, task);
+    assert_int_equal(collect(pool, 4), 4);
+    weir_stats_record seen = see("phoenix");
+    assert_int_equal(seen.number[WEIR_STATS_DONE], 4);
+    assert_int_equal(seen.number[WEIR_STATS_RETRIED], 3);
+    weir_pool_destroy(pool);
+    assert_int_equal(waitpid(watcher, &status, 0), watcher);
+    assert_int_equal(status, 0);
 }
 
 /* ---- breakers ----------------------------------------------------------------------------------- */
@@ -519,6 +594,41 @@ static void a_limit_is_seen_with_its_calls_from_many_threads(void **state)
     assert_int_equal(seen.number[WEIR_STATS_REFUSED], 1);
     weir_limit_destroy(limit);
     assert_false(look_for("database").found);
+}
+
+static void a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before(void **state)
+{
+    (void)state;
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_rate_opts rate_opts = WEIR_RATE_OPTS_INIT;
+    weir_limit *limit;
+    weir_rate *rate;
+    weir_permit permits[2];
+    opts.limit = 4;
+    rate_opts.rate = 1;
+    rate_opts.burst = 100;
+    assert_int_equal(weir_limit_create(&limit, &opts), WEIR_OK);
+    assert_int_equal(weir_rate_create(&rate, &rate_opts), WEIR_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permits[i]), WEIR_OK);
+    assert_int_equal(weir_rate_acquire(rate, 3, WEIR_POLL), WEIR_OK);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        weir_limit_snapshot now = WEIR_LIMIT_SNAPSHOT_INIT;
+        weir_rate_snapshot tokens = WEIR_RATE_SNAPSHOT_INIT;
+        weir_limit_release(limit, &permits[0], WEIR_LIMIT_SUCCESS);
+        weir_limit_get_snapshot(limit, &now);
+        weir_rate_get_snapshot(rate, &tokens);
+        _exit(now.admitted == 2 && now.in_flight == 1 && tokens.granted == 3 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    for (int i = 0; i < 2; i++)
+        weir_limit_release(limit, &permits[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+    weir_rate_destroy(rate);
 }
 
 static void a_rate_is_seen_with_its_tokens_and_its_terms(void **state)
@@ -664,6 +774,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_queue_is_seen_by_its_name_with_its_process),
+        cmocka_unit_test(a_name_that_would_disturb_a_terminal_is_read_without_what_would),
         cmocka_unit_test(a_queue_without_a_name_gets_one_and_one_named_nothing_is_not_seen),
         cmocka_unit_test(after_ten_thousand_random_calls_every_number_is_exact),
         cmocka_unit_test(who_waits_is_seen_while_it_waits_and_since_when),
@@ -673,8 +784,11 @@ int main(void)
         cmocka_unit_test(the_stages_of_a_pipeline_are_seen_with_its_name_and_how_long_they_work),
         cmocka_unit_test(a_process_pool_is_seen_with_its_tasks_and_its_workers),
         cmocka_unit_test(the_workers_of_a_process_pool_are_seen_with_what_they_do),
+        cmocka_unit_test(
+            what_was_delivered_does_not_go_back_when_a_worker_dies_and_its_task_is_run_again),
         cmocka_unit_test(a_breaker_is_seen_with_its_calls_and_its_state),
         cmocka_unit_test(a_limit_is_seen_with_its_calls_from_many_threads),
+        cmocka_unit_test(a_limit_and_a_rate_have_counted_in_a_forked_child_what_they_had_before),
         cmocka_unit_test(a_rate_is_seen_with_its_tokens_and_its_terms),
         cmocka_unit_test(a_governor_is_seen_with_what_is_reserved),
         cmocka_unit_test(a_folder_that_is_not_there_yet_has_no_processes),

@@ -155,11 +155,31 @@ static void a_stage_that_is_not_seen_by_its_queue_is_seen_all_the_same(void **st
     weir_queue_destroy(queue);
 }
 
+/* U+00FC has two bytes, and the 30th byte of each name is the first of one. */
+#define LONG "aüüüüüüüüüüüüüüüüüü"
+
+static void a_long_name_of_a_stage_is_cut_between_characters(void **state)
+{
+    (void)state;
+    weir_queue *queue = make_queue("kept short");
+    weir_pipeline *pipeline = make(LONG);
+    weir_stage stage =
+        add(pipeline, LONG, refuse,
+            &(weir_stage_opts){.borrowed = queue, .open = true, .on_error = WEIR_ON_ERROR_SKIP});
+    assert_int_equal(weir_pipeline_start(pipeline), WEIR_OK);
+    assert_true(look_for("aüüüüüüüüüüüüüü/aüüüüüüüüüüüüüü").found);
+    weir_pipeline_close_input(pipeline, stage);
+    assert_int_equal(weir_pipeline_wait(pipeline, WEIR_FOREVER), WEIR_OK);
+    weir_pipeline_destroy(pipeline);
+    weir_queue_destroy(queue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_stage_is_seen_with_its_place_its_work_and_the_pressure),
         cmocka_unit_test(a_stage_that_is_not_seen_by_its_queue_is_seen_all_the_same),
+        cmocka_unit_test(a_long_name_of_a_stage_is_cut_between_characters),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -113,18 +113,78 @@ static void each_process_tells_its_part_of_a_shared_queue(void **state)
     assert_int_equal(ours.number[WEIR_STATS_DROPPED_OLDEST], 2);
     assert_int_equal(ours.number[WEIR_STATS_DROPPED_OLDEST_COST], 20);
     assert_int_equal(ours.number[WEIR_STATS_DELIVERED], 0);
-    assert_int_equal(ours.number[WEIR_STATS_DEPTH], 4);
     assert_int_equal(theirs.kind, WEIR_STATS_SHARED_QUEUE);
     assert_int_equal(theirs.number[WEIR_STATS_SHARED], 1);
     assert_int_equal(theirs.number[WEIR_STATS_ACCEPTED], 1);
     assert_int_equal(theirs.number[WEIR_STATS_DELIVERED], 2);
     assert_int_equal(theirs.number[WEIR_STATS_DELIVERED_COST], 20);
     assert_int_equal(theirs.number[WEIR_STATS_DROPPED_DISCARDED], 2);
-    assert_int_equal(theirs.number[WEIR_STATS_DEPTH], 1);
-    assert_int_equal(theirs.number[WEIR_STATS_DEPTH_COST], 7);
     end_child(reader);
     weir_shared_queue_destroy(queue);
     assert_false(look_for("mailbox").found);
+}
+
+static void get_all(void *queue)
+{
+    while (get(queue, WEIR_POLL) == WEIR_OK)
+        ;
+}
+
+/* What it knew when it last called would be false for ever. */
+static void no_process_tells_how_full_a_shared_queue_is(void **state)
+{
+    static const weir_stats_number never[] = {WEIR_STATS_DEPTH, WEIR_STATS_DEPTH_COST,
+                                              WEIR_STATS_PEAK_DEPTH, WEIR_STATS_ABOVE_HIGH};
+    (void)state;
+    weir_shared_queue *queue = make("outbox", 5, WEIR_OVERFLOW_BLOCK);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(put(queue, 10, WEIR_POLL), WEIR_KEPT);
+    child reader = fork_to(get_all, queue);
+    weir_stats_record ours = see_in(getpid(), "outbox"), theirs = see_in(reader.pid, "outbox");
+    assert_int_equal(theirs.number[WEIR_STATS_DELIVERED], 5);
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
+        assert_int_equal(ours.number[never[i]], 0);
+        assert_int_equal(theirs.number[never[i]], 0);
+    }
+    end_child(reader);
+    weir_shared_queue_destroy(queue);
+}
+
+typedef struct start {
+    weir_shared_queue *queue;
+    pthread_barrier_t line;
+} start;
+
+static void *put_first(void *arg)
+{
+    start *s = arg;
+    pthread_barrier_wait(&s->line);
+    must(put(s->queue, 1, WEIR_POLL) == WEIR_KEPT);
+    return NULL;
+}
+
+static void put_from_two_threads(void *queue)
+{
+    start s = {.queue = queue};
+    pthread_t second;
+    must(pthread_barrier_init(&s.line, NULL, 2) == 0);
+    must(pthread_create(&second, NULL, put_first, &s) == 0);
+    put_first(&s);
+    pthread_join(second, NULL);
+    pthread_barrier_destroy(&s.line);
+}
+
+/* Whichever thread opens the child's record, what the other one does meanwhile is told there. */
+static void all_that_the_first_threads_of_a_forked_child_do_is_told(void **state)
+{
+    (void)state;
+    weir_shared_queue *queue = make("crowd", 100, WEIR_OVERFLOW_BLOCK);
+    for (int i = 0; i < 20; i++) {
+        child both = fork_to(put_from_two_threads, queue);
+        assert_int_equal(see_in(both.pid, "crowd").number[WEIR_STATS_ACCEPTED], 2);
+        end_child(both);
+    }
+    weir_shared_queue_destroy(queue);
 }
 
 static void an_attached_handle_has_the_name_of_its_queue(void **state)
@@ -413,6 +473,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_process_tells_its_part_of_a_shared_queue),
+        cmocka_unit_test(no_process_tells_how_full_a_shared_queue_is),
+        cmocka_unit_test(all_that_the_first_threads_of_a_forked_child_do_is_told),
         cmocka_unit_test(an_attached_handle_has_the_name_of_its_queue),
         cmocka_unit_test(who_waited_at_a_shared_queue_is_counted_once),
         cmocka_unit_test(each_process_tells_its_calls_of_a_shared_limit),

@@ -14,9 +14,9 @@ static void what_is_told_is_seen(void **state)
     };
     assert_non_null(record);
     weir_teller_tell(record, told, sizeof told / sizeof *told);
-    weir_teller_time(record, WEIR_TELLER_WAIT, 1000);
-    weir_teller_time(record, WEIR_TELLER_SERVICE, 5000);
-    weir_teller_time(record, WEIR_TELLER_SERVICE, -1);
+    weir_teller_time(record, WEIR_TELLER_WAIT, 1000, 64);
+    weir_teller_time(record, WEIR_TELLER_SERVICE, 5000, 1);
+    weir_teller_time(record, WEIR_TELLER_SERVICE, -1, 1);
     weir_stats_record seen = see("mine");
     assert_true(seen.is_exact);
     assert_int_equal(seen.kind, WEIR_STATS_THREAD_POOL);
@@ -24,7 +24,8 @@ static void what_is_told_is_seen(void **state)
     assert_int_equal(seen.number[WEIR_STATS_CAPACITY], 10);
     assert_int_equal(seen.number[WEIR_STATS_DEPTH], 3);
     assert_int_equal(seen.number[WEIR_STATS_IN_FLIGHT], 1);
-    assert_int_equal(weir_stats_times_count(&seen.wait), 1);
+    assert_int_equal(weir_stats_times_count(&seen.wait), 64);
+    assert_int_equal(seen.wait.sum_ns, 64000);
     assert_int_equal(seen.wait.max_ns, 1000);
     assert_int_equal(weir_stats_times_count(&seen.service), 2);
     assert_int_equal(seen.service.max_ns, 5000);
@@ -38,7 +39,7 @@ static void an_object_without_a_record_tells_all_the_same(void **state)
     weir_teller *record = weir_teller_open(WEIR_STATS_QUEUE, "");
     assert_null(record);
     weir_teller_tell(record, &(weir_told){WEIR_STATS_ACCEPTED, 1}, 1);
-    weir_teller_time(record, WEIR_TELLER_WAIT, 1);
+    weir_teller_time(record, WEIR_TELLER_WAIT, 1, 1);
     assert_int_equal(weir_teller_id(record), 0);
     weir_teller_close(record);
 }

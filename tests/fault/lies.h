@@ -19,7 +19,7 @@
 #define SIZE    (sizeof(weir__page_head) + FIRST * sizeof(weir__page_record))
 
 static weir__random chance = {2026};
-static unsigned char whole[SIZE]; /* a page as it should be */
+_Alignas(weir__page_record) static unsigned char whole[SIZE]; /* a page as it should be */
 
 /* Asked of the page of a child with a few queues, whose lock and life do not matter here. */
 static inline void copy_a_page(void)

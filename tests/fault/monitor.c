@@ -407,7 +407,7 @@ static void root_sees_the_pages_of_every_user(void **state)
 typedef struct part {
     weir_stats_kind kind;
     const char *name;
-    uint64_t owner, place, feeds, workers, pressure_ns;
+    uint64_t owner, place, feeds, workers, pressure_ns, busy_ns, idle_ns;
 } part;
 
 /* A page with these, in that order; `ns`: how far their counters are. */
@@ -428,7 +428,8 @@ static void make_parts(unsigned char *data, const part *parts, unsigned n, uint6
         r->number[WEIR_STATS_FEEDS] = parts[i].feeds;
         r->number[WEIR_STATS_WORKERS] = parts[i].workers;
         r->number[WEIR_STATS_PRESSURE_NS] = parts[i].pressure_ns * ns;
-        r->number[WEIR_STATS_BUSY_NS] = parts[i].pressure_ns * ns;
+        r->number[WEIR_STATS_BUSY_NS] = (parts[i].pressure_ns + parts[i].busy_ns) * ns;
+        r->number[WEIR_STATS_IDLE_NS] = parts[i].idle_ns * ns;
     }
 }
 
@@ -505,6 +506,28 @@ static void the_stage_with_the_most_pressure_is_the_root(void **state)
     weir_monitor_destroy(monitor);
 }
 
+/* As the report of the pipeline does; the numbers jump by more than time does, so shares are whole. */
+static void of_a_pipeline_that_is_not_pressed_the_slow_source_is_told(void **state)
+{
+    (void)state;
+    static const part parts[] = {
+        {WEIR_STATS_STAGE, "slow/read", 1024, 0, 1u << 1, 1, 0, 9, 0},
+        {WEIR_STATS_STAGE, "slow/parse", 1024, 1, 1u << 2, 4, 0, 0, 9},
+        {WEIR_STATS_STAGE, "slow/store", 1024, 2, 0, 2, 0, 0, 9},
+        {WEIR_STATS_STAGE, "busy/read", 1027, 0, 1u << 1, 1, 0, 0, 9},
+        {WEIR_STATS_STAGE, "busy/parse", 1027, 1, 1u << 2, 1, 0, 9, 0},
+        {WEIR_STATS_STAGE, "busy/store", 1027, 2, 0, 9, 0, 0, 9},
+    };
+    weir_monitor *monitor = look_at_parts(parts, 6);
+    const weir_monitor_object *root;
+    assert_string_equal(weir_monitor_root(monitor, 0, &root),
+                        "nothing holds anything back; the source 'slow/read' is the slowest: the "
+                        "stages of 'slow' waited for it 100 % of their time");
+    assert_string_equal(root->record->name, "slow/read");
+    assert_false(root->is_root);
+    weir_monitor_destroy(monitor);
+}
+
 /* ---- what pages tell of trouble ------------------------------------------------------------------- */
 
 static void make_trouble(unsigned char *data, uint64_t n)
@@ -566,8 +589,8 @@ static void each_trouble_has_its_sentence_and_the_worst_is_first(void **state)
     assert_non_null(strstr(text_of(monitor, WEIR_ISSUE_WORKERS_DIE),
                            ": 7 tasks failed, 14 tasks were run again"));
     assert_string_equal(text_of(monitor, WEIR_ISSUE_MEMORY),
-                        "memory governor 'memory' lets nothing in: 3 GiB are reserved, and there "
-                        "is room for 512 MiB");
+                        "memory governor 'memory' lets nothing in: 3 GiB reserved, of at most "
+                        "512 MiB as memory is now");
     assert_begins(text_of(monitor, WEIR_ISSUE_GROWING_AGE),
                   "what comes out of queue 'old' has waited longer and longer: 1");
     assert_begins(text_of(monitor, WEIR_ISSUE_LOW_THROUGHPUT),
@@ -617,6 +640,7 @@ int main(void)
         WITH_A_PAGE(root_sees_the_pages_of_every_user),
         WITH_A_PAGE(stages_and_workers_stand_with_what_they_belong_to),
         WITH_A_PAGE(the_stage_with_the_most_pressure_is_the_root),
+        WITH_A_PAGE(of_a_pipeline_that_is_not_pressed_the_slow_source_is_told),
         WITH_A_PAGE(each_trouble_has_its_sentence_and_the_worst_is_first),
         WITH_A_PAGE(many_pages_are_looked_at),
     };

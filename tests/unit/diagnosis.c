@@ -87,6 +87,29 @@ static void a_queue_that_is_nearly_full_is_high(void **state)
     assert_int_equal(diagnose(&v), 0);
 }
 
+static void a_queue_that_is_full_at_both_of_two_looks_is_high(void **state)
+{
+    (void)state;
+    weir__vitals v = healthy();
+    v.looks = 2;
+    v.fullness = v.least_fullness = 0.9;
+    assert_int_equal(diagnose(&v), BIT(QUEUE_HIGH));
+    v.least_fullness = 0.8; /* and full at the other one */
+    assert_int_equal(diagnose(&v), 0);
+    v.looks = 1;
+    v.least_fullness = 0.9;
+    assert_int_equal(diagnose(&v), 0);
+    weir__limits strict = {.queue_share = 1, .queue_depth = 10, .service_s = 1, .events = 10};
+    double values[WEIR__ISSUES];
+    v = healthy();
+    v.looks = 2;
+    v.depth = 11;
+    v.least_depth = 10;
+    assert_int_equal(weir__diagnose(&v, &strict, values), 0);
+    v.least_depth = 11;
+    assert_int_equal(weir__diagnose(&v, &strict, values), BIT(QUEUE_HIGH));
+}
+
 static void a_queue_that_hands_over_may_be_full(void **state)
 {
     (void)state;
@@ -273,6 +296,7 @@ int main(void)
         cmocka_unit_test(what_is_idle_has_no_issue),
         cmocka_unit_test(what_has_just_started_is_not_judged_by_rates),
         cmocka_unit_test(a_queue_that_is_nearly_full_is_high),
+        cmocka_unit_test(a_queue_that_is_full_at_both_of_two_looks_is_high),
         cmocka_unit_test(a_queue_that_hands_over_may_be_full),
         cmocka_unit_test(a_bound_of_cost_alone_is_a_bound),
         cmocka_unit_test(a_depth_can_be_too_much_by_itself),

@@ -516,6 +516,21 @@ static void one_without_a_thread_is_told_once(void **state)
     weir__gate_destroy(gate);
 }
 
+static void who_waits_is_told_in_numbers_that_belong_together(void **state)
+{
+    (void)state;
+    weir__gate *gate = create((weir__gate_opts){.capacity = 1, .stats_kind = WEIR_STATS_LIMIT});
+    weir__record *record = weir__gate_record(gate);
+    assert_non_null(record);
+    assert_int_equal(try_it(gate, 1), WEIR_OK);
+    uint64_t before = record->version;
+    assert_int_equal(weir__gate_acquire(gate, 1, 0, weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    assert_true(record->number[WEIR_STATS_PUT_BLOCKED_NS] > 0);
+    assert_true(record->version >= before + 4 && record->version % 2 == 0);
+    release(gate, 1);
+    weir__gate_destroy(gate);
+}
+
 static void a_shared_gate_cannot_tell(void **state)
 {
     (void)state;
@@ -650,6 +665,7 @@ int main(int argc, char **argv)
         BOTH(a_standing_line_is_shed),
         BOTH(a_line_behind_one_that_hangs_is_shed),
         OWN(one_without_a_thread_is_told_once),
+        OWN(who_waits_is_told_in_numbers_that_belong_together),
         SHARED(a_shared_gate_cannot_tell),
         SHARED(what_a_killed_process_held_is_given_back),
         SHARED(one_gate_has_one_capacity_for_all_handles),

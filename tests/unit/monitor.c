@@ -42,10 +42,31 @@ static void a_kind_has_its_numbers_and_what_is_told(void **state)
     assert_false(weir__has_number(&r, WEIR_STATS_WORKERS));
     r.number[WEIR_STATS_WORKERS] = 1;
     assert_true(weir__has_number(&r, WEIR_STATS_WORKERS));
+    r.kind = WEIR_STATS_SHARED_QUEUE; /* nobody knows */
+    assert_false(weir__has_number(&r, WEIR_STATS_DEPTH));
     r.kind = WEIR_STATS_QUEUE;
+    assert_true(weir__has_number(&r, WEIR_STATS_DEPTH));
     assert_false(weir__has_number(&r, WEIR_STATS_IN_FLIGHT));
     r.number[WEIR_STATS_REPORTS_DONE] = 1;
     assert_true(weir__has_number(&r, WEIR_STATS_IN_FLIGHT));
+}
+
+static void only_a_kind_that_is_timed_has_times(void **state)
+{
+    (void)state;
+    static const int never[] = {WEIR_STATS_SHARED_QUEUE, WEIR_STATS_LIMIT,    WEIR_STATS_RATE,
+                                WEIR_STATS_BREAKER,      WEIR_STATS_GOVERNOR, WEIR_STATS_WATERMARK};
+    static weir_stats_record r;
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++) {
+        r.kind = (weir_stats_kind)never[i];
+        assert_false(weir__has_times(&r, 0) || weir__has_times(&r, 1));
+    }
+    r.kind = WEIR_STATS_QUEUE;
+    assert_true(weir__has_times(&r, 0) && !weir__has_times(&r, 1));
+    r.kind = WEIR_STATS_PROCESS_POOL;
+    assert_true(!weir__has_times(&r, 0) && weir__has_times(&r, 1));
+    r.kind = WEIR_STATS_STAGE;
+    assert_true(weir__has_times(&r, 0) && weir__has_times(&r, 1));
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -168,6 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(states_are_called_as_their_headers_call_them),
         cmocka_unit_test(a_kind_has_its_numbers_and_what_is_told),
+        cmocka_unit_test(only_a_kind_that_is_timed_has_times),
         cmocka_unit_test(seconds_are_exact),
         cmocka_unit_test(doubles_are_decimal_in_every_locale),
         cmocka_unit_test(what_is_no_utf8_is_replaced),

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <dirent.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +39,41 @@ static bool in_child(bool (*fn)(void))
     int status;
     must(pid > 0 && waitpid(pid, &status, 0) == pid);
     return status == 0;
+}
+
+static void *take_one(void *arg)
+{
+    (void)arg;
+    weir__page_take(1, "thing", "first");
+    return NULL;
+}
+
+/* Forks while another thread makes the page; true: each child can make one, too. */
+static bool fork_while_a_thread_takes_a_record(void)
+{
+    pthread_t thread;
+    must(pthread_create(&thread, NULL, take_one, NULL) == 0);
+    bool all_can = true;
+    for (int i = 0; i < 5; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(10); /* it would wait for ever */
+            kill(getpid(), weir__page_take(1, "thing", "child") ? SIGKILL : SIGABRT);
+        }
+        int status;
+        must(pid > 0 && waitpid(pid, &status, 0) == pid);
+        all_can = all_can && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    }
+    pthread_join(thread, NULL);
+    return all_can;
+}
+
+/* Comes first: the program has asked for no record before. */
+static void a_child_forked_while_the_first_record_is_taken_can_take_one(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 50; i++)
+        assert_true(in_child(fork_while_a_thread_takes_a_record));
 }
 
 /* As above, of a process that has no page yet, and sees another folder at first. */
@@ -80,6 +117,17 @@ test_in_child(a_page_has_mode_0600_and_goes_with_its_process)
     return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0777) == 0600;
 }
 
+/* A fork that runs no handlers: of a sandbox, or _Fork. */
+test_in_child(who_was_cloned_and_exits_leaves_the_page_to_its_parent)
+{
+    int status;
+    bool made = take("a");
+    pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0)
+        exit(0);
+    return made && pid > 0 && waitpid(pid, &status, 0) == pid && names() == 1;
+}
+
 static void nothing_is_left_of_who_exited(void **state)
 {
     (void)state;
@@ -94,6 +142,15 @@ test_in_child(the_folder_is_made_with_mode_0700)
     setenv("WEIR_STATS_DIR", inner, 1);
     bool made = take("a") && lstat(inner, &st) == 0 && (st.st_mode & 07777) == 0700;
     return made;
+}
+
+test_in_child(a_folder_named_from_here_is_known_when_the_process_has_gone_elsewhere)
+{
+    bool grown = chdir(folder) == 0 && setenv("WEIR_STATS_DIR", "near", 1) == 0 && take("a") &&
+                 chdir("/") == 0;
+    for (int i = 0; grown && i < 20; i++)
+        grown = take("b") != NULL;
+    return grown;
 }
 
 test_in_child(no_page_is_made_in_a_folder_that_others_can_enter)
@@ -209,7 +266,7 @@ static bool child_of_child(void)
     weir__page_give_back(inherited);
     unsigned before = names();
     weir__page_record *own = take("child");
-    return theirs == 0 && own && own != inherited && names() == before + 1;
+    return theirs == 7 && own && own != inherited && names() == before + 1;
 }
 
 test_in_child(a_forked_child_has_a_page_of_its_own_and_cannot_write_to_its_parent_s)
@@ -279,9 +336,12 @@ static void names_of_pages_are_told_from_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_child_forked_while_the_first_record_is_taken_can_take_one),
         cmocka_unit_test(a_page_has_mode_0600_and_goes_with_its_process),
+        cmocka_unit_test(who_was_cloned_and_exits_leaves_the_page_to_its_parent),
         cmocka_unit_test(nothing_is_left_of_who_exited),
         cmocka_unit_test(the_folder_is_made_with_mode_0700),
+        cmocka_unit_test(a_folder_named_from_here_is_known_when_the_process_has_gone_elsewhere),
         cmocka_unit_test(no_page_is_made_in_a_folder_that_others_can_enter),
         cmocka_unit_test(no_page_is_made_through_a_link),
         cmocka_unit_test(a_link_with_the_page_s_name_is_not_followed),
