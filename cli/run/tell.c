@@ -69,7 +69,7 @@ void run_teller_slot(run_teller *t, unsigned number, int64_t pid, int64_t took_n
         s->teller = weir_teller_open(WEIR_STATS_WORKER, name);
     }
     if (pid == 0) {
-        weir_teller_time(t->pool, WEIR_TELLER_SERVICE, took_ns);
+        weir_teller_time(t->pool, WEIR_TELLER_SERVICE, took_ns, 1);
         s->done++;
         s->failed += failed;
     }
