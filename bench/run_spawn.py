@@ -6,7 +6,6 @@ apart where the runner can do that. The bare loop is posix_spawn and wait in C, 
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import time
@@ -15,23 +14,10 @@ from pathlib import Path
 
 import harness
 from harness import Subject
+from runners import installed, parallel, weir
 
 JOBS = 5000
 PROGRAM = "/bin/true"
-
-
-def weir() -> str:
-    path = harness.BUILD / "cli" / "weir"
-    if not path.exists():
-        raise harness.Missing("the command weir was not built; it needs libsqlite3-dev and others")
-    return str(path)
-
-
-def installed(name: str, package: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise harness.Missing(f"{name} is not installed; it is in the package {package}")
-    return found
 
 
 def measure(command: Callable[[int], list[str]]) -> Callable[[str, float], float]:
@@ -81,8 +67,18 @@ QUESTION = harness.Question(
         ),
         Subject(
             "GNU parallel",
-            measure(lambda n: [installed("parallel", "parallel"), "-j2", PROGRAM]),
+            measure(lambda n: [parallel(), "-j2", PROGRAM]),
             target=">= 8",
+        ),
+        Subject(
+            "moreutils parallel",
+            measure(
+                lambda n: [
+                    installed("parallel.moreutils", "moreutils"),
+                    *("-j2", PROGRAM, "--", *map(str, range(1, n + 1))),
+                ]
+            ),
+            note="takes its list from the command line only; output is mixed",
         ),
     ),
 )
