@@ -208,6 +208,17 @@ def test_resume_runs_exactly_what_is_not_done(kept: list[int], new: int, twice: 
         assert did(folder, "done") - before == Counter(items) - before
 
 
+def test_the_demo_is_killed_in_the_middle_and_keeps_the_law() -> None:
+    weir_command()
+    demo = Path(__file__).resolve().parents[2] / "scripts/demo_run"
+    done = subprocess.run([demo, "200"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed with SIGKILL when" in done.stdout
+    assert (
+        "law: 200 files = 200 done, of which each has printed its line (200): holds" in done.stdout
+    )
+
+
 @pytest.mark.parametrize("group", [False, True], ids=["the process", "its process group"])
 def test_killed_ten_times_a_run_loses_nothing_and_does_nothing_twice(
     folder: Path, group: bool
