@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import weir_command
+from programs import ROOT, weir_command
 
 import harness
 import run_cgroup
@@ -57,6 +58,39 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 def folder(tmp_path: Path) -> Path:
     tmp_path.chmod(0o700)
     return tmp_path
+
+
+# ---- what is written of it ----------------------------------------------------------------------
+
+DRY = """
+weir() { [ "$1" != run ] || { shift; command weir run --dry-run "$@"; }; }
+set -eo pipefail
+"""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/run.md"])
+def test_the_commands_of_the_pages_are_right(folder: Path, page: str) -> None:
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("weir run ")]
+    assert commands
+    for name in ("samples.txt", "files.txt", "reads.gz"):
+        (folder / name).write_text("SAMD00006185\n")
+    (folder / "samples.csv").write_text("sample,reads\nSAMD00006185,10\n")
+    path = f"{weir_command().parent}:{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", DRY + command], cwd=folder, capture_output=True, text=True, timeout=LONG,
+            env=os.environ | {"PATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0 and done.stdout, f"{command}: {done.stderr}"
+
+
+def test_pages_that_the_page_links_to_are_there() -> None:
+    docs = ROOT / "docs"
+    for link in re.findall(r"\]\(([^)#]+)\)", (docs / "run.md").read_text()):
+        assert (docs / link).exists(), link
 
 
 # ---- what it holds ------------------------------------------------------------------------------
@@ -210,8 +244,9 @@ def test_resume_runs_exactly_what_is_not_done(kept: list[int], new: int, twice: 
 
 def test_the_demo_is_killed_in_the_middle_and_keeps_the_law() -> None:
     weir_command()
-    demo = Path(__file__).resolve().parents[2] / "scripts/demo_run"
-    done = subprocess.run([demo, "200"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [ROOT / "scripts/demo_run", "200"], capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed with SIGKILL when" in done.stdout
     assert (
