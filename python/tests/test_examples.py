@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from programs import weir_command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 DIGEST_TREE = [sys.executable, str(EXAMPLES / "digest_tree.py")]
@@ -683,6 +684,19 @@ def test_queue_sizes_shows_what_too_small_and_too_large_cost() -> None:
     wait = {size: float(cells[2].split()[0]) for size, cells in sizes.items()}
     assert wait["1"] < wait["10,000"]
     assert any(size.startswith("auto") for size in table)
+
+
+def test_sample_list_does_each_sample_once_through_refusals_and_a_kill() -> None:
+    weir_command()
+    finished = scenario(
+        "sample_list.py", "--items", "200", "--limit", "10", "--jobs", "40", "--speed", "4"
+    )
+    table = rows(finished)
+    submitted, refused, *ends = table["weir run -j40"][:5]
+    assert int(refused) > 0 and int(submitted) == 200 + int(refused)
+    assert ends == ["200", "0", "0"], finished.stdout
+    assert int(table["xargs -P40"][4]) > 0, "nobody was refused"
+    assert "killed with SIGKILL" in finished.stdout
 
 
 def test_every_example_is_in_the_readme() -> None:
