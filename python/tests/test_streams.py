@@ -47,6 +47,19 @@ def is_open(path: Path) -> bool:
     return False
 
 
+async def open_for_writing(fifo: Path) -> int:
+    """Opens the other end as soon as there is a reader; to wait for one would hold up the loop."""
+    opened: list[int] = []
+
+    def has_reader() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody has it open, or is about to
+            opened.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(opened)
+
+    await until(has_reader)
+    return opened[0]
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "source"
@@ -230,9 +243,9 @@ def test_whoever_reads_a_pipe_can_be_cancelled_and_it_is_closed_when_the_read_en
         opening.cancel()
         await asyncio.wait([opening])
         assert opening.cancelled(), "nobody has opened the other end"
-        end = os.open(fifo, os.O_WRONLY)
         chunks = read_chunks(fifo)
         reading = asyncio.ensure_future(anext(chunks))
+        end = await open_for_writing(fifo)
         os.write(end, b"hello")
         assert await reading == b"hello", "what is there, not a whole chunk"
         reading = asyncio.ensure_future(anext(chunks))
