@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import io
 import itertools
@@ -16,6 +17,7 @@ import random
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -302,6 +304,10 @@ def test_a_program_whose_call_was_cancelled_ends_whatever_its_pipes_do(
     assert (done.returncode, done.stderr) == (0, "cancelled\n")
 
 
+def bytes_in(pipe: Any) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def waiting_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "weir-file"]
 
@@ -335,7 +341,7 @@ def test_a_cancelled_write_to_a_pipe_leaves_a_prefix_and_no_thread(in_loop: Run)
             with open(ends[0], "rb", 0) as pipe, open(ends[1], "wb", buffering) as end:
                 end.write(b"before ")
                 copying = asyncio.ensure_future(copy(io.BytesIO(DATA), end, 100_000))
-                await asyncio.sleep(0.02)
+                await until(lambda: bytes_in(pipe) > len(b"before "))
                 copying.cancel()
                 await asyncio.wait([copying])
                 assert copying.cancelled()
