@@ -132,13 +132,16 @@ void run_take_news(run *r)
     r->place->type->watch(r->place);
     while (r->place->type->reap(r->place, &news)) {
         run_task *t = task_of(r, news.job);
-        if (!t)
-            continue; /* what a job left behind, and was given to us */
-        if (news.kind == RUN_NEWS_ENDED)
-            end_task(r, t, &news);
-        else if (news.kind == RUN_NEWS_STOPPED)
+        if (news.kind == RUN_NEWS_ENDED) {
+            if (t) /* or it is what a job left behind, and was given to us */
+                end_task(r, t, &news);
+            if (r->ledger)
+                run_written(r, run_ledger_commit(r->ledger));
+            r->place->type->forget(r->place, news.job);
+        } else if (t && news.kind == RUN_NEWS_STOPPED) {
             stopped(r, t, &news);
-        else
+        } else if (t) {
             t->stopped_at = 0;
+        }
     }
 }

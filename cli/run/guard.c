@@ -1,67 +1,101 @@
 /* guard.c - the process in front; see guard.h. */
 #include "guard.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "command.h"
-
 static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 
 #define PASSED_ON (sizeof passed_on / sizeof *passed_on)
 
-static int status_of(int status)
+/* Takes away what has ended.  Those but the one behind are what jobs have left behind: they were given to us.  When the
+ * one behind has ended, all its jobs are ours at the same moment, so no more is taken. */
+static bool has_ended(pid_t behind, int *ret_status)
 {
-    if (WIFEXITED(status))
-        return WEXITSTATUS(status);
-    int by = WTERMSIG(status);
-    if (by == SIGINT || by == SIGTERM || by == SIGHUP)
-        return 128 + by; /* before there was a job */
-    complain("run",
-             "the process that runs the jobs was killed by SIG%s; they go on, and "
-             "--resume goes on with the list",
-             sigabbrev_np(by));
-    return 128 + by;
+    siginfo_t ended = {0};
+    while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
+        if (waitpid(behind, ret_status, WNOHANG) == behind)
+            return true;
+        waitpid(ended.si_pid, NULL, 0);
+        ended.si_pid = 0;
+    }
+    return false;
 }
 
-/* Signals of the terminal come to both; what was sent to us alone is passed on. */
-static int watch(pid_t behind, const sigset_t *ours)
+/* Ctrl-Z: here until somebody lets us go on. */
+static void suspend(pid_t behind)
 {
-    for (;;) {
+    kill(behind, SIGSTOP);
+    kill(getpid(), SIGSTOP);
+    kill(behind, SIGCONT);
+}
+
+/* Returns how the one behind has ended.  Where both are one group the terminal has told both. */
+static int watch(pid_t behind, const sigset_t *ours, bool is_apart)
+{
+    for (int status;;) {
         siginfo_t got;
-        int signal = sigwaitinfo(ours, &got), status;
-        if (signal == SIGCHLD && waitpid(behind, &status, WNOHANG) == behind)
-            return status_of(status);
-        if (signal > 0 && signal != SIGCHLD && got.si_code <= 0)
+        int signal = sigwaitinfo(ours, &got);
+        if (signal == SIGCHLD && has_ended(behind, &status))
+            return status;
+        if (signal == SIGTSTP)
+            suspend(behind);
+        else if (signal > 0 && signal != SIGCHLD && (is_apart || got.si_code <= 0))
             kill(behind, signal);
     }
 }
 
-int run_guard(void)
+static int status_of(const run_settings *settings, const sigset_t *ours, pid_t group, int status)
+{
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    int by = WTERMSIG(status);
+    if (by != SIGINT && by != SIGTERM && by != SIGHUP) /* or it was ended before there was a job */
+        run_inherit(settings, ours, group, by);
+    return 128 + by;
+}
+
+static void go_behind(pid_t front, const sigset_t *before, bool is_apart)
+{
+    sigset_t mask = *before;
+    sigaddset(&mask, RUN_ORPHANED);
+    sigaddset(&mask, SIGTTOU); /* then we may write to the terminal all the same */
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    if (is_apart)
+        setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, RUN_ORPHANED);
+    if (getppid() != front) /* before it could be told */
+        raise(RUN_ORPHANED);
+}
+
+int run_guard(const run_settings *settings, pid_t *ret_front)
 {
     sigset_t ours, before;
     pid_t front = getpid();
+    const run_input_opts *input = &settings->input;
+    bool is_typed =
+        !input->items && (!input->path || strcmp(input->path, "-") == 0) && isatty(STDIN_FILENO);
     sigemptyset(&ours);
     sigaddset(&ours, SIGCHLD);
     for (size_t i = 0; i < PASSED_ON; i++)
         sigaddset(&ours, passed_on[i]);
+    if (!is_typed)
+        sigaddset(&ours, SIGTSTP);
     sigprocmask(SIG_BLOCK, &ours, &before);
     signal(SIGCHLD, SIG_DFL);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     pid_t behind = fork();
-    if (behind < 0) {
-        sigprocmask(SIG_SETMASK, &before, NULL);
-        return -1; /* one process then, which had better not be killed */
-    }
     if (behind > 0)
-        return watch(behind, &ours);
-    sigaddset(&before, RUN_ORPHANED);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-    prctl(PR_SET_PDEATHSIG, RUN_ORPHANED);
-    if (getppid() != front) /* before it could be told */
-        raise(RUN_ORPHANED);
+        return status_of(settings, &ours, is_typed ? getpgrp() : behind,
+                         watch(behind, &ours, !is_typed));
+    *ret_front = behind == 0 ? front : 0;
+    if (behind == 0)
+        go_behind(front, &before, !is_typed);
+    else
+        sigprocmask(SIG_SETMASK, &before,
+                    NULL); /* one process then, which had better not be killed */
     return -1;
 }

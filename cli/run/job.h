@@ -3,7 +3,8 @@
  * A run knows no processes, only jobs of a place.  `local` runs them as processes of this machine; a cluster
  * would submit them, and poll behind `watch`.
  *
- * Law:     each job that was started is reaped as ENDED once, or is still there.
+ * Law:     each job that was started is reaped as ENDED, or is still there.  An end is told again and again until
+ *          it is forgotten: so that who is killed before he has written it down has not taken it with him.
  * Signals: reach everything that the job has started and that has not left it (its process group).
  */
 #ifndef WEIR_CLI_RUN_JOB_H
@@ -15,10 +16,13 @@
 
 typedef int64_t run_job; /* what its place calls it: a pid */
 
+#define RUN_MARK "WEIR_JOB"
+
 typedef struct run_order {
     const char *program; /* a path, or a name for PATH; NULL: the first argument */
     char *const *argv;
     int in, out, err; /* descriptors, which stay the caller's */
+    const char *mark; /* it has this in its environment, as RUN_MARK; NULL: it has not */
 } run_order;
 
 typedef enum run_news_kind {
@@ -35,7 +39,6 @@ typedef struct run_news {
     uint64_t
         peak_bytes; /* the largest resident set of its processes that it waited for; 0: not known */
     int64_t cpu_ns;
-    bool left_others; /* processes of it were still there, and were killed */
 } run_news;
 
 typedef struct run_place run_place;
@@ -47,6 +50,8 @@ typedef struct run_place_type {
     int (*watch)(run_place *place);
     /* The next news, if there are any. */
     bool (*reap)(run_place *place, run_news *ret_news);
+    /* Of a job that was reaped as ENDED there is no more news. */
+    void (*forget)(run_place *place, run_job job);
     void (*signal)(run_place *place, run_job job, int signal);
     /* What was started and not reaped goes on without us. */
     void (*close)(run_place *place);

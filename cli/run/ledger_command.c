@@ -1,5 +1,6 @@
 /* ledger_command.c - `weir ledger`: what a ledger holds, while it is written to as well. */
 #include "command.h"
+#include "ledger.h"
 #include "text.h"
 
 #include <inttypes.h>
@@ -113,6 +114,29 @@ static bool refuse(sqlite3 *db, const char *path)
     return false;
 }
 
+static int64_t ask(sqlite3 *db, const char *text)
+{
+    sqlite3_stmt *s = NULL;
+    bool is_there =
+        sqlite3_prepare_v2(db, text, -1, &s, NULL) == SQLITE_OK && sqlite3_step(s) == SQLITE_ROW;
+    int64_t n = is_there ? sqlite3_column_int64(s, 0) : -1;
+    sqlite3_finalize(s);
+    return n;
+}
+
+static bool is_ledger(sqlite3 *db, const char *path)
+{
+    int64_t whose = ask(db, "PRAGMA application_id");
+    if (whose < 0)
+        return refuse(db, path);
+    if (whose == RUN_LEDGER_APPLICATION && ask(db, "PRAGMA user_version") <= RUN_LEDGER_VERSION)
+        return true;
+    complain("ledger", "%s %s", path,
+             whose == RUN_LEDGER_APPLICATION ? "was written by a newer weir, which has to read it"
+                                             : "is no ledger of weir run");
+    return false;
+}
+
 static sqlite3_stmt *select_items(sqlite3 *db, const char *state, bool counts)
 {
     sqlite3_stmt *s = NULL;
@@ -176,7 +200,7 @@ static int print_ledger(const char *path, form how, const char *state)
         sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK || refuse(db, path);
     if (ok) {
         sqlite3_busy_timeout(db, 5000);
-        ok = print_items(db, path, how, state);
+        ok = is_ledger(db, path) && print_items(db, path, how, state);
     }
     sqlite3_close(db);
     return flush_stdout("ledger") && ok ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -1,6 +1,7 @@
 /* run.c - `weir run`: a command for each item of a list; begins a run, and ends it. */
 #include "command.h"
 #include "guard.h"
+#include "process.h"
 #include "state.h"
 
 #include <errno.h>
@@ -118,7 +119,13 @@ static bool open_ledger(run *r)
         return true;
     print_command(r, command, sizeof command);
     const run_ledger_opts opts = {
-        .path = r->settings.ledger, .resume = r->settings.resume, .command = command, .say = say};
+        .path = r->settings.ledger,
+        .resume = r->settings.resume,
+        .command = command,
+        .schedule = &r->settings.schedule,
+        .front = r->front,
+        .say = say,
+    };
     r->ledger = run_ledger_open(&opts, error, sizeof error);
     if (!r->ledger)
         complain("run", "%s", error);
@@ -233,6 +240,7 @@ static int run_all(run *r)
     if (!open_output(r) || !open_memory(r) || !open_finds(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
+    r->born = run_process_start(getpid());
     r->kills = run_memory_kills();
     r->check = WEIR_FOREVER;
     run_loop(r);
@@ -253,8 +261,9 @@ static int run_command(int argc, char *argv[])
     r->events = -1;
     sigprocmask(SIG_BLOCK, NULL, &r->mask);
     int status = run_settings_read(&r->settings, argc, argv);
-    if (status == GO_ON && r->settings.ledger && !r->settings.dry_run)
-        status = run_guard();
+    bool is_guarded = r->settings.ledger || r->settings.memory;
+    if (status == GO_ON && is_guarded && !r->settings.dry_run)
+        status = run_guard(&r->settings, &r->front);
     if (status == GO_ON) {
         r->schedule.opts = r->settings.schedule;
         r->schedule.jobs = r->settings.jobs;

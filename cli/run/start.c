@@ -3,6 +3,7 @@
  * What cannot be started now stays `next`, and `wake` says when to try again; if only an end can change it, that
  * wakes the loop.
  */
+#include "process.h"
 #include "state.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SKIPS       1000        /* items that are passed over before something else is looked at */
 #define LOAD_EVERY  WEIR_SECOND /* --max-load is looked at again */
@@ -92,7 +94,7 @@ static bool may_pass(run *r, int error)
 /* false: not now; the task is still to be started. */
 static bool start(run *r, run_task *t)
 {
-    char error[256];
+    char error[256], mark[RUN_MARK_MAX];
     if (!open_sheet(r, t)) {
         int why = errno;
         if (!may_pass(r, why))
@@ -107,11 +109,13 @@ static bool start(run *r, run_task *t)
         fail_to_start(r, t, EINVAL, error);
         return true;
     }
+    run_mark(mark, getpid(), r->born, t->item->number, t->attempts + 1);
     const run_order order = {.program = r->program[0] ? r->program : NULL,
                              .argv = argv,
                              .in = r->nothing,
                              .out = run_sheet_out(t->sheet),
-                             .err = run_sheet_err(t->sheet)};
+                             .err = run_sheet_err(t->sheet),
+                             .mark = mark};
     if (!run_write_start(r, t)) {
         free(argv);
         return false;

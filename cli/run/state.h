@@ -23,6 +23,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include <weir/limit.h>
 #include <weir/rate.h>
@@ -76,7 +77,9 @@ typedef struct run {
     run_task *next;               /* the one that was read and waits to be started */
     bool input_ended, is_broken;
     bool is_stalled;  /* too much waits to be printed */
-    bool is_orphaned; /* who started us was killed */
+    bool is_orphaned; /* the process in front was killed */
+    pid_t front;      /* it; 0: there is none */
+    int64_t born;     /* this process was, since boot */
     sigset_t mask;    /* as we were started, and jobs are */
     bool told_spawn;
     int stopped_by; /* a signal; 0: none */
