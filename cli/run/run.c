@@ -1,5 +1,6 @@
 /* run.c - `weir run`: a command for each item of a list; begins a run, and ends it. */
 #include "command.h"
+#include "descriptors.h"
 #include "guard.h"
 #include "state.h"
 
@@ -66,13 +67,22 @@ static bool open_input(run *r, int *ret_status)
     return false;
 }
 
+static void clear_progress(void *ctx)
+{
+    run_report_clear(ctx);
+}
+
 static bool open_output(run *r)
 {
+    run_descriptors_raise();
     r->output = run_output_create(&r->settings.output);
     if (r->output)
-        return true;
-    complain("run", "--results: %s: %s", r->settings.output.results, strerror(errno));
-    return false;
+        run_output_before(r->output, clear_progress, &r->report);
+    else if (r->settings.output.results)
+        complain("run", "--results: %s: %s", r->settings.output.results, strerror(errno));
+    else
+        complain("run", "cannot begin: %s", strerror(errno));
+    return r->output != NULL;
 }
 
 static bool watch(run *r, int fd, uint32_t what)
