@@ -52,14 +52,15 @@ struct run_output {
     uint64_t kept;  /* bytes */
     files *spare;   /* empty files */
     size_t n_spare, room_spare;
-    int pipes;             /* an epoll of those that are read; -1: none are */
-    bool is_holding;       /* those of others than the first one are not */
-    bool is_file[STREAMS]; /* ours: never has to be waited for */
-    bool ends[STREAMS];    /* an unfinished line is ended */
-    run_sheet *current;    /* that is being printed; NULL: none is */
-    int stream;            /* of the current one */
-    int waits;             /* for ours: 1 or 2; 0: no */
-    bool in_line;          /* what was put into the chunk last ends inside a line */
+    int pipes;       /* an epoll of those that are read; -1: none are */
+    bool is_holding; /* those of others than the first one are not */
+    int ours[STREAMS];
+    bool may_block[STREAMS]; /* ours: has to be asked before it is written to */
+    bool ends[STREAMS];      /* an unfinished line is ended */
+    run_sheet *current;      /* that is being printed; NULL: none is */
+    int stream;              /* of the current one */
+    int waits;               /* for ours: 1 or 2; 0: no */
+    bool in_line;            /* what was put into the chunk last ends inside a line */
     bool is_busy;
     bool is_lost;      /* it cannot be printed, or kept: all is dropped */
     uint64_t fulls;    /* how often there was no room on the disk for jobs to write */
@@ -70,7 +71,8 @@ struct run_output {
     void *ctx;
     char folder[PATH_MAX]; /* for files without a name */
     char place[PATH_MAX + 16];
-    char error[PATH_MAX + 80];
+    char keep[PATH_MAX + 64];
+    char error[PATH_MAX + 160];
 };
 
 static bool is_by_lines(const run_output *output)
@@ -80,10 +82,24 @@ static bool is_by_lines(const run_output *output)
 
 /* ---- creating ------------------------------------------------------------------------------- */
 
-static bool is_file(int fd)
+/* A file never has to be waited for.  A pipe we open a second time, so that it does not block us: the descriptor that
+ * we were given may be that of others, too, and they expect it to block. */
+static void open_ours(run_output *output, int i, int fd)
 {
+    char path[32];
     struct stat about;
-    return fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+    bool is_known = fstat(fd, &about) == 0;
+    output->ours[i] = fd;
+    output->ends[i] = is_by_lines(output) || output->opts.is_tagged || isatty(fd);
+    output->may_block[i] = !is_known || !S_ISREG(about.st_mode);
+    if (!is_known || !S_ISFIFO(about.st_mode))
+        return;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (own < 0)
+        return; /* somebody else's */
+    output->ours[i] = own;
+    output->may_block[i] = false;
 }
 
 /* By lines each stream has a pipe, and may have a file. */
@@ -117,16 +133,14 @@ run_output *run_output_create(const run_output_opts *opts)
     output->last = &output->first;
     output->max_sheets = most_sheets(opts);
     output->chunk = malloc(CHUNK + 1);
-    for (int i = 0; i < STREAMS; i++) {
-        int ours = i == OUT ? STDOUT_FILENO : STDERR_FILENO;
-        output->is_file[i] = is_file(ours);
-        output->ends[i] = is_by_lines(output) || opts->is_tagged || isatty(ours);
-    }
+    open_ours(output, OUT, STDOUT_FILENO);
+    open_ours(output, ERR, STDERR_FILENO);
     snprintf(output->folder, sizeof output->folder, "%s", folder && *folder ? folder : "/tmp");
     if (opts->results)
         snprintf(output->place, sizeof output->place, "--results %s", opts->results);
     else
         snprintf(output->place, sizeof output->place, "TMPDIR (%s)", output->folder);
+    snprintf(output->keep, sizeof output->keep, "keep what jobs print: %s", output->place);
     output->pipes = is_by_lines(output) ? epoll_create1(EPOLL_CLOEXEC) : -1;
     if (output->chunk && (output->pipes >= 0 || !is_by_lines(output)) &&
         (!opts->results || make_folder(opts->results)))
@@ -164,6 +178,10 @@ void run_output_destroy(run_output *output)
         files spare = output->spare[--output->n_spare];
         close(spare.fd[OUT]);
         close(spare.fd[ERR]);
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        if (output->ours[i] > STDERR_FILENO)
+            close(output->ours[i]);
     }
     if (output->pipes >= 0)
         close(output->pipes);
@@ -522,21 +540,23 @@ static bool can_write(int fd)
 /* 1: all of the chunk is written; 0: it would have to wait; -1: it cannot, and errno says why. */
 static int write_chunk(run_output *output)
 {
-    int fd = output->chunk_of == OUT ? STDOUT_FILENO : STDERR_FILENO;
-    bool never_waits = output->is_file[output->chunk_of];
+    int given = output->chunk_of == OUT ? STDOUT_FILENO : STDERR_FILENO;
+    int fd = output->ours[output->chunk_of];
+    bool may_block = output->may_block[output->chunk_of];
     output->waits = 0;
     if (output->begin < output->end && output->before && !output->is_lost)
         output->before(output->ctx);
     while (output->begin < output->end && !output->is_lost) {
         size_t n = output->end - output->begin;
-        if (!never_waits && !can_write(fd)) {
-            output->waits = fd;
+        if (may_block && n > PIPE_BUF)
+            n = PIPE_BUF; /* so much can be written to a pipe that can be written to */
+        bool is_full = may_block && !can_write(fd);
+        ssize_t written = is_full ? 0 : write(fd, output->chunk + output->begin, n);
+        if (is_full || (written < 0 && errno == EAGAIN && !may_block)) {
+            output->waits = given;
             return 0;
         }
-        if (!never_waits && n > PIPE_BUF)
-            n = PIPE_BUF; /* so much can be written to a pipe that can be written to */
-        ssize_t written = write(fd, output->chunk + output->begin, n);
-        if (written < 0 && errno == EBADF && fd == STDERR_FILENO)
+        if (written < 0 && errno == EBADF && given == STDERR_FILENO)
             written = (ssize_t)n; /* who has closed it does not want to see it */
         if (written < 0 && errno != EINTR && errno != EAGAIN)
             return -1;
@@ -566,7 +586,7 @@ static void leave(run_output *output)
 static bool fail(run_output *output, const char *what)
 {
     int why = errno;
-    snprintf(output->error, sizeof output->error, "%s: %s", what, strerror(why));
+    snprintf(output->error, sizeof output->error, "cannot %s: %s", what, strerror(why));
     output->is_lost = true;
     errno = why;
     return false;
@@ -594,7 +614,7 @@ static bool read_stream(run_output *output, run_sheet *sheet, int i, run_got *re
     errno = why;
     output->kept += run_stream_kept(s) - kept;
     s->is_watched = s->is_watched && s->pipe >= 0; /* who is closed is not watched */
-    return *ret_got != RUN_GOT_ERROR || output->is_lost || fail(output, output->place);
+    return *ret_got != RUN_GOT_ERROR || output->is_lost || fail(output, output->keep);
 }
 
 /* A stream of the first one in line, which is ours to be printed. */
@@ -656,8 +676,8 @@ bool run_output_print(run_output *output)
         bool is_taken;
         int rc = write_chunk(output);
         if (rc < 0)
-            return fail(output, output->chunk_of == OUT ? "cannot write to standard output"
-                                                        : "cannot write to standard error");
+            return fail(output, output->chunk_of == OUT ? "write to standard output"
+                                                        : "write to standard error");
         if (rc == 0)
             return true;
         if (turn == TURN) {

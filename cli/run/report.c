@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +30,10 @@ static void write_all(const char *text, size_t length)
 {
     while (length > 0) {
         ssize_t n = write(STDERR_FILENO, text, length);
-        if (n < 0 && errno != EINTR)
+        struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+        if (n < 0 && errno == EAGAIN) /* it is somebody's who does not block */
+            poll(&ready, 1, -1);
+        else if (n < 0 && errno != EINTR)
             return; /* there is nobody to tell */
         text += n > 0 ? n : 0;
         length -= n > 0 ? (size_t)n : 0;
