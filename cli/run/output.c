@@ -63,6 +63,7 @@ struct run_output {
     bool in_line;            /* what was put into the chunk last ends inside a line */
     bool is_busy;
     bool is_lost;      /* it cannot be printed, or kept: all is dropped */
+    bool is_cut;       /* it could not be kept */
     uint64_t fulls;    /* how often there was no room on the disk for jobs to write */
     int chunk_of;      /* a stream */
     size_t begin, end; /* of what is left of the chunk */
@@ -446,7 +447,7 @@ bool run_output_is_whole(run_output *output, run_sheet *sheet)
 {
     measure(output, sheet);
     look_at_disk(output, sheet);
-    return sheet->fulls == output->fulls;
+    return sheet->fulls == output->fulls && !output->is_cut;
 }
 
 /* By lines, what is left of an attempt is a sheet of its own in front of that of the next one. */
@@ -609,8 +610,10 @@ static bool read_stream(run_output *output, run_sheet *sheet, int i, run_got *re
     uint64_t kept = run_stream_kept(s);
     *ret_got = run_stream_read(s, output->folder);
     int why = errno;
-    if (*ret_got == RUN_GOT_ERROR)
+    if (*ret_got == RUN_GOT_ERROR) {
+        output->is_cut = output->is_cut || !output->is_lost;
         run_stream_forget(s);
+    }
     errno = why;
     output->kept += run_stream_kept(s) - kept;
     s->is_watched = s->is_watched && s->pipe >= 0; /* who is closed is not watched */

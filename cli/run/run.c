@@ -103,7 +103,6 @@ static int open_signals(void)
     sigaddset(&ours, RUN_ORPHANED);
     sigprocmask(SIG_BLOCK, &ours, NULL);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
     return signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -240,6 +239,7 @@ static int run_all(run *r)
     }
     if (r->settings.dry_run)
         return run_print_jobs(r);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
     if (!open_output(r) || !open_memory(r) || !open_finds(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
