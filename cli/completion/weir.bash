@@ -23,7 +23,7 @@ _weir()
                 mapfile -t COMPREPLY < <(compgen -c -f -- "$current")
                 return
             fi
-            words="--input --null --csv --tsv --header --jobs --rate --delay --max-load --memory --mem-per-job --retries --backoff --retry-on --ok --timeout --kill-after --halt --keep-order --window --tag --results --ungroup --shell --replace --ledger --resume --retry-failed --dry-run --quiet --progress --no-progress --total --name --help"
+            words="--input --null --csv --tsv --header --jobs --rate --delay --max-load --memory --mem-per-job --retries --backoff --retry-on --ok --timeout --kill-after --halt --keep-order --line-buffer --window --tag --results --ungroup --shell --replace --ledger --resume --retry-failed --dry-run --quiet --progress --no-progress --total --name --help"
             ;;
         ledger)
             words="--list --tsv --json --state --help"

@@ -101,6 +101,7 @@ void run_balance(run *r)
     if (!t)
         return;
     t->is_suspended = !t->is_suspended;
+    run_output_suspended(r->output, t->sheet, t->is_suspended);
     r->place->type->signal(r->place, t->job, t->is_suspended ? SIGSTOP : SIGCONT);
     run_report_suspended(&r->report, t->item, t->is_suspended);
 }

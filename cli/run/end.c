@@ -79,6 +79,19 @@ static void learn(run *r, run_task *t, run_outcome outcome, const run_news *news
     r->schedule.jobs = weir_limit_model_sample(r->finds, r->now, took, r->schedule.running, report);
 }
 
+/* What it printed may not all be there, whatever it says: it is to be done again, when there is disk. */
+static void leave_for_want_of_disk(run *r, run_task *t)
+{
+    run_give_up(
+        r,
+        "%s is full: what item %" PRIu64
+        " has printed may not be whole, so it is left to be done again, and nothing new is started",
+        run_output_place(r->output), t->item->number);
+    r->schedule.running--;
+    run_write_left(r, t);
+    run_task_finish(r, t);
+}
+
 static void end_task(run *r, run_task *t, const run_news *news)
 {
     char what[128];
@@ -94,6 +107,10 @@ static void end_task(run *r, run_task *t, const run_news *news)
         r->schedule.running--;
         run_write_left(r, t);
         run_task_finish(r, t);
+        return;
+    }
+    if (!run_output_is_whole(r->output, t->sheet)) {
+        leave_for_want_of_disk(r, t);
         return;
     }
     if (outcome.kind == RUN_OOM && r->schedule.running > 1 && !r->schedule.halted) {

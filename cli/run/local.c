@@ -7,6 +7,7 @@
  *
  * One descriptor (SIGCHLD) for all of them: a pidfd for each would cost three more system calls a job.
  */
+#include "descriptors.h"
 #include "job.h"
 
 #include <errno.h>
@@ -60,6 +61,15 @@ static int spawn(local *l, const run_order *order, const posix_spawn_file_action
     return rc;
 }
 
+static int spawn_with_limit(local *l, const run_order *order,
+                            const posix_spawn_file_actions_t *actions, pid_t *ret_pid)
+{
+    run_descriptors_lower();
+    int rc = spawn(l, order, actions, ret_pid);
+    run_descriptors_raise();
+    return rc;
+}
+
 static int local_start(run_place *place, const run_order *order, run_job *ret_job)
 {
     local *l = (local *)place;
@@ -76,7 +86,7 @@ static int local_start(run_place *place, const run_order *order, run_job *ret_jo
     if (!rc)
         rc = posix_spawn_file_actions_adddup2(&actions, order->err, STDERR_FILENO);
     if (!rc)
-        rc = spawn(l, order, &actions, &pid);
+        rc = spawn_with_limit(l, order, &actions, &pid);
     posix_spawn_file_actions_destroy(&actions);
     if (!rc)
         *ret_job = pid;

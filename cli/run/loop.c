@@ -10,24 +10,24 @@
 
 static void print(run *r)
 {
-    uint64_t bytes;
-    if (run_output_held(r->output, &bytes) > 0)
-        run_report_clear(&r->report);
     if (!run_output_print(r->output)) {
         int why = errno;
         if (why == EPIPE && !r->is_broken) { /* who read it has enough: no reason to complain */
             r->is_broken = true;
             r->stopped_by = SIGPIPE;
         }
-        run_give_up(r, "cannot write to standard output: %s", strerror(why));
+        run_give_up(r, "%s", run_output_error(r->output));
         if (!r->is_orphaned) /* then the jobs may end all the same */
             r->schedule.halted = RUN_HALT_NOW;
     }
     if (r->is_stalled && run_output_has_room(r->output))
         r->wake = r->now;
-    int full = r->is_broken ? -1 : run_output_wants(r->output);
-    if (full >= 0)
-        run_await(r, full, EPOLLOUT, EVENT_OUT);
+    if (run_output_is_busy(r->output))
+        run_sooner(&r->wake, r->now);
+    if (run_output_wants(r->output) >= 0)
+        run_await(r, run_output_wants(r->output), EPOLLOUT, EVENT_OUT);
+    if (run_output_fd(r->output) >= 0)
+        run_await(r, run_output_fd(r->output), EPOLLIN, EVENT_LINES);
     if (r->is_broken || run_output_is_between(r->output))
         run_report_flush(&r->report);
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +30,10 @@ static void write_all(const char *text, size_t length)
 {
     while (length > 0) {
         ssize_t n = write(STDERR_FILENO, text, length);
-        if (n < 0 && errno != EINTR)
+        struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+        if (n < 0 && errno == EAGAIN) /* it is somebody's who does not block */
+            poll(&ready, 1, -1);
+        else if (n < 0 && errno != EINTR)
             return; /* there is nobody to tell */
         text += n > 0 ? n : 0;
         length -= n > 0 ? (size_t)n : 0;
@@ -65,7 +69,9 @@ void run_report_say(run_report *r, const char *format, ...)
     va_start(args, format);
     int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    size_t length = n < (int)sizeof line ? (size_t)n : sizeof line - 1;
+    size_t length = n < (int)sizeof line ? (size_t)n : text_cut(line, sizeof line - 2);
+    line[length] = '\0';
+    text_plain(line, length, '?'); /* it may quote an item, or a command */
     if (r->length + length + 16 > sizeof r->text) {
         r->unsaid++;
         return;
@@ -73,17 +79,12 @@ void run_report_say(run_report *r, const char *format, ...)
     r->length += (size_t)sprintf(r->text + r->length, "weir: run: %s\n", line);
 }
 
-/* An item on one line, without anything that a terminal would obey; cut at a character of UTF-8. */
+/* An item, or the beginning of it, up to a character of UTF-8.  (A sentence shows no control characters.) */
 static const char *shown(const run_item *item, char to[SHOWN + 8])
 {
-    size_t n = 0;
-    for (; item->text[n] && n < SHOWN; n++) {
-        unsigned char c = (unsigned char)item->text[n];
-        to[n] = c < 0x20 || c == 0x7f ? '?' : (char)c;
-    }
-    bool is_cut = item->text[n] != '\0';
-    while (is_cut && n > 0 && ((unsigned char)item->text[n] & 0xc0) == 0x80)
-        n--;
+    bool is_cut = item->length > SHOWN;
+    size_t n = is_cut ? text_cut(item->text, SHOWN) : item->length;
+    memcpy(to, item->text, n);
     strcpy(to + n, is_cut ? "..." : "");
     return to;
 }

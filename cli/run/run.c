@@ -1,5 +1,6 @@
 /* run.c - `weir run`: a command for each item of a list; begins a run, and ends it. */
 #include "command.h"
+#include "descriptors.h"
 #include "guard.h"
 #include "process.h"
 #include "state.h"
@@ -67,13 +68,22 @@ static bool open_input(run *r, int *ret_status)
     return false;
 }
 
+static void clear_progress(void *ctx)
+{
+    run_report_clear(ctx);
+}
+
 static bool open_output(run *r)
 {
+    run_descriptors_raise();
     r->output = run_output_create(&r->settings.output);
     if (r->output)
-        return true;
-    complain("run", "--results: %s: %s", r->settings.output.results, strerror(errno));
-    return false;
+        run_output_before(r->output, clear_progress, &r->report);
+    else if (r->settings.output.results)
+        complain("run", "--results: %s: %s", r->settings.output.results, strerror(errno));
+    else
+        complain("run", "cannot begin: %s", strerror(errno));
+    return r->output != NULL;
 }
 
 static bool watch(run *r, int fd, uint32_t what)
@@ -94,7 +104,6 @@ static int open_signals(void)
     sigaddset(&ours, RUN_ORPHANED);
     sigprocmask(SIG_BLOCK, &ours, NULL);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
     return signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -237,6 +246,7 @@ static int run_all(run *r)
     }
     if (r->settings.dry_run)
         return run_print_jobs(r);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
     if (!open_output(r) || !open_memory(r) || !open_finds(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();

@@ -14,7 +14,7 @@ typedef struct texts {
     const char *jobs, *rate, *delay, *memory, *mem_per_job, *backoff, *timeout, *kill_after, *ok;
     const char *retry_on, *halt, *window;
     int64_t retries, total;
-    bool null, csv, tsv, ungroup;
+    bool null, csv, tsv, ungroup, by_lines;
 } texts;
 
 static int refuse(const char *option, const char *said, const char *what)
@@ -107,20 +107,23 @@ static int set_outcomes(const texts *t, run_settings *s)
 
 static int set_output(const texts *t, run_settings *s)
 {
-    uint64_t bytes;
-    double fraction;
-    s->output.mode = t->ungroup ? RUN_OUTPUT_DIRECT : RUN_OUTPUT_GROUPED;
+    s->output.mode = t->ungroup    ? RUN_OUTPUT_DIRECT
+                     : t->by_lines ? RUN_OUTPUT_LINES
+                                   : RUN_OUTPUT_GROUPED;
+    if (t->ungroup && t->by_lines) {
+        complain("run", "--ungroup, --line-buffer: one of them");
+        return EXIT_USAGE;
+    }
     if (t->ungroup && (s->output.keep_order || s->output.is_tagged || s->output.results)) {
         complain("run",
                  "--ungroup: jobs write by themselves, so there is no --keep-order, --tag or "
                  "--results");
         return EXIT_USAGE;
     }
-    if (!t->window)
-        return GO_ON;
-    if (weir_parse_memory(t->window, &bytes, &fraction) < 0 || bytes == 0)
-        return refuse("window", t->window, "an amount of bytes, such as 256M");
-    s->output.window_bytes = bytes;
+    if (t->window && !run_parse_window(t->window, &s->output.window_bytes, &s->output.window_jobs))
+        return refuse("window", t->window,
+                      "an amount of bytes, a number of jobs (1 to 1000000), "
+                      "or both: 256M, 64jobs, 1G,500jobs");
     return GO_ON;
 }
 
@@ -187,8 +190,10 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[])
          "now,fail=1; soon,fail=10%: ends the run (default never)"},
         {'k', "keep-order", NULL, OPTION_FLAG, &s->output.keep_order, 0, 0,
          "print in the order of the items"},
-        {0, "window", "BYTES", OPTION_TEXT, &t.window, 0, 0,
-         "output that may wait to be printed (default 256M)"},
+        {0, "line-buffer", NULL, OPTION_FLAG, &t.by_lines, 0, 0,
+         "print lines while jobs run, each whole"},
+        {0, "window", "BOUND", OPTION_TEXT, &t.window, 0, 0,
+         "output that may wait to be printed (default 256M,64jobs)"},
         {0, "tag", NULL, OPTION_FLAG, &s->output.is_tagged, 0, 0,
          "begin each line with the item and a tabulator"},
         {0, "results", "DIR", OPTION_TEXT, &s->output.results, 0, 0,

@@ -35,6 +35,11 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[]);
 /* "1.5", "300ms", "2m", "1h30m": seconds without a unit.  false: none, or less than 0. */
 bool run_parse_time(const char *text, int64_t *ret_ns);
 
+#define RUN_WINDOW_MAX 1000000ul /* jobs */
+
+/* "256M", "64jobs", "1G,500jobs": what is not said stays as it is. */
+bool run_parse_window(const char *text, uint64_t *ret_bytes, size_t *ret_jobs);
+
 /* "10/s", "10", "100/m", "5/10s". */
 bool run_parse_rate(const char *text, uint64_t *ret_tokens, int64_t *ret_per_ns);
 

@@ -49,6 +49,7 @@ static void started(run *r, run_task *t, unsigned slot)
     t->timed_out = t->hung = t->is_suspended = false;
     r->slot[slot] = t;
     r->slots = slot > r->slots ? slot : r->slots;
+    run_output_started(r->output, t->sheet);
     run_schedule_started(&r->schedule, r->now);
     if (r->schedule.opts.timeout_ns)
         run_sooner(&r->check, r->now + r->schedule.opts.timeout_ns);
@@ -98,8 +99,7 @@ static bool start(run *r, run_task *t)
     if (!open_sheet(r, t)) {
         int why = errno;
         if (!may_pass(r, why))
-            run_give_up(r, "no file for what jobs print: %s: %s",
-                        r->settings.output.results ? r->settings.output.results : "TMPDIR",
+            run_give_up(r, "no file for what jobs print: %s: %s", run_output_place(r->output),
                         strerror(why));
         return false;
     }

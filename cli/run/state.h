@@ -53,7 +53,7 @@ typedef struct run_task {
     bool is_ended;     /* by us, because the run ends */
 } run_task;
 
-enum { EVENT_JOBS, EVENT_SIGNALS, EVENT_INPUT, EVENT_OUT };
+enum { EVENT_JOBS, EVENT_SIGNALS, EVENT_INPUT, EVENT_OUT, EVENT_LINES };
 
 typedef struct run {
     run_settings settings;

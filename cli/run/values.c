@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <weir/memory.h>
+
 static const struct {
     const char *name;
     int64_t ns;
@@ -57,6 +59,34 @@ bool run_parse_time(const char *text, int64_t *ret_ns)
             return false;
     }
     *ret_ns = (int64_t)llround(sum);
+    return true;
+}
+
+/* One of the two: "64jobs", or an amount of memory. */
+static bool take_bound(const char *text, uint64_t *ret_bytes, size_t *ret_jobs)
+{
+    double fraction;
+    char *end;
+    unsigned long jobs = strtoul(text, &end, 10);
+    if (isdigit((unsigned char)*text) && (strcmp(end, "jobs") == 0 || strcmp(end, "job") == 0)) {
+        *ret_jobs = jobs;
+        return jobs > 0 && jobs <= RUN_WINDOW_MAX;
+    }
+    return weir_parse_memory(text, ret_bytes, &fraction) >= 0 && *ret_bytes > 0;
+}
+
+bool run_parse_window(const char *text, uint64_t *ret_bytes, size_t *ret_jobs)
+{
+    char one[64];
+    do {
+        size_t length = strcspn(text, ",");
+        if (length >= sizeof one)
+            return false;
+        snprintf(one, sizeof one, "%.*s", (int)length, text);
+        if (!take_bound(one, ret_bytes, ret_jobs))
+            return false;
+        text += length;
+    } while (*text++);
     return true;
 }
 
