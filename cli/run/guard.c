@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "signals.h"
 
-static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP};
 
 #define PASSED_ON (sizeof passed_on / sizeof *passed_on)
 
@@ -38,6 +39,10 @@ static int watch(pid_t behind, const sigset_t *ours)
             return status_of(status);
         if (signal > 0 && signal != SIGCHLD && got.si_code <= 0)
             kill(behind, signal);
+        if (signal == SIGTSTP) {
+            run_signals_stop();
+            kill(behind, SIGCONT);
+        }
     }
 }
 
@@ -48,7 +53,7 @@ int run_guard(void)
     sigemptyset(&ours);
     sigaddset(&ours, SIGCHLD);
     for (size_t i = 0; i < PASSED_ON; i++)
-        sigaddset(&ours, passed_on[i]);
+        run_signals_want(&ours, passed_on[i]);
     sigprocmask(SIG_BLOCK, &ours, &before);
     signal(SIGCHLD, SIG_DFL);
     pid_t behind = fork();
