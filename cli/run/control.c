@@ -179,7 +179,7 @@ void run_take_signals(run *r)
             r->is_orphaned = true;
             if (r->schedule.halted == RUN_HALT_NEVER)
                 r->schedule.halted = RUN_HALT_SOON;
-        } else {
+        } else if (signal.ssi_code != SI_KERNEL || !run_signals_ignore_keyboard()) {
             interrupt(r, (int)signal.ssi_signo);
         }
     }

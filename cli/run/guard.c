@@ -54,6 +54,7 @@ int run_guard(void)
     sigaddset(&ours, SIGCHLD);
     for (size_t i = 0; i < PASSED_ON; i++)
         run_signals_want(&ours, passed_on[i]);
+    sigaddset(&ours, SIGINT);
     sigprocmask(SIG_BLOCK, &ours, &before);
     signal(SIGCHLD, SIG_DFL);
     pid_t behind = fork();

@@ -85,7 +85,7 @@ static int open_signals(void)
 {
     sigset_t ours;
     sigemptyset(&ours);
-    run_signals_want(&ours, SIGINT);
+    sigaddset(&ours, SIGINT);
     run_signals_want(&ours, SIGTERM);
     run_signals_want(&ours, SIGHUP);
     run_signals_want(&ours, SIGTSTP);

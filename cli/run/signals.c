@@ -4,11 +4,21 @@
 #include <stddef.h>
 #include <unistd.h>
 
-void run_signals_want(sigset_t *set, int signal)
+static bool is_ignored(int signal)
 {
     struct sigaction was;
-    if (sigaction(signal, NULL, &was) < 0 || was.sa_handler != SIG_IGN)
+    return sigaction(signal, NULL, &was) == 0 && was.sa_handler == SIG_IGN;
+}
+
+void run_signals_want(sigset_t *set, int signal)
+{
+    if (!is_ignored(signal))
         sigaddset(set, signal);
+}
+
+bool run_signals_ignore_keyboard(void)
+{
+    return is_ignored(SIGINT);
 }
 
 void run_signals_stop(void)
