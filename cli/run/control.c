@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "guard.h"
+#include "signals.h"
 
 /* ---- signals -------------------------------------------------------------------------------- */
 
@@ -102,8 +103,50 @@ void run_balance(run *r)
         return;
     t->is_suspended = !t->is_suspended;
     run_output_suspended(r->output, t->sheet, t->is_suspended);
+    run_jobs_disturbed(r, 0);
     r->place->type->signal(r->place, t->job, t->is_suspended ? SIGSTOP : SIGCONT);
     run_report_suspended(&r->report, t->item, t->is_suspended);
+}
+
+/* ---- the keyboard ----------------------------------------------------------------------------- */
+
+/* All but those that stand still for another reason. */
+static void signal_all(run *r, int signal)
+{
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        run_task *t = r->slot[slot];
+        if (t && !t->is_suspended && !t->stopped_at)
+            r->place->type->signal(r->place, t->job, signal);
+    }
+}
+
+/* Time has passed that is nobody's. */
+static void put_off(run *r, int64_t ns)
+{
+    for (unsigned slot = 1; slot <= r->slots; slot++) {
+        run_task *t = r->slot[slot];
+        if (!t)
+            continue;
+        t->started += ns;
+        t->sent_at += t->sent ? ns : 0;
+        t->stopped_at += t->stopped_at ? ns : 0;
+    }
+    run_schedule_put_off(&r->schedule, ns);
+    run_jobs_disturbed(r, ns);
+    run_report_put_off(&r->report, r->now);
+    r->check = r->memory_check = r->now;
+}
+
+/* Ctrl-Z: the jobs stop with us, and go on with us. */
+static void stop_all(run *r)
+{
+    weir_time since = weir_now();
+    run_report_clear(&r->report);
+    signal_all(r, SIGSTOP);
+    run_signals_stop();
+    signal_all(r, SIGCONT);
+    r->now = weir_now();
+    put_off(r, r->now - since);
 }
 
 static void interrupt(run *r, int signal)
@@ -131,11 +174,13 @@ void run_take_signals(run *r)
     while (read(r->signals, &signal, sizeof signal) == sizeof signal) {
         if (signal.ssi_signo == SIGUSR1) {
             run_report_status(&r->report);
+        } else if (signal.ssi_signo == SIGTSTP) {
+            stop_all(r);
         } else if (signal.ssi_signo == RUN_ORPHANED) {
             r->is_orphaned = true;
             if (r->schedule.halted == RUN_HALT_NEVER)
                 r->schedule.halted = RUN_HALT_SOON;
-        } else {
+        } else if (signal.ssi_code != SI_KERNEL || !run_signals_ignore_keyboard()) {
             interrupt(r, (int)signal.ssi_signo);
         }
     }

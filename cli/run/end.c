@@ -55,6 +55,7 @@ static run_outcome outcome_of(run *r, const run_task *t, const run_news *news)
 static void run_again_alone(run *r, run_task *t)
 {
     run_schedule_crowded(&r->schedule);
+    run_jobs_crowded(r);
     run_report_retry(&r->report, t->item, "killed by the kernel: out of memory", OOM_AGAIN);
     run_output_again(r->output, t->sheet);
     run_write_left(r, t);
@@ -63,20 +64,14 @@ static void run_again_alone(run *r, run_task *t)
 }
 
 /* What its end teaches about the next ones. */
-static void learn(run *r, run_task *t, run_outcome outcome, const run_news *news)
+static void learn(run *r, run_task *t, bool is_done, const run_news *news)
 {
     if (r->memory) {
         run_memory_observe(r->memory, news->peak_bytes);
         run_memory_release(r->memory, t->reserved);
         t->reserved = 0;
     }
-    if (!r->finds)
-        return;
-    weir_limit_report report = outcome.kind == RUN_OOM          ? WEIR_LIMIT_DROP
-                               : t->is_suspended || t->is_ended ? WEIR_LIMIT_IGNORE
-                                                                : WEIR_LIMIT_SUCCESS;
-    int64_t took = r->now > t->started ? r->now - t->started : 1;
-    r->schedule.jobs = weir_limit_model_sample(r->finds, r->now, took, r->schedule.running, report);
+    run_jobs_ended(r, t, is_done, news->cpu_ns);
 }
 
 /* What it printed may not all be there, whatever it says: it is to be done again, when there is disk. */
@@ -97,7 +92,7 @@ static void end_task(run *r, run_task *t, const run_news *news)
     char what[128];
     run_outcome outcome = outcome_of(r, t, news);
     bool is_done = run_set_has(&r->schedule.opts.ok, outcome);
-    learn(r, t, outcome, news);
+    learn(r, t, is_done, news);
     run_teller_slot(r->teller, t->slot, 0, r->now - t->started, !is_done);
     r->slot[t->slot] = NULL;
     while (r->slots > 0 && !r->slot[r->slots])

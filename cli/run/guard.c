@@ -7,7 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+#include "signals.h"
+
+static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP};
 
 #define PASSED_ON (sizeof passed_on / sizeof *passed_on)
 
@@ -25,15 +27,16 @@ static bool has_ended(pid_t behind, int *ret_status)
     return false;
 }
 
-/* Ctrl-Z: here until somebody lets us go on. */
-static void suspend(pid_t behind)
+/* Whether the one behind is to be told: where both are one group the terminal has told both. */
+static bool is_passed_on(int signal, const siginfo_t *got, bool is_apart)
 {
-    kill(behind, SIGSTOP);
-    kill(getpid(), SIGSTOP);
-    kill(behind, SIGCONT);
+    bool is_typed = got->si_code == SI_KERNEL;
+    if (signal <= 0 || signal == SIGCHLD || (is_typed && !is_apart))
+        return false;
+    return signal != SIGINT || !is_typed || !run_signals_ignore_keyboard();
 }
 
-/* Returns how the one behind has ended.  Where both are one group the terminal has told both. */
+/* Returns how the one behind has ended. */
 static int watch(pid_t behind, const sigset_t *ours, bool is_apart)
 {
     for (int status;;) {
@@ -41,10 +44,12 @@ static int watch(pid_t behind, const sigset_t *ours, bool is_apart)
         int signal = sigwaitinfo(ours, &got);
         if (signal == SIGCHLD && has_ended(behind, &status))
             return status;
-        if (signal == SIGTSTP)
-            suspend(behind);
-        else if (signal > 0 && signal != SIGCHLD && (is_apart || got.si_code <= 0))
+        if (is_passed_on(signal, &got, is_apart))
             kill(behind, signal);
+        if (signal == SIGTSTP) { /* Ctrl-Z: here until somebody lets us go on */
+            run_signals_stop();
+            kill(behind, SIGCONT);
+        }
     }
 }
 
@@ -81,9 +86,8 @@ int run_guard(const run_settings *settings, pid_t *ret_front)
     sigemptyset(&ours);
     sigaddset(&ours, SIGCHLD);
     for (size_t i = 0; i < PASSED_ON; i++)
-        sigaddset(&ours, passed_on[i]);
-    if (!is_typed)
-        sigaddset(&ours, SIGTSTP);
+        run_signals_want(&ours, passed_on[i]);
+    sigaddset(&ours, SIGINT);
     sigprocmask(SIG_BLOCK, &ours, &before);
     signal(SIGCHLD, SIG_DFL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);

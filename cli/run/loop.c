@@ -64,6 +64,7 @@ static int milliseconds(const run *r)
 {
     weir_time until = r->wake;
     run_sooner(&until, r->check);
+    run_sooner(&until, r->jobs_file.look);
     if (r->memory && r->slots)
         run_sooner(&until, r->memory_check);
     run_sooner(&until, r->report.next_progress);
@@ -97,6 +98,7 @@ void run_loop(run *r)
 {
     run_take_signals(r); /* what came before we were ready */
     for (;;) {
+        run_jobs_look(r);
         run_start_all(r);
         run_check_all(r);
         run_balance(r);

@@ -13,6 +13,7 @@
 struct run_memory {
     weir_governor *governor;
     uint64_t job_bytes;
+    bool is_share; /* the limit: a share of all, whoever uses it */
 };
 
 run_memory *run_memory_open(const char *limit, uint64_t job_bytes, int *ret_error)
@@ -28,6 +29,7 @@ run_memory *run_memory_open(const char *limit, uint64_t job_bytes, int *ret_erro
         return NULL;
     }
     m->job_bytes = job_bytes;
+    m->is_share = opts.limit_fraction > 0;
     return m;
 }
 
@@ -68,6 +70,16 @@ run_pressure run_memory_pressure(run_memory *m)
     case WEIR_MEMORY_SLOW: return RUN_PRESSURE_SOME;
     default: return RUN_PRESSURE_HIGH;
     }
+}
+
+void run_memory_look(run_memory *m, uint64_t *ret_used, uint64_t *ret_limit)
+{
+    weir_governor_snapshot s = WEIR_GOVERNOR_SNAPSHOT_INIT;
+    *ret_used = *ret_limit = 0;
+    if (weir_governor_get_snapshot(m->governor, &s) < 0)
+        return;
+    *ret_used = m->is_share ? s.usage : s.rss; /* what counts against the limit */
+    *ret_limit = s.limit;
 }
 
 uint64_t run_memory_kills(void)

@@ -37,6 +37,9 @@ typedef enum run_pressure {
 
 run_pressure run_memory_pressure(run_memory *memory);
 
+/* What is in use now, and may be, in bytes. */
+void run_memory_look(run_memory *memory, uint64_t *ret_used, uint64_t *ret_limit);
+
 /* How many processes the kernel has killed for memory since the machine was booted, in this container or not. */
 uint64_t run_memory_kills(void);
 

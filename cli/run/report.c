@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define ON_TERMINAL (WEIR_SECOND / 4) /* between two lines of progress */
@@ -20,7 +22,9 @@ void run_report_begin(run_report *r, const run_settings *settings, const run_sch
     *r = (run_report){.settings = settings, .schedule = schedule, .input = input};
     r->began = weir_now();
     r->on_terminal = isatty(STDERR_FILENO);
-    bool shows = r->on_terminal ? !settings->no_progress && !settings->quiet : settings->progress;
+    bool is_mixed = settings->output.mode == RUN_OUTPUT_DIRECT; /* jobs would write into it */
+    bool shows = r->on_terminal ? !settings->no_progress && !settings->quiet && !is_mixed
+                                : settings->progress;
     r->next_progress = shows ? r->began + (r->on_terminal ? ON_TERMINAL : ELSEWHERE) : WEIR_FOREVER;
 }
 
@@ -42,9 +46,9 @@ static void write_all(const char *text, size_t length)
 
 void run_report_clear(run_report *r)
 {
-    if (r->is_shown)
+    if (r->shown[0])
         write_all("\r\033[K", 4);
-    r->is_shown = false;
+    r->shown[0] = '\0';
 }
 
 void run_report_flush(run_report *r)
@@ -160,49 +164,78 @@ void run_report_end(run_report *r, bool read_all, const char *why)
 
 /* ---- progress ------------------------------------------------------------------------------- */
 
-/* How much is done, by what is known without reading ahead; < 0: not known. */
-static double share(const run_report *r)
+/* Items there are, by what is known without reading ahead: what the items so far took of the bytes there are.  0: not
+ * known. */
+static double total(const run_report *r)
 {
-    const run_schedule *s = r->schedule;
-    double ended = (double)(s->done + s->failed + s->skipped);
-    if (r->settings->total)
-        return ended / (double)r->settings->total;
-    uint64_t total, at = run_input_position(r->input, &total);
-    if (total == 0 || s->read == 0)
-        return -1;
-    return (double)at / (double)total * ended / (double)s->read;
+    uint64_t bytes, at = run_input_position(r->input, &bytes);
+    if (r->settings->total || !bytes || !at)
+        return (double)r->settings->total;
+    return (double)r->schedule->read * (double)bytes / (double)at;
 }
 
-static void print_rest(const run_report *r, weir_time now, char *to, size_t size)
+static run_numbers numbers(const run_report *r)
 {
     const run_schedule *s = r->schedule;
-    double known = share(r), worked = (double)(s->done + s->failed),
-           took = (double)(now - r->began);
-    *to = '\0';
-    if (known <= 0 || known > 1 || worked == 0)
+    run_numbers n = {.done = s->done,
+                     .failed = s->failed,
+                     .skipped = s->skipped,
+                     .retried = s->retried,
+                     .running = s->running,
+                     .jobs = s->jobs,
+                     .total = total(r)};
+    return n;
+}
+
+void run_report_put_off(run_report *r, weir_time now)
+{
+    run_numbers n = numbers(r);
+    run_progress_begin(&r->progress, now, &n);
+}
+
+/* The columns of the terminal; 0: it is not ours now, somebody else writes to it. */
+static size_t columns(void)
+{
+    struct winsize size;
+    pid_t owner = tcgetpgrp(STDERR_FILENO);
+    if (owner > 0 && owner != getpgrp())
+        return 0;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}
+
+/* Over what is there, which does not flicker; nothing is written where it would be the same. */
+static void draw(run_report *r, const char *line)
+{
+    char with_escapes[sizeof r->shown + 8];
+    if (strcmp(line, r->shown) == 0)
         return;
-    snprintf(to, size, "  %.0f%%  %s left", 100 * known, text_time(took / known - took).s);
+    int n = snprintf(with_escapes, sizeof with_escapes, "\r%s\033[K", line);
+    write_all(with_escapes, (size_t)n);
+    strcpy(r->shown, line);
 }
 
 void run_report_progress(run_report *r, weir_time now)
 {
-    char rest[128], line[512];
-    const run_schedule *s = r->schedule;
+    char line[sizeof r->shown];
+    if (r->next_progress == WEIR_FOREVER)
+        return;
+    run_numbers n = numbers(r);
+    if (!r->progress.began)
+        run_progress_begin(&r->progress, r->began, &(run_numbers){0});
+    run_progress_look(&r->progress, now, &n);
     if (now < r->next_progress)
         return;
     r->next_progress = now + (r->on_terminal ? ON_TERMINAL : ELSEWHERE);
-    double rate = (double)(s->done + s->failed) * 1e9 / (double)(now - r->began + 1);
-    print_rest(r, now, rest, sizeof rest);
-    int n = snprintf(
-        line, sizeof line, "%s done  %s failed  %s retried  %" PRIu64 "/%" PRIu64 " run  %s/s%s",
-        text_count((double)s->done).s, text_count((double)s->failed).s,
-        text_count((double)s->retried).s, s->running, s->jobs, text_rate(rate).s, rest);
+    size_t width = r->on_terminal ? columns() : sizeof line;
+    if (width == 0)
+        return;
+    if (r->memory)
+        run_memory_look(r->memory, &n.memory, &n.most);
+    run_progress_print(&r->progress, now, &n, width - 1, line, sizeof line);
     if (!r->on_terminal) {
         run_report_say(r, "%s", line);
         run_report_flush(r);
-        return;
+    } else {
+        draw(r, line);
     }
-    run_report_clear(r);
-    write_all(line, (size_t)n);
-    r->is_shown = true;
 }

@@ -7,6 +7,8 @@
 #define WEIR_CLI_RUN_REPORT_H
 
 #include "input.h"
+#include "memory.h"
+#include "progress.h"
 #include "schedule.h"
 #include "settings.h"
 
@@ -14,10 +16,12 @@ typedef struct run_report {
     const run_settings *settings;
     const run_schedule *schedule;
     const run_input *input;
+    run_memory *memory; /* NULL: it is not looked at */
+    run_progress progress;
     weir_time began;
     weir_time next_progress; /* WEIR_FOREVER: none is shown */
     bool on_terminal;        /* progress is one line that is written over */
-    bool is_shown;           /* such a line */
+    char shown[512];         /* such a line, as it is there; "": none */
     size_t length;
     uint64_t unsaid; /* sentences that there was no room for */
     char text[16384];
@@ -45,8 +49,11 @@ void run_report_clear(run_report *r);
 /* Writes what waits; to be called where the output stands between two jobs. */
 void run_report_flush(run_report *r);
 
-/* Shows progress if it is time to. */
+/* Shows progress if it is time to, and on a terminal if it is ours. */
 void run_report_progress(run_report *r, weir_time now);
+
+/* All stood still until now, which says nothing about how fast it goes. */
+void run_report_put_off(run_report *r, weir_time now);
 
 /* What has become of all items. */
 void run_report_end(run_report *r, bool read_all, const char *why);

@@ -3,6 +3,7 @@
 #include "descriptors.h"
 #include "guard.h"
 #include "process.h"
+#include "signals.h"
 #include "state.h"
 
 #include <errno.h>
@@ -14,8 +15,6 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
-
-#define AUTO_MAX 1000 /* -j auto goes no higher */
 
 /* ---- beginning ------------------------------------------------------------------------------ */
 
@@ -98,8 +97,9 @@ static int open_signals(void)
     sigset_t ours;
     sigemptyset(&ours);
     sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGHUP);
+    run_signals_want(&ours, SIGTERM);
+    run_signals_want(&ours, SIGHUP);
+    run_signals_want(&ours, SIGTSTP);
     sigaddset(&ours, SIGUSR1);
     sigaddset(&ours, RUN_ORPHANED);
     sigprocmask(SIG_BLOCK, &ours, NULL);
@@ -164,24 +164,10 @@ static bool open_memory(run *r)
     if (!r->settings.memory)
         return true;
     r->memory = run_memory_open(r->settings.memory, r->settings.job_bytes, &error);
+    r->report.memory = r->memory;
     if (!r->memory)
         complain("run", "--memory: %s: %s", r->settings.memory, weir_strerror(error));
     return r->memory != NULL;
-}
-
-/* -j auto: where more at a time only makes each slower, it is enough. */
-static bool open_finds(run *r)
-{
-    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
-    if (!r->settings.jobs_auto)
-        return true;
-    opts.algorithm = WEIR_LIMIT_GRADIENT2;
-    opts.limit = r->settings.jobs;
-    opts.max_limit = AUTO_MAX;
-    opts.smoothing = 1; /* jobs are few and long: there is no time for small steps */
-    opts.queue = 2;
-    opts.window_samples = 4;
-    return weir_limit_model_create(&r->finds, &opts, weir_now()) == WEIR_OK;
 }
 
 static const char *base(const char *path)
@@ -215,15 +201,14 @@ static int status_of(const run *r)
         return EXIT_SIGNAL + r->stopped_by;
     if (r->is_broken)
         return EXIT_FAILURE;
-    if (s->halted)
+    if (s->halted && !s->has_enough)
         return EXIT_HALTED;
-    return s->failed ? EXIT_ITEMS_FAILED : EXIT_SUCCESS;
+    return s->failed && !s->has_enough ? EXIT_ITEMS_FAILED : EXIT_SUCCESS;
 }
 
 static void close_all(run *r)
 {
     run_memory_close(r->memory);
-    weir_limit_model_destroy(r->finds);
     if (r->in_line)
         weir_rate_cancel(r->rate, &r->turn);
     weir_rate_destroy(r->rate);
@@ -247,7 +232,7 @@ static int run_all(run *r)
     if (r->settings.dry_run)
         return run_print_jobs(r);
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of a write */
-    if (!open_output(r) || !open_memory(r) || !open_finds(r) || !open_ledger(r) || !open_all(r))
+    if (!open_output(r) || !open_memory(r) || !open_ledger(r) || !open_all(r))
         return EXIT_FAILURE;
     r->now = weir_now();
     r->born = run_process_start(getpid());
@@ -276,8 +261,7 @@ static int run_command(int argc, char *argv[])
         status = run_guard(&r->settings, &r->front);
     if (status == GO_ON) {
         r->schedule.opts = r->settings.schedule;
-        r->schedule.jobs = r->settings.jobs;
-        status = run_all(r);
+        status = run_jobs_begin(r) ? run_all(r) : EXIT_USAGE;
     }
     close_all(r);
     return status;

@@ -135,7 +135,8 @@ static void look_whether_to_halt(run_schedule *s)
     bool many = s->opts.halt_fails > 0 && failed >= s->opts.halt_fails;
     bool much =
         s->opts.halt_share > 0 && ended >= HALT_SAMPLE && failed >= s->opts.halt_share * ended;
-    if (many || much)
+    s->has_enough = s->opts.halt_done > 0 && (double)s->done >= s->opts.halt_done;
+    if (many || much || s->has_enough)
         s->halted = s->opts.halt;
 }
 
@@ -147,6 +148,7 @@ run_verdict run_schedule_ended(run_schedule *s, run_outcome outcome, uint64_t n,
     s->killed_for_memory += outcome.kind == RUN_OOM;
     if (run_set_has(&s->opts.ok, outcome)) {
         s->done++;
+        look_whether_to_halt(s);
         return RUN_DONE;
     }
     bool may = n <= s->opts.retries && run_set_has(&s->opts.retry, outcome) && !s->halted &&
@@ -203,6 +205,12 @@ void *run_schedule_pop(run_schedule *s, weir_time now, weir_time *ret_at)
         swap(&s->heap[at], &s->heap[child]);
         at = child;
     }
+}
+
+void run_schedule_put_off(run_schedule *s, int64_t ns)
+{
+    for (size_t i = 0; i < s->waiting; i++)
+        s->heap[i].due += ns;
 }
 
 /* ---- time limits ---------------------------------------------------------------------------- */

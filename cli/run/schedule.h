@@ -60,6 +60,7 @@ typedef struct run_schedule_opts {
     run_set retry; /* what is tried again, of the others */
     run_halt halt;
     double halt_fails; /* so many failed */
+    double halt_done;  /* or are done */
     double
         halt_share; /* or so much of those that have ended, at least HALT_SAMPLE of them; 0: not */
     int64_t delay_ns;      /* between two starts */
@@ -80,6 +81,7 @@ typedef struct run_schedule {
     uint64_t running;
     weir_time last_start;
     run_halt halted;
+    bool has_enough; /* it is halted because so many are done */
     size_t waiting;
     run_waiting heap[RUN_WAITING_MAX + RUN_JOBS_MAX];
 } run_schedule;
@@ -106,6 +108,9 @@ void run_schedule_crowded(run_schedule *s);
  * *ret_at says when. */
 void run_schedule_push(run_schedule *s, void *task, weir_time due);
 void *run_schedule_pop(run_schedule *s, weir_time now, weir_time *ret_at);
+
+/* Time has passed that does not count: they wait for as long as they would have. */
+void run_schedule_put_off(run_schedule *s, int64_t ns);
 
 /* Which signal a job is due that was started at a time and has been sent `sent` (0: none), and at *ret_at the next
  * one; 0: none yet. */

@@ -58,8 +58,13 @@ static int set_input(const texts *t, run_settings *s, char **rest)
 
 static int set_pace(const texts *t, run_settings *s)
 {
-    if (t->jobs && !run_parse_jobs(t->jobs, &s->jobs, &s->jobs_auto))
-        return refuse("jobs", t->jobs, "a number from 1 to 4096, \"auto\", or like 150%, +2, -1");
+    bool is_file = t->jobs && (strchr(t->jobs, '/') || !t->jobs[strcspn(t->jobs, "0123456789%")]);
+    if (t->jobs && strcmp(t->jobs, "auto") != 0 && is_file)
+        s->jobs_file = t->jobs;
+    else if (t->jobs && !run_parse_jobs(t->jobs, &s->jobs, &s->jobs_auto))
+        return refuse(
+            "jobs", t->jobs,
+            "a number from 1 to 4096, \"auto\", like 150%, +2, -1, or a file that says it");
     if (t->rate && !run_parse_rate(t->rate, &s->rate, &s->rate_per_ns))
         return refuse("rate", t->rate, "a rate: 10/s, 100/m, 5/10s");
     if (t->delay && !run_parse_time(t->delay, &s->schedule.delay_ns))
@@ -101,7 +106,8 @@ static int set_outcomes(const texts *t, run_settings *s)
     if (t->retry_on && !run_set_parse(t->retry_on, &o->retry))
         return refuse("retry-on", t->retry_on, sets);
     if (t->halt && !run_parse_halt(t->halt, o))
-        return refuse("halt", t->halt, "never, now,fail=N, soon,fail=N or the same with N%");
+        return refuse("halt", t->halt,
+                      "never, now,fail=N, soon,fail=N, the same with N%, or success=N");
     return GO_ON;
 }
 
@@ -168,7 +174,7 @@ int run_settings_read(run_settings *ret_settings, int argc, char *argv[])
         {0, "header", NULL, OPTION_FLAG, &s->input.has_header, 0, 0,
          "the first row names the columns: {name}"},
         {'j', "jobs", "N", OPTION_TEXT, &t.jobs, 0, 0,
-         "at a time: 8, 150%, +2, auto (default: CPUs)"},
+         "at a time: 8, 150%, +2, auto, a file (default: CPUs)"},
         {0, "rate", "N/TIME", OPTION_TEXT, &t.rate, 0, 0, "starts: 10/s, 100/m"},
         {0, "delay", "TIME", OPTION_TEXT, &t.delay, 0, 0, "between two starts"},
         {0, "max-load", "LOAD", OPTION_SECONDS, &s->max_load, 0.01, 1e6,

@@ -14,7 +14,8 @@ typedef struct run_settings {
     bool is_shell;
     const char *replace;
     uint64_t jobs;
-    bool jobs_auto; /* `jobs` is where to begin */
+    bool jobs_auto;        /* `jobs` is where to begin */
+    const char *jobs_file; /* says them, and may change; NULL: none */
     uint64_t rate, rate_burst;
     int64_t rate_per_ns; /* 0: no rate */
     double max_load;     /* 0: none */
@@ -46,10 +47,16 @@ bool run_parse_rate(const char *text, uint64_t *ret_tokens, int64_t *ret_per_ns)
 /* "8", "auto", "150%" (of the CPUs this process may use), "+2", "-1" (more, or less, than those). */
 bool run_parse_jobs(const char *text, uint64_t *ret_jobs, bool *ret_auto);
 
+/* The first word of a file, which is as above, or "0". */
+bool run_parse_jobs_file(const char *content, uint64_t *ret_jobs, bool *ret_auto);
+
+/* CPUs this process may use. */
+double run_cpus(void);
+
 /* "1s..5m", or "1s": from, and at most. */
 bool run_parse_backoff(const char *text, weir_backoff *ret_backoff);
 
-/* "now,fail=1", "soon,fail=10%", "never". */
+/* "now,fail=1", "soon,fail=10%", "now,success=1", "never". */
 bool run_parse_halt(const char *text, run_schedule_opts *into);
 
 #endif

@@ -51,6 +51,7 @@ static void started(run *r, run_task *t, unsigned slot)
     r->slots = slot > r->slots ? slot : r->slots;
     run_output_started(r->output, t->sheet);
     run_schedule_started(&r->schedule, r->now);
+    run_jobs_started(r, t);
     if (r->schedule.opts.timeout_ns)
         run_sooner(&r->check, r->now + r->schedule.opts.timeout_ns);
     run_teller_slot(r->teller, slot, t->job, 0, false);

@@ -11,6 +11,7 @@
 #ifndef WEIR_CLI_RUN_STATE_H
 #define WEIR_CLI_RUN_STATE_H
 
+#include "adapt.h"
 #include "job.h"
 #include "ledger.h"
 #include "memory.h"
@@ -24,8 +25,8 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
-#include <weir/limit.h>
 #include <weir/rate.h>
 
 /* Statuses to exit with, beside those of every command. */
@@ -53,6 +54,15 @@ typedef struct run_task {
     bool is_ended;     /* by us, because the run ends */
 } run_task;
 
+/* A file that says how many at a time. */
+typedef struct run_jobs_file {
+    weir_time look; /* at it again; WEIR_FOREVER: there is none, or it does not change */
+    struct timespec changed;
+    uint64_t inode;
+    int64_t size;
+    unsigned wrong; /* looks, of late */
+} run_jobs_file;
+
 enum { EVENT_JOBS, EVENT_SIGNALS, EVENT_INPUT, EVENT_OUT, EVENT_LINES };
 
 typedef struct run {
@@ -66,7 +76,8 @@ typedef struct run {
     run_teller *teller;
     run_ledger *ledger;      /* NULL: none is kept */
     run_memory *memory;      /* NULL: not looked at */
-    weir_limit_model *finds; /* the number of jobs; NULL: it was said */
+    run_adapt adapt;         /* finds the number of jobs, if it is to be found */
+    run_jobs_file jobs_file; /* says it */
     uint64_t kills;          /* the kernel's for memory, before this run and of its jobs */
     weir_time memory_check;  /* memory is looked at then */
     weir_rate *rate;
@@ -128,11 +139,22 @@ void run_start_all(run *r);
 void run_settle(run *r, run_task *t, run_outcome outcome, const char *what, const run_news *news);
 void run_take_news(run *r);
 
+/* ---- jobs.c ----------------------------------------------------------------------------------- */
+
+/* How many at a time: as said, as a file says, or as found.  false: the file does not say it, which was complained
+ * about. */
+bool run_jobs_begin(run *r);
+void run_jobs_look(run *r); /* whether the file has changed */
+void run_jobs_started(run *r, const run_task *t);
+void run_jobs_ended(run *r, const run_task *t, bool is_done, int64_t cpu_ns);
+void run_jobs_disturbed(run *r, int64_t paused_ns); /* some, or all, stood still */
+void run_jobs_crowded(run *r); /* fewer: there is not enough memory for so many */
+
 /* ---- control.c -------------------------------------------------------------------------------- */
 
-void run_check_all(run *r); /* ends those whose time is over */
-void run_balance(run *r);   /* of memory */
-void run_take_signals(run *r);
+void run_check_all(run *r);    /* ends those whose time is over */
+void run_balance(run *r);      /* of memory */
+void run_take_signals(run *r); /* or, suspended by Ctrl-Z, stops with all jobs until it goes on */
 
 /* ---- loop.c, dry_run.c ------------------------------------------------------------------------ */
 

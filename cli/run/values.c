@@ -117,7 +117,7 @@ bool run_parse_rate(const char *text, uint64_t *ret_tokens, int64_t *ret_per_ns)
     return true;
 }
 
-static double cpus(void)
+double run_cpus(void)
 {
     cpu_set_t mine;
     int n = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
@@ -130,22 +130,39 @@ bool run_parse_jobs(const char *text, uint64_t *ret_jobs, bool *ret_auto)
     bool is_relative = *text == '+' || *text == '-', is_less = *text == '-';
     *ret_auto = strcmp(text, "auto") == 0;
     if (*ret_auto) {
-        *ret_jobs = (uint64_t)cpus();
+        *ret_jobs = (uint64_t)run_cpus();
         return true;
     }
     text += is_relative;
     if (!take_number(&text, &jobs))
         return false;
     if (is_relative)
-        jobs = cpus() + (is_less ? -jobs : jobs);
+        jobs = run_cpus() + (is_less ? -jobs : jobs);
     else if (*text == '%' && text++)
-        jobs = floor(cpus() * jobs / 100);
+        jobs = floor(run_cpus() * jobs / 100);
     else if (jobs < 1)
         return false;
     jobs = is_relative && jobs < 1 ? 1 : jobs;
     if (*text || jobs != floor(jobs) || jobs > RUN_JOBS_MAX)
         return false;
     *ret_jobs = jobs < 1 ? 1 : (uint64_t)jobs;
+    return true;
+}
+
+bool run_parse_jobs_file(const char *content, uint64_t *ret_jobs, bool *ret_auto)
+{
+    static const char space[] = " \t\r\n";
+    char word[32];
+    content += strspn(content, space);
+    size_t n = strcspn(content, space);
+    if (n >= sizeof word)
+        return false;
+    memcpy(word, content, n);
+    word[n] = '\0';
+    if (strcmp(word, "0") != 0)
+        return run_parse_jobs(word, ret_jobs, ret_auto);
+    *ret_jobs = 0;
+    *ret_auto = false;
     return true;
 }
 
@@ -169,26 +186,34 @@ bool run_parse_backoff(const char *text, weir_backoff *ret_backoff)
            ret_backoff->max_ns >= ret_backoff->base_ns;
 }
 
+static bool take_word(const char **text, const char *word)
+{
+    size_t n = strlen(word);
+    bool is_it = strncmp(*text, word, n) == 0;
+    *text += is_it ? n : 0;
+    return is_it;
+}
+
 bool run_parse_halt(const char *text, run_schedule_opts *into)
 {
     double number;
-    into->halt_fails = into->halt_share = 0;
+    into->halt_fails = into->halt_share = into->halt_done = 0;
     into->halt = RUN_HALT_NEVER;
     if (strcmp(text, "never") == 0)
         return true;
-    run_halt when = strncmp(text, "now,fail=", 9) == 0     ? RUN_HALT_NOW
-                    : strncmp(text, "soon,fail=", 10) == 0 ? RUN_HALT_SOON
-                                                           : RUN_HALT_NEVER;
-    if (when == RUN_HALT_NEVER)
+    run_halt when = take_word(&text, "now,")    ? RUN_HALT_NOW
+                    : take_word(&text, "soon,") ? RUN_HALT_SOON
+                                                : RUN_HALT_NEVER;
+    bool is_success = take_word(&text, "success=");
+    if (when == RUN_HALT_NEVER || (!is_success && !take_word(&text, "fail=")))
         return false;
-    text = strchr(text, '=') + 1;
     if (!take_number(&text, &number) || number <= 0)
         return false;
     into->halt = when;
-    if (strcmp(text, "%") == 0 && number <= 100) {
+    if (strcmp(text, "%") == 0 && number <= 100 && !is_success) {
         into->halt_share = number / 100;
         return true;
     }
-    into->halt_fails = number;
+    *(is_success ? &into->halt_done : &into->halt_fails) = number;
     return *text == '\0' && number == floor(number);
 }

@@ -158,6 +158,33 @@ static void a_share_of_failures_halts_when_enough_have_ended(void **state)
     assert_int_equal(s->halted, RUN_HALT_SOON);
 }
 
+static void a_number_of_successes_is_enough(void **state)
+{
+    (void)state;
+    int64_t delay;
+    run_schedule *s = fresh(5, 0);
+    s->opts.halt = RUN_HALT_SOON;
+    s->opts.halt_done = 2;
+    ends(s, fine, 1, &delay);
+    ends(s, one, 1, &delay);
+    assert_int_equal(s->halted, RUN_HALT_NEVER);
+    ends(s, fine, 1, &delay);
+    assert_true(s->halted == RUN_HALT_SOON && s->has_enough);
+}
+
+static void what_waits_is_put_off_by_time_that_does_not_count(void **state)
+{
+    (void)state;
+    weir_time at;
+    int task;
+    run_schedule *s = fresh(5, 0);
+    run_schedule_push(s, &task, 5 * S);
+    run_schedule_put_off(s, 60 * S);
+    assert_null(run_schedule_pop(s, 64 * S, &at));
+    assert_int_equal(at, 65 * S);
+    assert_ptr_equal(run_schedule_pop(s, 65 * S, &at), &task);
+}
+
 static void a_job_is_asked_to_end_and_then_killed(void **state)
 {
     (void)state;
@@ -226,6 +253,8 @@ int main(void)
         cmocka_unit_test(those_that_wait_come_in_the_order_of_their_times),
         cmocka_unit_test(a_number_of_failures_halts),
         cmocka_unit_test(a_share_of_failures_halts_when_enough_have_ended),
+        cmocka_unit_test(a_number_of_successes_is_enough),
+        cmocka_unit_test(what_waits_is_put_off_by_time_that_does_not_count),
         cmocka_unit_test(a_job_is_asked_to_end_and_then_killed),
         cmocka_unit_test(a_crowd_that_was_too_large_gets_smaller),
         cmocka_unit_test(sets_say_what_they_do_not_understand),

@@ -58,6 +58,23 @@ static void jobs_are_a_number_or_follow_the_processors(void **state)
         assert_false(run_parse_jobs(wrong[i], &jobs, &is_auto));
 }
 
+static void a_file_says_jobs_with_its_first_word(void **state)
+{
+    (void)state;
+    uint64_t jobs;
+    bool is_auto;
+    assert_true(run_parse_jobs_file(" 7 of eight\n9\n", &jobs, &is_auto));
+    assert_true(jobs == 7 && !is_auto);
+    assert_true(run_parse_jobs_file("auto", &jobs, &is_auto));
+    assert_true(is_auto);
+    assert_true(run_parse_jobs_file("0\n", &jobs, &is_auto));
+    assert_true(jobs == 0 && !is_auto);
+    static const char *const wrong[] = {
+        "", "\n", "x", "00x", "5000", "12345678901234567890123456789012345"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_false(run_parse_jobs_file(wrong[i], &jobs, &is_auto));
+}
+
 static void a_backoff_begins_and_ends(void **state)
 {
     (void)state;
@@ -78,10 +95,12 @@ static void a_halt_says_when_and_after_how_many(void **state)
     assert_true(opts.halt == RUN_HALT_NOW && opts.halt_fails == 3 && opts.halt_share == 0);
     assert_true(run_parse_halt("soon,fail=10%", &opts));
     assert_true(opts.halt == RUN_HALT_SOON && opts.halt_share == 0.1 && opts.halt_fails == 0);
+    assert_true(run_parse_halt("now,success=2", &opts));
+    assert_true(opts.halt == RUN_HALT_NOW && opts.halt_done == 2 && opts.halt_fails == 0);
     assert_true(run_parse_halt("never", &opts));
     assert_true(opts.halt == RUN_HALT_NEVER);
     static const char *const wrong[] = {
-        "", "now", "now,fail=", "now,fail=0", "soon,fail=101%", "now,fail=1.5", "later,fail=1"};
+        "", "now", "now,fail=", "now,fail=0", "soon,fail=101%", "now,fail=1.5", "later,fail=1", "now,success=5%"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_false(run_parse_halt(wrong[i], &opts));
 }
@@ -92,6 +111,7 @@ int main(void)
         cmocka_unit_test(times_have_units_and_are_seconds_without),
         cmocka_unit_test(a_rate_is_so_many_in_a_time),
         cmocka_unit_test(jobs_are_a_number_or_follow_the_processors),
+        cmocka_unit_test(a_file_says_jobs_with_its_first_word),
         cmocka_unit_test(a_backoff_begins_and_ends),
         cmocka_unit_test(a_halt_says_when_and_after_how_many),
     };
