@@ -16,7 +16,9 @@ pytestmark = pytest.mark.skipif(not WEIR.exists(), reason="the command is not bu
 
 
 def test_what_is_said_on_a_terminal_passes_no_escape_of_an_item_on() -> None:
-    with Terminal([WEIR, "run", "--tag", "--shell", ": {}; echo x; exit 1", ":::", f"a{RED}b"]) as t:
+    with Terminal(
+        [WEIR, "run", "--tag", "--shell", ": {}; echo x; exit 1", ":::", f"a{RED}b"]
+    ) as t:
         assert t.wait() == 3
         assert RED.encode() not in t.raw
         assert "a [31mb" in t.text

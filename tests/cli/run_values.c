@@ -69,8 +69,8 @@ static void a_file_says_jobs_with_its_first_word(void **state)
     assert_true(is_auto);
     assert_true(run_parse_jobs_file("0\n", &jobs, &is_auto));
     assert_true(jobs == 0 && !is_auto);
-    static const char *const wrong[] = {
-        "", "\n", "x", "00x", "5000", "12345678901234567890123456789012345"};
+    static const char *const wrong[] = {"",    "\n",   "x",
+                                        "00x", "5000", "12345678901234567890123456789012345"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_false(run_parse_jobs_file(wrong[i], &jobs, &is_auto));
 }
@@ -99,8 +99,14 @@ static void a_halt_says_when_and_after_how_many(void **state)
     assert_true(opts.halt == RUN_HALT_NOW && opts.halt_done == 2 && opts.halt_fails == 0);
     assert_true(run_parse_halt("never", &opts));
     assert_true(opts.halt == RUN_HALT_NEVER);
-    static const char *const wrong[] = {
-        "", "now", "now,fail=", "now,fail=0", "soon,fail=101%", "now,fail=1.5", "later,fail=1", "now,success=5%"};
+    static const char *const wrong[] = {"",
+                                        "now",
+                                        "now,fail=",
+                                        "now,fail=0",
+                                        "soon,fail=101%",
+                                        "now,fail=1.5",
+                                        "later,fail=1",
+                                        "now,success=5%"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_false(run_parse_halt(wrong[i], &opts));
 }
