@@ -41,6 +41,8 @@ static void check_task(run *r, run_task *t)
         return;
     }
     run_sooner(&r->check, hangs);
+    if (t->is_suspended && !t->sent) /* its time stands still, too */
+        return;
     int due = run_schedule_signal(&r->schedule, t->started, t->sent, t->sent_at, r->now, &at);
     run_sooner(&r->check, at);
     if (due) {
@@ -86,6 +88,20 @@ static unsigned going(const run *r)
     return n;
 }
 
+static void suspend(run *r, run_task *t, bool is_suspended)
+{
+    t->is_suspended = is_suspended;
+    if (is_suspended)
+        t->suspended_at = r->now;
+    else
+        t->started += r->now - t->suspended_at;
+    r->check = r->now;
+    run_output_suspended(r->output, t->sheet, is_suspended);
+    run_jobs_disturbed(r, 0);
+    r->place->type->signal(r->place, t->job, is_suspended ? SIGSTOP : SIGCONT);
+    run_report_suspended(&r->report, t->item, is_suspended);
+}
+
 /* Where memory runs short the youngest is suspended, one at each look; later the oldest of them goes on.  One always
  * runs. */
 void run_balance(run *r)
@@ -99,13 +115,8 @@ void run_balance(run *r)
                   : goes_on                              ? pick(r, true, false)
                                                          : NULL;
     r->memory_check = r->slots ? r->now + RUN_MEMORY_EVERY : r->now;
-    if (!t)
-        return;
-    t->is_suspended = !t->is_suspended;
-    run_output_suspended(r->output, t->sheet, t->is_suspended);
-    run_jobs_disturbed(r, 0);
-    r->place->type->signal(r->place, t->job, t->is_suspended ? SIGSTOP : SIGCONT);
-    run_report_suspended(&r->report, t->item, t->is_suspended);
+    if (t)
+        suspend(r, t, !t->is_suspended);
 }
 
 /* ---- the keyboard ----------------------------------------------------------------------------- */
@@ -130,6 +141,7 @@ static void put_off(run *r, int64_t ns)
         t->started += ns;
         t->sent_at += t->sent ? ns : 0;
         t->stopped_at += t->stopped_at ? ns : 0;
+        t->suspended_at += ns;
     }
     run_schedule_put_off(&r->schedule, ns);
     run_jobs_disturbed(r, ns);

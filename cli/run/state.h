@@ -49,7 +49,8 @@ typedef struct run_task {
     weir_time sent_at;
     weir_time stopped_at; /* by somebody; 0: it is not */
     bool timed_out, hung;
-    bool is_suspended; /* by us, for memory */
+    bool is_suspended; /* by us, for memory, */
+    weir_time suspended_at;
     uint64_t reserved; /* bytes of memory */
     bool is_ended;     /* by us, because the run ends */
 } run_task;
