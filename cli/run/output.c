@@ -371,6 +371,7 @@ static void watch(run_output *output, run_sheet *sheet)
         if (wanted != s->is_watched && s->pipe >= 0)
             epoll_ctl(output->pipes, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, s->pipe, &event);
         s->is_watched = wanted;
+        s->watcher = output->pipes;
     }
 }
 
@@ -616,7 +617,6 @@ static bool read_stream(run_output *output, run_sheet *sheet, int i, run_got *re
     }
     errno = why;
     output->kept += run_stream_kept(s) - kept;
-    s->is_watched = s->is_watched && s->pipe >= 0; /* who is closed is not watched */
     return *ret_got != RUN_GOT_ERROR || output->is_lost || fail(output, output->keep);
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -43,6 +44,16 @@ static void close_one(int *fd)
     *fd = -1;
 }
 
+/* An epoll keeps what anybody has open, and a job that is just being started has it for a moment (until its exec closes
+ * it): so it is taken out before. */
+static void close_pipe(run_stream *s)
+{
+    if (s->is_watched)
+        epoll_ctl(s->watcher, EPOLL_CTL_DEL, s->pipe, NULL);
+    s->is_watched = false;
+    close_one(&s->pipe);
+}
+
 void run_stream_started(run_stream *s)
 {
     if (s->pipe >= 0)
@@ -54,7 +65,7 @@ void run_stream_close(run_stream *s)
     if (s->job == s->file)
         s->job = -1;
     close_one(&s->job);
-    close_one(&s->pipe);
+    close_pipe(s);
     close_one(&s->file);
     free(s->text);
     *s = RUN_STREAM_INIT;
@@ -63,7 +74,7 @@ void run_stream_close(run_stream *s)
 /* No more will come, so all of it may be printed. */
 static void finish(run_stream *s)
 {
-    close_one(&s->pipe);
+    close_pipe(s);
     s->whole = run_stream_kept(s);
 }
 

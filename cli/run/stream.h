@@ -17,11 +17,12 @@
 #define RUN_STREAM_TEXT ((size_t)64 << 10) /* bytes in memory */
 
 typedef struct run_stream {
-    int job;           /* where the job writes; -1: nowhere */
-    int pipe;          /* where that is read; -1: there is no more to be read */
-    int file;          /* -1: none */
-    bool is_named;     /* the file: it keeps all that was read */
-    bool is_watched;   /* for who uses it: the pipe is waited for */
+    int job;         /* where the job writes; -1: nowhere */
+    int pipe;        /* where that is read; -1: there is no more to be read */
+    int file;        /* -1: none */
+    bool is_named;   /* the file: it keeps all that was read */
+    bool is_watched; /* for who uses it: the pipe is in `watcher`, an epoll */
+    int watcher;
     bool has_ended;    /* what may still be read is `left` bytes */
     uint64_t left;     /* in the pipe */
     uint64_t from, to; /* of the file: is kept */
