@@ -79,7 +79,7 @@ def test_without_prometheus_client_it_says_what_to_install() -> None:
 
 def test_a_collector_made_before_a_fork_is_right_behind_it() -> None:
     code = """
-        import os, weir
+        import os, time, weir
         from prometheus_client import CollectorRegistry, generate_latest
         registry = CollectorRegistry()
         registry.register(weir.prometheus.Collector(processes="self"))
@@ -88,8 +88,12 @@ def test_a_collector_made_before_a_fork_is_right_behind_it() -> None:
         pid = os.fork()
         if not pid:
             after = weir.Queue(3, name="after")
-            text = generate_latest(registry).decode()
-            os._exit(0 if "after" in text and "before" not in text else 1)
+            for _ in range(50):
+                text = generate_latest(registry).decode()
+                if "after" in text and "before" not in text:
+                    os._exit(0)
+                time.sleep(0.1)
+            os._exit(1)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     """
     assert output_of(code) == "0\n"
