@@ -1,4 +1,4 @@
-"""`weir run` in a terminal: its sentences hold no escapes of others, its progress no line of a job."""
+"""`weir run` in a terminal: its sentences hold no escapes of others, nor its progress lines."""
 
 from __future__ import annotations
 
