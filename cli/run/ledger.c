@@ -258,7 +258,7 @@ static int64_t ask(run_ledger *l, const char *text)
 static bool is_ours(run_ledger *l, bool *ret_is_new)
 {
     int64_t whose = ask(l, "PRAGMA application_id"), version = ask(l, "PRAGMA user_version");
-    int64_t tables = ask(l, "SELECT count(*) FROM sqlite_schema");
+    int64_t tables = ask(l, "SELECT count(*) FROM sqlite_master");
     if (tables < 0)
         return run_ledger_fail(l, "");
     *ret_is_new = tables == 0;
