@@ -343,8 +343,8 @@ def test_compare_shows_that_the_standard_executor_dies_of_the_cap(
     assert table["ended"][0] == "finished"
     assert table["ended"][1].startswith(("died: out of memory", "out of memory, and hung"))
     assert table["files digested"][0] == "400"
-    weir, standard = (float(cell.split()[0]) for cell in table["peak RSS: parent"])
-    assert weir < 1.25 * standard  # which may die so early that it has not grown yet
+    weir = float(table["peak RSS: parent"][0].split()[0])
+    assert weir < 64  # half of the cap; the other one may have died before it was looked at
 
 
 def test_compare_draws_a_chart_or_says_what_is_missing(tree: Path) -> None:
