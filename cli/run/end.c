@@ -23,7 +23,10 @@ void run_settle(run *r, run_task *t, run_outcome outcome, const char *what, cons
         run_schedule_push(&r->schedule, t, r->now + delay);
         return;
     }
-    run_write_end(r, t, verdict == RUN_DONE, what, news);
+    if (verdict == RUN_LEFT)
+        run_write_left(r, t);
+    else
+        run_write_end(r, t, verdict == RUN_DONE, what, news);
     if (verdict == RUN_FAILED)
         run_report_failure(&r->report, t->item, what, t->attempts);
     run_task_finish(r, t);

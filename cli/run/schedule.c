@@ -151,8 +151,10 @@ run_verdict run_schedule_ended(run_schedule *s, run_outcome outcome, uint64_t n,
         look_whether_to_halt(s);
         return RUN_DONE;
     }
-    bool may = n <= s->opts.retries && run_set_has(&s->opts.retry, outcome) && !s->halted &&
+    bool may = n <= s->opts.retries && run_set_has(&s->opts.retry, outcome) &&
                outcome.kind != RUN_NOT_STARTED;
+    if (may && s->halted)
+        return RUN_LEFT;
     if (may) {
         uint32_t retry = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
         *ret_delay_ns = weir_backoff_delay(&s->opts.backoff, retry, 0, random);

@@ -86,7 +86,7 @@ typedef struct run_schedule {
     run_waiting heap[RUN_WAITING_MAX + RUN_JOBS_MAX];
 } run_schedule;
 
-typedef enum run_verdict { RUN_DONE, RUN_FAILED, RUN_AGAIN } run_verdict;
+typedef enum run_verdict { RUN_DONE, RUN_FAILED, RUN_AGAIN, RUN_LEFT } run_verdict;
 
 /* Whether a job may be started now.  false: not before *ret_at, or (WEIR_FOREVER) before one has ended. */
 bool run_schedule_may_start(const run_schedule *s, weir_time now, weir_time *ret_at);
@@ -97,7 +97,7 @@ bool run_schedule_may_read(const run_schedule *s);
 void run_schedule_started(run_schedule *s, weir_time now);
 
 /* An attempt has ended, the n-th of its item (from 1), or could not begin (was_running false).  RUN_AGAIN: after
- * *ret_delay_ns.  random: any 64 bits. */
+ * *ret_delay_ns.  RUN_LEFT: it would be tried again, had the run not been halted.  random: any 64 bits. */
 run_verdict run_schedule_ended(run_schedule *s, run_outcome outcome, uint64_t n, bool was_running,
                                uint64_t random, int64_t *ret_delay_ns);
 

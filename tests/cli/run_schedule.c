@@ -172,6 +172,19 @@ static void a_number_of_successes_is_enough(void **state)
     assert_true(s->halted == RUN_HALT_SOON && s->has_enough);
 }
 
+/* The next run has it then: it has not failed. */
+static void what_would_be_tried_again_is_left_by_a_halt(void **state)
+{
+    (void)state;
+    int64_t delay;
+    run_schedule *s = fresh(5, 2);
+    s->halted = RUN_HALT_SOON;
+    assert_int_equal(ends(s, one, 1, &delay), RUN_LEFT);
+    assert_int_equal(ends(s, one, 3, &delay), RUN_FAILED);
+    assert_int_equal(ends(s, fine, 1, &delay), RUN_DONE);
+    assert_true(s->failed == 1 && s->done == 1 && s->retried == 0);
+}
+
 static void what_waits_is_put_off_by_time_that_does_not_count(void **state)
 {
     (void)state;
@@ -254,6 +267,7 @@ int main(void)
         cmocka_unit_test(a_number_of_failures_halts),
         cmocka_unit_test(a_share_of_failures_halts_when_enough_have_ended),
         cmocka_unit_test(a_number_of_successes_is_enough),
+        cmocka_unit_test(what_would_be_tried_again_is_left_by_a_halt),
         cmocka_unit_test(what_waits_is_put_off_by_time_that_does_not_count),
         cmocka_unit_test(a_job_is_asked_to_end_and_then_killed),
         cmocka_unit_test(a_crowd_that_was_too_large_gets_smaller),
