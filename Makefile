@@ -23,6 +23,7 @@ setup: ## install what is missing to build; does nothing when nothing is
 demo: all ## run the main example on real input, and watch it; DEMO_ARGS=--compare draws the comparison
 	@case " $(DEMO_ARGS) " in *" --compare "*) $(ROOT)/scripts/setup plot;; esac
 	@$(ROOT)/scripts/demo $(DEMO_ARGS)
+	@[ -n "$(DEMO_ARGS)" ] || $(ROOT)/scripts/demo_run
 
 check: ## run every check and test; STEPS="layers man" runs some
 	@$(ROOT)/scripts/setup check

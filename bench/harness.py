@@ -41,7 +41,7 @@ class Subject(NamedTuple):
             Missing or ImportError; effort is 1.0, or less for a quick look
     command instead of `run`: the program that measures, which prints {"value": number}
     target  what must hold, such as ">= 12": of a peer for weir's value over the peer's, of weir
-            for its own value
+            for its own value; in each case, or as a dict of cases
     note    what a reader has to know to compare fairly
     package the Python package it comes from, whose version is told
     cases   those it takes part in; None: all
@@ -50,10 +50,13 @@ class Subject(NamedTuple):
     name: str
     run: Callable[[str, float], float] | None = None
     command: Callable[[str, float], list[str]] | None = None
-    target: str | None = None
+    target: str | dict[str, str] | None = None
     note: str = ""
     package: str | None = None
     cases: tuple[str, ...] | None = None
+
+    def target_in(self, case: str) -> str | None:
+        return self.target.get(case) if isinstance(self.target, dict) else self.target
 
 
 class Question(NamedTuple):
@@ -267,7 +270,7 @@ def lines_of(question: Question, case: str, tallies: dict[str, Tally]) -> list[d
             "version": version_of(subject.package),
             "values": values,
             "rounds": len(values),
-            "target": subject.target,
+            "target": subject.target_in(case),
         }
         if problem:
             line |= {"problem": problem[0], "met": None}
@@ -281,15 +284,15 @@ def lines_of(question: Question, case: str, tallies: dict[str, Tally]) -> list[d
             compared = (subject, first_peer) if first_peer else None
         else:
             compared = (weir, subject)
-        if compared:
+        if compared and all(one.name in tallies for one in compared):  # --only leaves some out
             ours, theirs = (tallies[one.name] for one in compared)
-            if ours.values and theirs.values and not ours.problem and not theirs.problem:
-                found = ratios(ours.values, theirs.values)
+            found = ratios(ours.values, theirs.values)
+            if found and not ours.problem and not theirs.problem:
                 line |= {"ratio": median(found), "ratio_min": min(found), "ratio_max": max(found)}
                 line |= {"ratio_of": compared[0].name, "ratio_to": compared[1].name}
-        if subject.target:
+        if target := subject.target_in(case):
             checked = line["median"] if line["role"] == "weir" else line.get("ratio")
-            line["met"] = None if checked is None else holds(subject.target, checked)
+            line["met"] = None if checked is None else holds(target, checked)
         lines.append(line)
     return lines
 

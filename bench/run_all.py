@@ -46,6 +46,12 @@ BENCHMARKS = (
     "c_queue_deadline",
     "c_thread_pool",
     "c_pipeline",
+    "run_spawn",
+    "run_memory_held",
+    "run_input",
+    "run_order",
+    "run_cgroup",
+    "run_resume",
 )
 
 

@@ -1,5 +1,6 @@
 /* command.c - what the subcommands share: complaints, stdout, monitors; see command.h. */
 #include "command.h"
+#include "text.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -13,15 +14,14 @@
 
 void complain(const char *command, const char *format, ...)
 {
+    char text[4096];
     va_list args;
     va_start(args, format);
-    fflush(stdout); /* so that the two come in order where they go to one place */
-    fputs("weir: ", stderr);
-    if (command)
-        fprintf(stderr, "%s: ", command);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    text_plain(text, strlen(text), '?'); /* it may quote what was said, or read */
+    fflush(stdout); /* so that the two come in order where they go to one place */
+    fprintf(stderr, "weir: %s%s%s\n", command ? command : "", command ? ": " : "", text);
 }
 
 /* ---- what was meant ------------------------------------------------------------------------- */

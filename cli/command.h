@@ -19,9 +19,10 @@ typedef struct cli_command {
     const char *summary; /* one line of `weir help` */
     const char *about;   /* what its own help says below the usage, lines ended by \n */
     int (*run)(int argc, char *argv[]); /* argv[0] is its name */
+    const char *operands; /* what follows the options, as the usage shows it; NULL: nothing may */
 } cli_command;
 
-extern const cli_command command_top, command_stats, command_export;
+extern const cli_command command_top, command_stats, command_export, command_run, command_ledger;
 
 /* ---- options -------------------------------------------------------------------------------- */
 
@@ -48,6 +49,11 @@ typedef struct option_row {
 
 /* Reads argv into rows.  GO_ON, or the status to exit with: --help was answered, or a complaint was made. */
 int options_read(const cli_command *command, const option_row rows[], int argc, char *argv[]);
+
+/* The same for a command with operands: reading ends at the first of them, or after "--", and *ret_rest is what
+ * follows, up to argv's NULL. */
+int options_read_some(const cli_command *command, const option_row rows[], int argc, char *argv[],
+                      char ***ret_rest);
 
 /* ---- complaints ----------------------------------------------------------------------------- */
 

@@ -8,18 +8,18 @@
 #include <string.h>
 
 static const cli_command *const commands[] = {
-    &command_top,
-    &command_stats,
-    &command_export,
+    &command_run, &command_ledger, &command_top, &command_stats, &command_export,
 };
 
 #define COMMANDS (sizeof commands / sizeof *commands)
 
 static int print_usage(FILE *to)
 {
-    fputs("usage: weir COMMAND [options]\n\n"
-          "Sees what programs that use weir are doing, from outside.\n\ncommands:\n",
-          to);
+    fputs(
+        "usage: weir COMMAND [options]\n\n"
+        "Runs a command for each item of a list, and sees what programs that use weir are doing.\n\n"
+        "commands:\n",
+        to);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
     fputs("  help     print this, or the help of a command: weir help top\n\n"

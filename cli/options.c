@@ -1,7 +1,7 @@
 /* options.c - reads options by a table, and writes the help from the same table; see command.h.
  *
- * -x, --long, -d2, -d 2, --interval=2, --interval 2, and flags in one: -tr.  The commands so far take nothing
- * but options, so anything else is complained about.
+ * -x, --long, -d2, -d 2, --interval=2, --interval 2, and flags in one: -tr.  What a command
+ * does not say it takes is complained about.
  */
 #include "command.h"
 
@@ -25,7 +25,9 @@ static void print_option(const option_row *row)
 static int print_help(const cli_command *command, const option_row rows[])
 {
     static const option_row help = {'h', "help", NULL, OPTION_FLAG, NULL, 0, 0, "print this"};
-    printf("usage: weir %s [options]\n\n%s\noptions:\n", command->name, command->about);
+    printf("usage: weir %s [options]%s%s\n\n%s\noptions:\n", command->name,
+           command->operands ? " " : "", command->operands ? command->operands : "",
+           command->about);
     for (const option_row *row = rows; row->name; row++)
         print_option(row);
     print_option(&help);
@@ -147,22 +149,35 @@ static int take_letters(reading *r, const char *letters)
     return rc;
 }
 
-int options_read(const cli_command *command, const option_row rows[], int argc, char *argv[])
+static int complain_operand(const cli_command *command, const char *said)
+{
+    complain(command->name,
+             "\"%s\" is not an option, and nothing else is expected; see weir %s --help", said,
+             command->name);
+    return EXIT_USAGE;
+}
+
+int options_read_some(const cli_command *command, const option_row rows[], int argc, char *argv[],
+                      char ***ret_rest)
 {
     reading r = {.command = command, .rows = rows, .next = argc > 0 ? argv + 1 : argv};
     int rc = GO_ON;
     while (rc == GO_ON && *r.next) {
-        const char *arg = *r.next++;
-        if (strncmp(arg, "--", 2) == 0 && arg[2])
-            rc = take_long(&r, arg);
-        else if (arg[0] == '-' && arg[1] && arg[1] != '-')
-            rc = take_letters(&r, arg + 1);
-        else if (strcmp(arg, "--") != 0 || *r.next) {
-            complain(command->name,
-                     "\"%s\" is not an option, and nothing else is expected; see weir %s --help",
-                     strcmp(arg, "--") == 0 ? *r.next : arg, command->name);
-            rc = EXIT_USAGE;
-        }
+        const char *arg = *r.next;
+        if (arg[0] != '-' || !arg[1])
+            break;
+        r.next++;
+        if (strcmp(arg, "--") == 0)
+            break;
+        rc = arg[1] == '-' ? take_long(&r, arg) : take_letters(&r, arg + 1);
     }
+    *ret_rest = r.next;
     return rc;
+}
+
+int options_read(const cli_command *command, const option_row rows[], int argc, char *argv[])
+{
+    char **rest;
+    int rc = options_read_some(command, rows, argc, argv, &rest);
+    return rc == GO_ON && *rest ? complain_operand(command, *rest) : rc;
 }

@@ -169,6 +169,28 @@ void text_print(const char *utf8, int width)
     }
 }
 
+void text_plain(char *text, size_t length, char instead)
+{
+    for (char *end = text + length; text < end;) {
+        const char *next = text;
+        unsigned char first = (unsigned char)*text;
+        unsigned c = decode(&next);
+        bool is_alone = next == text + 1;
+        bool is_control = is_alone ? first < 0x20 || (first >= 0x7f && first < 0xa0) : c < 0xa0;
+        if (*text == '\0')
+            return;
+        for (; text < next && text < end; text++)
+            *text = is_control ? instead : *text;
+    }
+}
+
+size_t text_cut(const char *utf8, size_t size)
+{
+    while (size > 0 && ((unsigned char)utf8[size] & 0xc0) == 0x80)
+        size--;
+    return size;
+}
+
 size_t text_width(const char *utf8)
 {
     size_t width = 0;

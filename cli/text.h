@@ -40,6 +40,13 @@ wchar_t text_next(const char **utf8);
  * unless width is < 0. */
 void text_print(const char *utf8, int width);
 
+/* In place: puts `instead` where a terminal would see a control character, also one of C1 (U+0080 to U+009F, or such a
+ * byte alone).  Other bytes stay as they are, also those that are no UTF-8.  A byte that is none of UTF-8 follows. */
+void text_plain(char *text, size_t length, char instead);
+
+/* How much of a text that is longer than `size` bytes fits, without cutting a character of UTF-8. */
+size_t text_cut(const char *utf8, size_t size);
+
 /* How many columns that takes on a terminal. */
 size_t text_width(const char *utf8);
 

@@ -15,6 +15,7 @@ import os
 import resource
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,7 @@ def limit_memory(nbytes: int) -> None:
     with open("/proc/self/statm", encoding="ascii") as statm:
         now = int(statm.read().split()[0]) * os.sysconf("SC_PAGESIZE")
     resource.setrlimit(resource.RLIMIT_AS, (now + nbytes, now + nbytes))
+    threading.stack_size(MIB // 2)  # each counts; the loop may have 32 threads for its reads
 
 
 async def digest_chunks(path: str, chunk_size: int) -> tuple[str, int]:

@@ -46,6 +46,9 @@ class Terminal:
         self.status: int | None = None
         self._stream = pyte.ByteStream(self.screen)
         environment = {"TERM": "linux", "LC_ALL": "C.UTF-8"} | environment
+        # Programs believe these before they ask for the size, and not only shells export them:
+        # whatever has loaded readline does.
+        inherited = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
         held, go = os.pipe()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -54,7 +57,7 @@ class Terminal:
                 size = struct.pack("HHHH", rows, columns, 0, 0)
                 fcntl.ioctl(0, termios.TIOCSWINSZ, size)
                 words = [str(word) for word in command]
-                os.execvpe(words[0], words, os.environ | environment)
+                os.execvpe(words[0], words, inherited | environment)
             finally:
                 os._exit(127)
         self.attributes = termios.tcgetattr(self.fd)  # before the command has changed any

@@ -694,13 +694,13 @@ def names_in_shm() -> set[str]:
 
 @pytest.mark.parametrize("retries", [3, 0])
 def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> None:
-    count, stop, kills = 20_000, threading.Event(), 0
+    count, stop, kills = 8_000, threading.Event(), 0
     shm_before = names_in_shm()
     with ProcessPoolExecutor(2, max_submit_backlog=64, retries=retries) as pool:
 
         def kill() -> None:
             nonlocal kills
-            while not stop.wait(0.05):
+            while not stop.wait(0.02):
                 pids = pool.worker_pids()
                 if pids:
                     with contextlib.suppress(ProcessLookupError):  # it has just gone by itself
@@ -721,7 +721,7 @@ def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> 
         stop.set()
         killer.join()
         stats = pool.stats()
-        assert kills > 5
+        assert kills > 20
         assert died == stats.died
         assert died <= stats.workers_died
         if retries:

@@ -295,6 +295,14 @@ def test_prometheus_scrapes_and_alerts_under_overload_and_not_without(tmp_path: 
             check_scrapes(prometheus, f"127.0.0.1:{overload}")
 
 
+@pytest.fixture(autouse=True)
+def _own_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests, which run at the same time, have objects, too."""
+    pages = tmp_path / "pages"
+    pages.mkdir(mode=0o700)
+    monkeypatch.setenv("WEIR_STATS_DIR", str(pages))
+
+
 def check_alerts(prometheus: Prometheus, busy: list[str], pid: int) -> None:
     """Those of the overload fire, from the program and from `weir export`; and no other one."""
     names = (("WeirQueueHigh", "jobs"), ("WeirBackpressure", "jobs"), ("WeirDrops", "prices"))

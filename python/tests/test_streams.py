@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import io
 import itertools
@@ -16,6 +17,7 @@ import random
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -45,6 +47,19 @@ def is_open(path: Path) -> bool:
             if os.readlink(f"/proc/self/fd/{fd}") == str(path):
                 return True
     return False
+
+
+async def open_for_writing(fifo: Path) -> int:
+    """Opens the other end as soon as there is a reader; to wait for one would hold up the loop."""
+    opened: list[int] = []
+
+    def has_reader() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody has it open, or is about to
+            opened.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(opened)
+
+    await until(has_reader)
+    return opened[0]
 
 
 @pytest.fixture
@@ -230,9 +245,9 @@ def test_whoever_reads_a_pipe_can_be_cancelled_and_it_is_closed_when_the_read_en
         opening.cancel()
         await asyncio.wait([opening])
         assert opening.cancelled(), "nobody has opened the other end"
-        end = os.open(fifo, os.O_WRONLY)
         chunks = read_chunks(fifo)
         reading = asyncio.ensure_future(anext(chunks))
+        end = await open_for_writing(fifo)
         os.write(end, b"hello")
         assert await reading == b"hello", "what is there, not a whole chunk"
         reading = asyncio.ensure_future(anext(chunks))
@@ -289,6 +304,10 @@ def test_a_program_whose_call_was_cancelled_ends_whatever_its_pipes_do(
     assert (done.returncode, done.stderr) == (0, "cancelled\n")
 
 
+def bytes_in(pipe: Any) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def waiting_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "weir-file"]
 
@@ -322,7 +341,7 @@ def test_a_cancelled_write_to_a_pipe_leaves_a_prefix_and_no_thread(in_loop: Run)
             with open(ends[0], "rb", 0) as pipe, open(ends[1], "wb", buffering) as end:
                 end.write(b"before ")
                 copying = asyncio.ensure_future(copy(io.BytesIO(DATA), end, 100_000))
-                await asyncio.sleep(0.02)
+                await until(lambda: bytes_in(pipe) > len(b"before "))
                 copying.cancel()
                 await asyncio.wait([copying])
                 assert copying.cancelled()

@@ -7,7 +7,8 @@ command, with "> " its continuation; what follows is the output that it has to m
 stderr together, and [N] the exit status if it is not 0.  A line that ends in " (re)" is a regular
 expression.  All commands of a script run in one bash, in an empty folder, with the command `weir`
 and an empty folder of stats pages; `objects` starts a program that has some until the script ends,
-or `no_objects` (objects.c).
+or `no_objects` (objects.c).  Of a manual page what stands in the literal blocks of its EXAMPLES is
+the script.
 """
 
 from __future__ import annotations
@@ -35,9 +36,22 @@ class Step(NamedTuple):
     expected: list[str]
 
 
+def lines_of(script: Path) -> list[str]:
+    lines = script.read_text().splitlines()
+    if script.suffix != ".1":
+        return lines
+    literal, examples = False, lines.index(".Sh EXAMPLES")
+    for number, line in enumerate(lines):
+        if line.startswith((".Bd", ".Ed")):
+            literal = line.startswith(".Bd") and number > examples
+        shown = literal and not line.startswith(".")
+        lines[number] = "    " + line.replace(r"\e", "\\") if shown else "text"
+    return lines
+
+
 def read(script: Path) -> list[Step]:
     steps: list[Step] = []
-    for number, line in enumerate(script.read_text().splitlines(), 1):
+    for number, line in enumerate(lines_of(script), 1):
         text = line.removeprefix("    ")
         if line and text == line:
             continue

@@ -443,6 +443,8 @@ static weir_monitor *look_at_parts(const part *parts, unsigned n)
         make_parts(data, parts, n, i * 1000 * WEIR_SECOND);
         must(pwrite(fd, data, SIZE, 0) == (ssize_t)SIZE);
         must(weir_monitor_look(monitor) == WEIR_OK);
+        /* Long beside the time that lies between two records of a look, or shares differ by that. */
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     }
     close(fd);
     use(monitor);

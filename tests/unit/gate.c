@@ -442,7 +442,7 @@ static void a_standing_line_is_shed(void **state)
         ok += rc == WEIR_OK;
     }
     assert_int_equal(ok, in);
-    assert_true(shed > 0 && in > 0);
+    assert_true(shed > 0); /* all of them, where this thread was kept waiting */
     while (counts_of(gate).inside > 0)
         release(gate, 1);
     weir__gate_destroy(gate);
