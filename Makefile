@@ -8,7 +8,7 @@ BIN := $(ROOT)/.venv/bin
 DEMO_ARGS ?=
 export PYTHON PREFIX DESTDIR WERROR
 
-.PHONY: all help setup demo check sanitize bench docs install format clean
+.PHONY: all help setup demo check sanitize prove bench docs install format clean
 .DEFAULT_GOAL := all
 
 all: setup ## build the library and make the package importable from .venv (default)
@@ -33,6 +33,10 @@ sanitize: ## run the C tests under ASan+UBSan and under TSan
 	@$(ROOT)/scripts/setup check
 	@$(ROOT)/scripts/check asan tsan
 
+prove: ## run the core under every schedule that ten minutes allow
+	@$(ROOT)/scripts/setup check
+	@$(ROOT)/scripts/prove
+
 bench: ## measure beside the peers, write docs/benchmarks.md; BENCH="c_queue" runs some
 	@$(ROOT)/scripts/setup plot bench
 	@$(BIN)/python $(ROOT)/bench/run_all.py $(BENCH)
@@ -51,4 +55,4 @@ format: ## rewrite C and Python in the project's format
 
 clean: ## remove what was built, not .venv
 	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
-		$(ROOT)/build-bench $(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out
+		$(ROOT)/build-prove $(ROOT)/build-bench $(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out

@@ -1,4 +1,4 @@
-/* main.c - runs the cases: prove [--case NAME] [--seconds N] [--seed N] [--replay "AT:WAY ..."] [--list] */
+/* main.c - runs the cases: prove [--case NAME [--exact]] [--seconds N] [--seed N] [--replay "AT:WAY ..."] [--list] */
 #include "inside.h"
 
 #include <getopt.h>
@@ -80,6 +80,9 @@ static void show(const prove_case *c, uint64_t seed)
     printf("\"\n");
 }
 
+/* Of all files of cases/, by the linker. */
+extern const prove_case *const __start_prove_cases[], *const __stop_prove_cases[];
+
 /* ---- running ---------------------------------------------------------------------------------- */
 
 /* All runs with few turns, then random ones, then by priorities; each gets a third of the time. */
@@ -132,13 +135,10 @@ static bool replay(const prove_case *c, const char *text)
 }
 
 static const struct option options[] = {
-    {"case", required_argument, NULL, 'c'},
-    {"seconds", required_argument, NULL, 's'},
-    {"seed", required_argument, NULL, 'e'},
-    {"replay", required_argument, NULL, 'r'},
-    {"list", no_argument, NULL, 'l'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"case", required_argument, NULL, 'c'},    {"exact", no_argument, NULL, 'x'},
+    {"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'e'},
+    {"replay", required_argument, NULL, 'r'},  {"list", no_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},          {0},
 };
 
 int main(int argc, char *argv[])
@@ -146,24 +146,26 @@ int main(int argc, char *argv[])
     budget b = {.seconds = 1, .seed = 1};
     const char *only = NULL, *turns = NULL;
     size_t failed = 0, ran = 0;
+    bool is_exact = false; /* --case is the whole name */
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
         case 'c': only = optarg; break;
+        case 'x': is_exact = true; break;
         case 's': b.seconds = strtod(optarg, NULL); break;
         case 'e': b.seed = strtoull(optarg, NULL, 10); break;
         case 'r': turns = optarg; break;
         case 'l':
-            for (const prove_case *const *c = prove_cases; *c; c++)
+            for (const prove_case *const *c = __start_prove_cases; c < __stop_prove_cases; c++)
                 printf("%-32s %s\n", (*c)->name, (*c)->claim);
             return 0;
         default:
-            fprintf(stderr, "prove [--case NAME] [--seconds N for each] [--seed N] "
+            fprintf(stderr, "prove [--case NAME [--exact]] [--seconds N for each] [--seed N] "
                             "[--replay \"AT:WAY ...\"] [--list]\n");
             return o == 'h' ? 0 : 2;
         }
     }
-    for (const prove_case *const *c = prove_cases; *c; c++) {
-        if (only && !strstr((*c)->name, only))
+    for (const prove_case *const *c = __start_prove_cases; c < __stop_prove_cases; c++) {
+        if (only && !(is_exact ? strcmp((*c)->name, only) == 0 : strstr((*c)->name, only) != NULL))
             continue;
         ran++;
         failed += !(turns ? replay(*c, turns) : prove(*c, &b));

@@ -95,6 +95,10 @@ void prove_linearizable(const prove_model *model); /* fails the run if not */
 
 /* ---- the cases -------------------------------------------------------------------------------- */
 
-extern const prove_case *const prove_cases[]; /* up to a NULL */
+/* A case of a file of cases/: it is run by that alone. */
+#define PROVE_CASE(fn, says)                                                                       \
+    static const prove_case case_of_##fn = {#fn, says, fn};                                        \
+    __attribute__((used, section("prove_cases"))) static const prove_case *const at_##fn =         \
+        &case_of_##fn
 
 #endif

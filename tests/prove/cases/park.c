@@ -24,8 +24,7 @@ static void park_meets_unpark(void)
     prove_join(t);
 }
 
-const prove_case case_park = {
-    "park_meets_unpark", "who is unparked wakes, and sees what was done before", park_meets_unpark};
+PROVE_CASE(park_meets_unpark, "who is unparked wakes, and sees what was done before");
 
 static weir__mutex mutex;
 static int sum;
@@ -51,5 +50,4 @@ static void mutex_excludes(void)
     prove_claim(sum == 6);
 }
 
-const prove_case case_mutex = {"mutex_excludes", "one at a time, nobody sleeps for ever",
-                               mutex_excludes};
+PROVE_CASE(mutex_excludes, "one at a time, nobody sleeps for ever");

@@ -111,7 +111,7 @@ static void check_law(void)
         prove_same(came_back[tag], 1);
 }
 
-static void killed_workers(void)
+static void pool_killed_workers(void)
 {
     unsigned retries = prove_pick(2);
     make(1, 1, retries);
@@ -122,6 +122,5 @@ static void killed_workers(void)
     weir_pool_destroy(pool);
 }
 
-const prove_case case_pool_killed = {
-    "pool_killed_workers", "each task comes back once, whatever point its worker is killed at",
-    killed_workers};
+PROVE_CASE(pool_killed_workers,
+           "each task comes back once, whatever point its worker is killed at");

@@ -119,7 +119,7 @@ static void get_two(void *arg)
     prove_claim(get(WEIR_FOREVER) > 0);
 }
 
-static void all_wait(void)
+static void queue_all_wait(void)
 {
     capacity = 1;
     make(1, WEIR_OVERFLOW_BLOCK);
@@ -132,8 +132,7 @@ static void all_wait(void)
     end();
 }
 
-const prove_case case_queue_all_wait = {
-    "queue_all_wait", "two put and two get through room for one: nobody waits for ever", all_wait};
+PROVE_CASE(queue_all_wait, "two put and two get through room for one: nobody waits for ever");
 
 static void close_it(void *arg)
 {
@@ -150,7 +149,7 @@ static void get_until_closed(void *arg)
         continue;
 }
 
-static void closed_with_waiters(void)
+static void queue_closed_with_waiters(void)
 {
     capacity = 1;
     make(1, WEIR_OVERFLOW_BLOCK);
@@ -164,6 +163,4 @@ static void closed_with_waiters(void)
     end();
 }
 
-const prove_case case_queue_closed = {"queue_closed_with_waiters",
-                                      "who waits when it is closed sees that it is closed",
-                                      closed_with_waiters};
+PROVE_CASE(queue_closed_with_waiters, "who waits when it is closed sees that it is closed");
