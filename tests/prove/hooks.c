@@ -1,6 +1,7 @@
 /* hooks.c - what the compiler calls instead of the ThreadSanitizer's run-time library. */
 #include "inside.h"
 
+#include <stdio.h>
 #include <string.h>
 
 uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
@@ -138,6 +139,29 @@ void __tsan_atomic_signal_fence(int order);
 void __tsan_atomic_signal_fence(int order)
 {
     (void)order;
+}
+
+/* ---- where the code has been: only if it was compiled with -fsanitize-coverage=trace-pc --------------- */
+
+#define CODE_MAX ((size_t)1 << 22)
+
+extern char __executable_start[];
+static uint8_t been[CODE_MAX]; /* by distance from the first byte of the program */
+
+void __sanitizer_cov_trace_pc(void);
+__attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc(void)
+{
+    size_t at = (size_t)((char *)PC - __executable_start);
+    if (at < CODE_MAX)
+        been[at] = 1;
+}
+
+void prove_show_places(void)
+{
+    for (size_t at = 0; at < CODE_MAX; at++) {
+        if (been[at])
+            printf("place %p\n", (void *)(__executable_start + at - 1)); /* within the call */
+    }
 }
 
 /* Of libc, by the linker's --wrap. */

@@ -130,4 +130,7 @@ int prove_spawn_in(int process, void (*fn)(void *), void *arg);
 /* "flow/queue.c:512 settle" */
 const char *prove_place(const void *pc, char to[160]);
 
+/* Where the code has been: "place ADDRESS" for each; see hooks.c. */
+void prove_show_places(void);
+
 #endif

@@ -135,10 +135,15 @@ static bool replay(const prove_case *c, const char *text)
 }
 
 static const struct option options[] = {
-    {"case", required_argument, NULL, 'c'},    {"exact", no_argument, NULL, 'x'},
-    {"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'e'},
-    {"replay", required_argument, NULL, 'r'},  {"list", no_argument, NULL, 'l'},
-    {"help", no_argument, NULL, 'h'},          {0},
+    {"case", required_argument, NULL, 'c'},
+    {"places", no_argument, NULL, 'p'},
+    {"exact", no_argument, NULL, 'x'},
+    {"seconds", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},
+    {"replay", required_argument, NULL, 'r'},
+    {"list", no_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 int main(int argc, char *argv[])
@@ -146,10 +151,12 @@ int main(int argc, char *argv[])
     budget b = {.seconds = 1, .seed = 1};
     const char *only = NULL, *turns = NULL;
     size_t failed = 0, ran = 0;
+    bool shows_places = false;
     bool is_exact = false; /* --case is the whole name */
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (o) {
         case 'c': only = optarg; break;
+        case 'p': shows_places = true; break;
         case 'x': is_exact = true; break;
         case 's': b.seconds = strtod(optarg, NULL); break;
         case 'e': b.seed = strtoull(optarg, NULL, 10); break;
@@ -160,7 +167,7 @@ int main(int argc, char *argv[])
             return 0;
         default:
             fprintf(stderr, "prove [--case NAME [--exact]] [--seconds N for each] [--seed N] "
-                            "[--replay \"AT:WAY ...\"] [--list]\n");
+                            "[--places] [--replay \"AT:WAY ...\"] [--list]\n");
             return o == 'h' ? 0 : 2;
         }
     }
@@ -170,6 +177,8 @@ int main(int argc, char *argv[])
         ran++;
         failed += !(turns ? replay(*c, turns) : prove(*c, &b));
     }
+    if (shows_places)
+        prove_show_places();
     if (ran == 0)
         fprintf(stderr, "prove: there is no case \"%s\"; --list shows them\n", only ? only : "");
     return failed || ran == 0;
