@@ -20,7 +20,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define STRIDE 1201 /* a sanitizer's instructions are many, and not the library's */
 #elif defined(__SANITIZE_THREAD__)
-#define STRIDE 12007
+#define STRIDE 60013
 #else
 #define STRIDE 41
 #endif

@@ -16,14 +16,15 @@
 #include <weir/shared_queue.h>
 
 #if defined(__SANITIZE_THREAD__)
-#define PROCESSES 1 /* it sees the threads of one process; the others would only be slow */
+#define PROCESSES 1          /* it sees the threads of one process; the others would only be slow */
+#define ITEMS     (1u << 12) /* of each thread that puts */
 #else
 #define PROCESSES 8
+#define ITEMS     (1u << 14)
 #endif
 #define THREADS 8 /* of each process: half of them put */
 #define BATCH   10
 #define SENDERS 512 /* ends of messages' numbers: one for each putting thread that ever was */
-#define ITEMS   (1u << 14) /* of each */
 
 /* In memory that all of them share. */
 typedef struct board {
