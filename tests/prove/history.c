@@ -1,7 +1,7 @@
 /* history.c - whether calls that overlapped could have happened one after the other; see prove.h.
  *
  * A search over orders (Wing and Gong, "Testing and verifying concurrent objects", 1993): the next one is any call
- * that began before all those that are left had ended.  Calls that have not ended may have happened or not.
+ * that none of those that are left comes before.  Calls that have not ended may have happened or not.
  */
 #include "inside.h"
 
@@ -23,7 +23,9 @@ size_t prove_begin(int what, int64_t arg)
 {
     if (n_calls == PROVE_CALLS)
         prove_fail("more than %d calls in a history", PROVE_CALLS);
-    calls[n_calls] = (prove_call){.what = what, .arg = arg, .began = ++now, .thread = prove_self};
+    prove_call *c = &calls[n_calls];
+    *c = (prove_call){.what = what, .arg = arg, .began = ++now, .thread = prove_self};
+    memcpy(c->known, prove_threads[prove_self].known, sizeof c->known);
     return n_calls++;
 }
 
@@ -31,6 +33,21 @@ void prove_end(size_t call, int64_t result)
 {
     calls[call].result = result;
     calls[call].ended = ++now;
+    calls[call].end = prove_memory_tick(); /* the first that can happen before another one's beginning */
+}
+
+static bool comes_before(const prove_call *a, const prove_call *b)
+{
+    return a->ended && a->end <= b->known[a->thread];
+}
+
+/* Whether all that comes before the call is done. */
+static bool may_be_next(const prove_call *call, uint32_t done)
+{
+    for (size_t i = 0; i < n_calls; i++)
+        if (!(done >> i & 1) && comes_before(&calls[i], call))
+            return false;
+    return true;
 }
 
 #define SEEN (1u << 12)
@@ -52,22 +69,16 @@ static bool is_dead(uint32_t done, const char *state, size_t size)
 
 static bool find(const prove_model *model, uint32_t done, const char *state)
 {
-    uint64_t first_end = UINT64_MAX;
     bool all = true;
-    for (size_t i = 0; i < n_calls; i++) {
-        if (done >> i & 1 || !calls[i].ended)
-            continue;
-        all = false;
-        if (calls[i].ended < first_end)
-            first_end = calls[i].ended;
-    }
+    for (size_t i = 0; i < n_calls; i++)
+        all = all && (done >> i & 1 || !calls[i].ended);
     if (all)
         return true;
     if (is_dead(done, state, model->size))
         return false;
     for (size_t i = 0; i < n_calls; i++) {
         char next[PROVE_STATE];
-        if (done >> i & 1 || calls[i].began > first_end)
+        if (done >> i & 1 || !may_be_next(&calls[i], done))
             continue;
         memcpy(next, state, sizeof next);
         if (model->apply(next, &calls[i]) && find(model, done | 1u << i, next))

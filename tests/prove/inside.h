@@ -96,6 +96,7 @@ void prove_memory_join(int parent, int child);
 void prove_memory_fence_all(void); /* membarrier */
 void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
 void prove_memory_freed(const void *at, size_t size, const void *pc);
+uint32_t prove_memory_tick(void); /* the calling thread's clock, a step later */
 void prove_memory_publish(
     prove_clock to); /* what the calling thread knows, for who comes by another way ... */
 void prove_memory_learn(
@@ -103,6 +104,8 @@ void prove_memory_learn(
 
 /* ---- the system as the code sees it: each is told when a run begins and when it has ended; `check` fails the run if
  * something is left that should not be, `drop` is after a failure, too. */
+
+void prove_kernel_begin(void);
 
 void prove_heap_begin(void);
 void prove_heap_check(void);

@@ -112,6 +112,11 @@ static void learn(prove_thread *t, const prove_clock what)
     join(t->view, what);
 }
 
+uint32_t prove_memory_tick(void)
+{
+    return tick();
+}
+
 void prove_memory_spawn(int parent, int child)
 {
     prove_thread *t = &prove_threads[child];

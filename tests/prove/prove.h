@@ -70,13 +70,15 @@ void prove_process_wait(int pid); /* until it has ended, however; then it can be
 
 /* ---- histories -------------------------------------------------------------------------------- */
 
-/* What calls did, each with when it began and ended; then whether some order of them, each between its
- * beginning and its end, is one that a sequential model allows (Herlihy and Wing, "Linearizability", 1990). */
+/* What calls did, each with when it began and ended; then whether some order of them is one that a sequential model
+ * allows (Herlihy and Wing, "Linearizability", 1990).  A call comes before another one if its end happens before
+ * the other's beginning: by a clock alone nobody can tell, for what a CPU has stored others see later. */
 typedef struct prove_call {
     int what;
     int64_t arg, result;
     uint64_t began, ended; /* 0: it has not */
     int thread;
+    uint32_t known[PROVE_THREADS], end; /* by the clocks of the threads: what happens before it; its end */
 } prove_call;
 
 typedef struct prove_model {
