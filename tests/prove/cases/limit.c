@@ -415,6 +415,20 @@ static void set_one(void *arg)
     set(1);
 }
 
+static void limit_falls(void)
+{
+    begin(2);
+    prove_claim(try(1) == WEIR_OK);
+    int t = prove_spawn(set_one, NULL);
+    if (try(1) == WEIR_OK)
+        release(1);
+    release(1);
+    prove_join(t);
+    end_lawfully();
+}
+
+PROVE_CASE(limit_falls, "once it has fallen nobody is let in by what it was");
+
 static void limit_becomes_too_small(void)
 {
     begin(2);
