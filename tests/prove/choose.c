@@ -20,6 +20,10 @@ static struct {
     uint32_t lowest;
     uint32_t length; /* of a run before, roughly */
     unsigned rate;   /* RANDOM: one of so many choices is not the first way */
+    /* deaths */
+    uint32_t deaths;      /* points so far where one could have been */
+    uint32_t death_at;    /* it is at this one; 0: by chance */
+    uint32_t walk_length; /* `length` in all runs of one walk */
     /* SEARCH */
     struct level {
         size_t n, at; /* choices behind the turn before, of the run in which they were first seen */
@@ -48,7 +52,7 @@ static void begin(prove_strategy strategy, uint64_t seed, unsigned depth)
     c.random = seed;
     c.depth = depth < DEPTH_MAX ? depth : DEPTH_MAX;
     c.length = c.count > 50 ? c.count : 200;
-    c.count = 0;
+    c.count = c.deaths = c.death_at = 0;
     c.n_turns = c.next = 0;
     c.rate = 2u << below(6);
     c.lowest = DEPTH_MAX;
@@ -62,6 +66,21 @@ void prove_choose_begin(prove_strategy strategy, uint64_t seed, unsigned depth)
 {
     c.given = c.level[0].n = 0;
     begin(strategy, seed, depth);
+}
+
+void prove_choose_walk(uint64_t seed, uint32_t death_at)
+{
+    c.given = c.level[0].n = 0;
+    if (death_at > 1)
+        c.count = c.walk_length; /* the same change points as in the first of these runs */
+    begin(seed ? PROVE_PCT : PROVE_SEARCH, seed * 6271, seed ? 3 : 0);
+    c.walk_length = c.length;
+    c.death_at = death_at;
+}
+
+uint32_t prove_deaths(void)
+{
+    return c.deaths;
 }
 
 void prove_replay(const prove_choice *turns, size_t n)
@@ -155,6 +174,12 @@ bool prove_choose_rarely(void)
 {
     bool by_chance = c.strategy == PROVE_RANDOM || c.strategy == PROVE_PCT;
     return took(by_chance ? below(150) == 0 : given(2), 2);
+}
+
+bool prove_choose_death(void)
+{
+    c.deaths++;
+    return c.death_at ? took(c.deaths == c.death_at, 2) : prove_choose_rarely();
 }
 
 static unsigned index_of(const int *able, unsigned n, int thread)

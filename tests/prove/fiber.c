@@ -26,6 +26,7 @@ static void (*body)(void);
 static bool has_failed,
     tells; /* tells: a thread that is switched to says where it is, and comes back */
 static uint32_t points;
+static unsigned stalls;
 
 #define TLS ((size_t)(__stop_weir_tls - __start_weir_tls))
 
@@ -156,6 +157,11 @@ static void time_out(int thread)
     t->timed_out = true;
 }
 
+unsigned prove_stalls(void)
+{
+    return stalls;
+}
+
 static _Noreturn void fail_stuck(void)
 {
     strcpy(prove_error, "");
@@ -172,6 +178,7 @@ static void turn(bool yields)
     int list[PROVE_THREADS];
     unsigned n = able(list);
     int due = first_due();
+    stalls += n == 0;
     if (due >= 0 && (n == 0 || prove_choose(2) == 1)) { /* time may pass at any moment */
         time_out(due);
         n = able(list);
@@ -187,7 +194,7 @@ static void count_point(void)
     if (++points > TOO_MANY)
         prove_fail("it goes on for ever: %u times another thread could have gone on", points);
     int process = prove_threads[prove_self].process;
-    if (process && prove_is_mortal(process) && prove_choose_rarely())
+    if (process && prove_is_mortal(process) && prove_choose_death())
         prove_kill(process, 9);
 }
 
@@ -323,7 +330,7 @@ bool prove_run(void (*fn)(void))
     memset(__start_weir_tls, 0, TLS);
     body = fn;
     has_failed = false;
-    points = 0;
+    points = stalls = 0;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_kernel_begin();

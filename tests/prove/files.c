@@ -44,6 +44,8 @@ static struct watch {
 static size_t n_watches;
 static char changed; /* its address is what pollers wait on */
 
+ssize_t __real_write(int fd, const void *from, size_t n);
+
 /* ---- descriptors ------------------------------------------------------------------------------ */
 
 static int keep(int fd, const void *pc)
@@ -68,6 +70,20 @@ static void has_read(int fd)
 {
     if (prove_self >= 0 && fd >= 0 && fd < FILES)
         prove_memory_learn(files[fd].written);
+}
+
+void prove_files_signal(int fd, const prove_clock known)
+{
+    uint64_t one = 1;
+    for (int i = 0; i < PROVE_THREADS; i++)
+        if (known[i] > files[fd].written[i])
+            files[fd].written[i] = known[i];
+    (void)!__real_write(fd, &one, sizeof one);
+}
+
+void prove_files_give(int fd, int process)
+{
+    files[fd].process = process;
 }
 
 void prove_files_changed(void)
@@ -127,6 +143,21 @@ int __wrap_dup(int fd)
     return new;
 }
 
+int __real_fcntl64(int fd, int command, ...);
+int __wrap_fcntl64(int fd, int command, ...);
+int __wrap_fcntl64(int fd, int command, ...)
+{
+    va_list args;
+    va_start(args, command);
+    void *arg = va_arg(args, void *);
+    va_end(args);
+    int rc = __real_fcntl64(fd, command, arg);
+    if (prove_self < 0 || command != F_DUPFD_CLOEXEC || rc < 0)
+        return rc;
+    memcpy(files[rc].written, files[fd].written, sizeof files[rc].written);
+    return keep(rc, __builtin_return_address(0));
+}
+
 int __real_close(int fd);
 int __wrap_close(int fd);
 int __wrap_close(int fd)
@@ -137,11 +168,11 @@ int __wrap_close(int fd)
             prove_fail("%s closes descriptor %d, which is not open",
                        prove_place(__builtin_return_address(0), text), fd);
         files[fd].is_open = false;
+        prove_processes_closed(fd);
     }
     return __real_close(fd);
 }
 
-ssize_t __real_write(int fd, const void *from, size_t n);
 ssize_t __wrap_write(int fd, const void *from, size_t n);
 ssize_t __wrap_write(int fd, const void *from, size_t n)
 {
@@ -322,6 +353,7 @@ void prove_files_forget(int process)
         if (!files[fd].is_open || files[fd].process != process)
             continue;
         files[fd].is_open = false;
+        prove_processes_closed(fd);
         __real_close(fd);
     }
     for (size_t i = n_mappings; i-- > 0;) {

@@ -38,9 +38,14 @@ typedef struct prove_choice {
 
 void prove_choose_begin(prove_strategy strategy, uint64_t seed, unsigned depth);
 bool prove_search_next(void); /* false: all have been tried */
+/* A run of one schedule (0: the first ways), in which who may be killed is, where that is possible for the
+ * death_at-th time; and how many such points the last run came to. */
+void prove_choose_walk(uint64_t seed, uint32_t death_at);
+uint32_t prove_deaths(void);
 
 unsigned prove_choose(unsigned n);
 bool prove_choose_rarely(void);
+bool prove_choose_death(void); /* of the process that runs */
 /* The thread to go on, of those that can; current is among them or -1. */
 int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
 
@@ -117,11 +122,14 @@ void prove_files_begin(void);
 void prove_files_check(void);
 void prove_files_drop(void);
 void prove_files_forget(int process);
+void prove_files_give(int fd, int process);
+void prove_files_signal(int fd, const prove_clock known); /* readable, by the kernel */
 void prove_files_changed(void);                   /* who polls looks again */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
 
 void prove_processes_begin(void);
 void prove_processes_drop(void);
+void prove_processes_closed(int fd);
 void prove_locks_begin(void);
 void prove_locks_release(int process); /* it has died */
 

@@ -85,20 +85,49 @@ extern const prove_case *const __start_prove_cases[], *const __stop_prove_cases[
 
 /* ---- running ---------------------------------------------------------------------------------- */
 
-/* All runs with few turns, then random ones, then by priorities; each gets a third of the time. */
+/* Of processes that may be killed: one is at each point in turn, until a run ends before it comes there; in one schedule
+ * after the other. */
+typedef struct walk {
+    uint64_t runs, schedules;
+    uint32_t points; /* of the first schedule, which is walked to its end */
+} walk;
+
+static bool walk_deaths(const prove_case *c, double end, walk *w)
+{
+    for (uint64_t seed = 0; seed == 0 || clock_now() < end; seed++) {
+        uint32_t at = 0;
+        do {
+            if (at > 0 && seed > 0 && clock_now() >= end)
+                return true;
+            prove_choose_walk(seed, ++at);
+            if (!run(c))
+                return false;
+            w->runs++;
+        } while (prove_deaths() >= at);
+        if (at == 1 && seed == 0)
+            return true; /* nobody may be killed */
+        w->points = seed ? w->points : at - 1;
+        w->schedules++;
+    }
+    return true;
+}
+
+/* Deaths, for a quarter of the time; all runs with few turns, for half of the rest; random ones and by priorities. */
 static bool prove(const prove_case *c, const budget *b)
 {
     double begin = clock_now(), end = begin + b->seconds;
     uint64_t runs = 0, searched = 0, seed = b->seed;
     unsigned depth = 0;
-    bool ok = true, whole = false;
-    for (depth = 1; ok && depth <= 4 && clock_now() < begin + b->seconds / 3; depth++) {
+    walk w = {0};
+    bool ok = walk_deaths(c, begin + b->seconds / 4, &w), whole = false;
+    double end_search = clock_now() / 2 + end / 2;
+    for (depth = 1; ok && depth <= 4 && clock_now() < end_search; depth++) {
         prove_choose_begin(PROVE_SEARCH, 0, depth);
         do {
             ok = run(c);
             runs++;
             whole = ok && !prove_search_next();
-        } while (ok && !whole && (runs & 15 || clock_now() < begin + b->seconds / 3));
+        } while (ok && !whole && (runs & 15 || clock_now() < end_search));
         searched = whole ? depth : searched;
     }
     for (; ok && clock_now() < end; seed++, runs++) {
@@ -108,9 +137,12 @@ static bool prove(const prove_case *c, const budget *b)
     }
     if (ok)
         printf("ok      %s: %llu runs, all with %llu turns, seeds %llu to %llu, %.1f s\n", c->name,
-               (unsigned long long)runs, (unsigned long long)searched, (unsigned long long)b->seed,
-               (unsigned long long)seed, clock_now() - begin);
-    else
+               (unsigned long long)(runs + w.runs), (unsigned long long)searched,
+               (unsigned long long)b->seed, (unsigned long long)seed, clock_now() - begin);
+    if (ok && w.schedules)
+        printf("        killed at each of %u points, and so in %llu schedules\n", w.points,
+               (unsigned long long)w.schedules);
+    if (!ok)
         show(c, seed);
     fflush(stdout);
     return ok;

@@ -15,8 +15,9 @@
 #include <string.h>
 
 #define STORES    6 /* of an atomic that are kept */
-#define GRANULES  (1u << 14)
-#define LOCATIONS (1u << 11)
+#define GRANULE_BITS 17
+#define GRANULES  (1u << GRANULE_BITS)
+#define LOCATIONS (1u << 12)
 
 typedef struct store {
     uint64_t value;
@@ -71,7 +72,7 @@ void prove_memory_begin(void)
 static granule *granule_of(uintptr_t address)
 {
     address = prove_files_address(address & ~(uintptr_t)7);
-    uint32_t i = (uint32_t)((address >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> 50) & (GRANULES - 1);
+    uint32_t i = (uint32_t)((address >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - GRANULE_BITS));
     for (; granules[i].address != address; i = (i + 1) & (GRANULES - 1)) {
         if (granules[i].address)
             continue;

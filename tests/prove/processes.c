@@ -29,8 +29,7 @@ static size_t n_pidfds;
 
 int __real_eventfd(unsigned count, int flags);
 int __wrap_eventfd(unsigned count, int flags);
-ssize_t __wrap_write(int fd, const void *from, size_t n);
-ssize_t __real_write(int fd, const void *from, size_t n);
+int __wrap_dup(int fd);
 
 void prove_processes_begin(void)
 {
@@ -69,14 +68,12 @@ static void end(int number, int code, int signal)
         if (i != prove_self)
             t->state = PROVE_NONE;
     }
+    for (size_t i = 0; i < n_pidfds; i++)
+        if (pidfds[i].process == number)
+            prove_files_signal(pidfds[i].fd, p->known);
     prove_locks_release(number);
     prove_files_forget(number);
     prove_heap_forget(number);
-    for (size_t i = 0; i < n_pidfds; i++) {
-        uint64_t one = 1;
-        if (pidfds[i].process == number)
-            (void)!__real_write(pidfds[i].fd, &one, sizeof one);
-    }
     prove_files_changed();
     prove_wake(p, PROVE_THREADS);
 }
@@ -115,6 +112,13 @@ int prove_start_process(void (*fn)(void *), void *arg, bool may_die)
     return FIRST_PID + number;
 }
 
+int prove_inherit(int fd)
+{
+    int own = __wrap_dup(fd);
+    prove_files_give(own, n_processes);
+    return own;
+}
+
 bool prove_process_was_killed(int pid)
 {
     return processes[pid - FIRST_PID].signal == SIGKILL;
@@ -126,6 +130,12 @@ void prove_process_wait(int pid)
     while (!p->has_ended)
         prove_wait(p, WEIR_FOREVER);
     prove_memory_learn(p->known);
+}
+
+void prove_process_wait_all(void)
+{
+    for (int number = 1; number < n_processes; number++)
+        prove_process_wait(FIRST_PID + number);
 }
 
 /* ---- as the code asks the kernel -------------------------------------------------------------- */
@@ -171,13 +181,20 @@ long prove_pidfd_open(int pid)
     return fd;
 }
 
-/* The last one that had this number. */
 static int process_of(int fd)
 {
-    for (size_t i = n_pidfds; i-- > 0;)
+    for (size_t i = 0; i < n_pidfds; i++)
         if (pidfds[i].fd == fd)
             return pidfds[i].process;
     return -1;
+}
+
+/* The number may be another file's from now on. */
+void prove_processes_closed(int fd)
+{
+    for (size_t i = n_pidfds; i-- > 0;)
+        if (pidfds[i].fd == fd)
+            pidfds[i] = pidfds[--n_pidfds];
 }
 
 long prove_pidfd_signal(int fd, int signal);
@@ -304,12 +321,20 @@ void prove_locks_begin(void)
     n_locks = 0;
 }
 
-static lock *lock_of(const pthread_mutex_t *mutex)
+static lock *find_lock(uintptr_t address)
 {
-    uintptr_t address = prove_files_address((uintptr_t)mutex);
     for (size_t i = 0; i < n_locks; i++)
         if (locks[i].address == address)
             return &locks[i];
+    return NULL;
+}
+
+static lock *lock_of(const pthread_mutex_t *mutex)
+{
+    uintptr_t address = prove_files_address((uintptr_t)mutex);
+    lock *found = find_lock(address);
+    if (found)
+        return found;
     if (n_locks == LOCKS)
         prove_fail("the case has more than %d mutexes", LOCKS);
     locks[n_locks] = (lock){.address = address, .owner = -1, .process = -1};
@@ -330,8 +355,8 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t 
 int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr)
 {
     (void)attr;
-    if (prove_self >= 0) {
-        lock *l = lock_of(mutex);
+    lock *l = prove_self < 0 ? NULL : find_lock(prove_files_address((uintptr_t)mutex));
+    if (l) { /* one that nobody has asked for yet is free anyhow */
         l->owner = -1;
         l->owner_died = false;
     }

@@ -61,12 +61,18 @@ unsigned prove_pick(unsigned n);
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 
+/* How often nobody could go on before time had passed.  Where nobody waits for a time, and nobody was killed, a wake-up
+ * was lost then which a timeout made good. */
+unsigned prove_stalls(void);
+
 /* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
  * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
  * for what the kernel takes back. */
 int prove_start_process(void (*fn)(void *arg), void *arg, bool may_die); /* its pid */
 bool prove_process_was_killed(int pid);
-void prove_process_wait(int pid); /* until it has ended, however; then it can be asked no more */
+void prove_process_wait(int pid); /* until it has ended, however */
+void prove_process_wait_all(void);
+int prove_inherit(int fd); /* a copy of the descriptor, of the process that is started next */
 
 /* ---- histories -------------------------------------------------------------------------------- */
 

@@ -1,126 +1,108 @@
-/* pool.c - exec/pool, collect, worker, channel: a process pool whose workers are killed at any point. */
-#include "../prove.h"
+/* pool.c - exec/pool, collect, redeal, worker, channel: processes that are killed at any point. */
+#include "pool_kit.h"
 
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <weir/pool.h>
-
-#define TASKS 3
-
-static weir_pool *pool;
-static unsigned came_back[TASKS + 1];
-
-static void note_drop(void *tag, weir_drop_reason reason, void *ctx)
-{
-    (void)reason, (void)ctx;
-    came_back[(uintptr_t)tag]++;
-}
-
-/* ---- a worker --------------------------------------------------------------------------------- */
-
-static weir_worker_ticket tickets[8];
-
-static void work(void *arg)
-{
-    weir_worker_ticket mine = *(weir_worker_ticket *)arg;
-    weir_worker *worker;
-    weir_task task;
-    mine.memory_fd = dup(mine.memory_fd);
-    mine.bell_fd = dup(mine.bell_fd);
-    mine.parent_fd = dup(mine.parent_fd);
-    prove_claim(weir_worker_open(&worker, &mine) == WEIR_OK);
-    weir_worker_ready(worker);
-    while (weir_worker_take(worker, &task, WEIR_FOREVER) == WEIR_OK) {
-        weir_bytes reply = {task.data, task.size};
-        prove_claim(task.size == sizeof(unsigned));
-        weir_worker_reply(worker, 7, &reply, 1);
-    }
-    weir_worker_close(worker);
-}
-
-static int start(void *ctx, unsigned seat, pid_t *ret_pid)
-{
-    (void)ctx;
-    weir_pool_get_ticket(pool, seat, &tickets[seat]);
-    *ret_pid = prove_start_process(work, &tickets[seat], true);
-    return 0;
-}
-
-static void reap(void *ctx, unsigned seat, weir_exit *exit)
-{
-    (void)ctx, (void)seat, (void)exit;
-}
-
-/* ---- the parent ------------------------------------------------------------------------------- */
-
-static void make(unsigned workers, size_t backlog, unsigned retries)
-{
-    weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
-    opts.workers = workers;
-    opts.backlog = backlog;
-    opts.retries = retries;
-    opts.overflow = WEIR_OVERFLOW_BLOCK;
-    opts.on_drop = note_drop;
-    opts.start = start;
-    opts.reap = reap;
-    opts.name = "";
-    memset(came_back, 0, sizeof came_back);
-    prove_claim(weir_pool_create(&pool, &opts) == WEIR_OK);
-}
-
-static void submit_all(void *arg)
-{
-    (void)arg;
-    for (unsigned tag = 1; tag <= TASKS; tag++) {
-        weir_bytes part = {&tag, sizeof tag};
-        int rc = weir_pool_submit(pool, &part, 1, (void *)(uintptr_t)tag, WEIR_FOREVER, NULL);
-        prove_same(rc, WEIR_KEPT);
-    }
-    weir_pool_close(pool);
-}
-
-static void collect_all(unsigned retries)
-{
-    weir_completion done[4];
-    int64_t n;
-    while ((n = weir_pool_collect(pool, done, 4, WEIR_FOREVER)) != WEIR_ECLOSED) {
-        prove_claim(n > 0);
-        for (int64_t i = 0; i < n; i++) {
-            unsigned tag = (unsigned)(uintptr_t)done[i].tag;
-            came_back[tag]++;
-            prove_claim(done[i].outcome == WEIR_OUTCOME_REPLIED ||
-                        (done[i].outcome == WEIR_OUTCOME_DIED && done[i].attempts == retries + 1));
-            if (done[i].outcome == WEIR_OUTCOME_REPLIED)
-                prove_claim(done[i].status == 7 && done[i].data_size == sizeof tag &&
-                            memcmp(done[i].data, &tag, sizeof tag) == 0);
-        }
-        weir_pool_settle(pool, (size_t)n);
-    }
-}
-
-static void check_law(void)
-{
-    weir_pool_snapshot s = WEIR_POOL_SNAPSHOT_INIT;
-    weir_pool_get_snapshot(pool, &s);
-    prove_same(s.accepted, TASKS);
-    prove_same(s.completed, TASKS);
-    prove_same(s.waiting + s.running, 0);
-    for (unsigned tag = 1; tag <= TASKS; tag++)
-        prove_same(came_back[tag], 1);
-}
+#include "base/park.h"
 
 static void pool_killed_workers(void)
 {
-    unsigned retries = prove_pick(2);
-    make(1, 1, retries);
-    int t = prove_spawn(submit_all, NULL);
-    collect_all(retries);
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.retries = prove_pick(2);
+    kit_make(&opts);
+    int t = prove_spawn(kit_submit_some, (void *)3);
+    kit_collect_some(3);
     prove_join(t);
-    check_law();
-    weir_pool_destroy(pool);
+    kit_check_permits();
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(3);
 }
 
 PROVE_CASE(pool_killed_workers,
-           "each task comes back once, whatever point its worker is killed at");
+           "each task comes back once, and each permit, whatever point its worker is killed at");
+
+static void pool_two_killed_workers(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.retries = 1;
+    kit_make(&opts);
+    kit_submit_some((void *)4);
+    kit_collect_some(4);
+    kit_check_permits();
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(4);
+}
+
+PROVE_CASE(pool_two_killed_workers,
+           "what a killed worker had not started goes to the other one, once");
+
+/* ---- batches ---------------------------------------------------------------------------------- */
+
+static void check_items(unsigned tag, uint32_t items)
+{
+    for (uint32_t i = 0; i < items; i++)
+        prove_same(kit.answered[tag][i] + kit.died[tag][i], 1);
+}
+
+static void pool_killed_in_a_batch(void)
+{
+    weir_pool_opts opts = kit_opts(2, 1);
+    opts.retries = prove_pick(2);
+    kit_make(&opts);
+    kit.serve = kit_answer;
+    kit_submit_batch(1, 3);
+    kit_collect_some(1);
+    kit_check_permits();
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    check_items(1, 3);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_killed_in_a_batch,
+           "each item of a batch is answered once or killed its worker, and the tag comes last");
+
+/* ---- the parent ------------------------------------------------------------------------------- */
+
+static void run_the_parent(void *arg)
+{
+    (void)arg;
+    weir_pool_opts opts = kit_opts(2, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    kit_collect_some(3);
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(3);
+}
+
+static void pool_killed_parent(void)
+{
+    prove_start_process(run_the_parent, NULL, true);
+    prove_process_wait_all();
+}
+
+PROVE_CASE(pool_killed_parent, "no worker outlives its parent, whatever point that is killed at");
+
+static void run_the_mortal(void *arg)
+{
+    (void)arg;
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.retries = 1;
+    kit_make(&opts);
+    kit.serve = kit_answer;
+    kit_submit_batch(1, 2);
+    kit_collect_some(1);
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(1);
+}
+
+static void pool_killed_parent_and_worker(void)
+{
+    prove_start_process(run_the_mortal, NULL, true);
+    prove_process_wait_all();
+}
+
+PROVE_CASE(pool_killed_parent_and_worker, "nobody is left where both may be killed");
