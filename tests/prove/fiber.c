@@ -326,7 +326,7 @@ bool prove_run(void (*fn)(void))
     points = 0;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
-    prove_kernel_begin();
+    prove_statics_begin();
     prove_memory_begin();
     prove_heap_begin();
     prove_files_begin();

@@ -58,6 +58,9 @@ void prove_yield(void);
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 
+/* For what ends things, a failure of the disk, say: seldom true. */
+bool prove_rarely(void);
+
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 
