@@ -22,14 +22,19 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
     return WEIR_OK;
 }
 
-static void begin(size_t capacity, bool durable)
+static void begin_with(size_t capacity, bool durable, const weir_codec *codec)
 {
-    static const weir_codec codec = {.encode = encode, .decode = decode};
     weir_queue_opts opts = q_options(capacity, WEIR_OVERFLOW_SPILL);
     s_make(&spill, durable);
     opts.spill = spill;
-    opts.codec = &codec;
+    opts.codec = codec;
     q_make(&opts);
+}
+
+static void begin(size_t capacity, bool durable)
+{
+    static const weir_codec codec = {.encode = encode, .decode = decode};
+    begin_with(capacity, durable, &codec);
 }
 
 /* Nothing may be inside: what a durable queue leaves on disk nobody counts here. */
@@ -278,6 +283,47 @@ static void queue_spilling_times_out(void)
 }
 
 PROVE_CASE(queue_spilling_times_out, "who gives up waiting for the disk keeps the item, and who stood behind goes on");
+
+/* Two records are all that the log holds. */
+static int encode_large(void *item, weir_record *into, void *ctx)
+{
+    (void)ctx;
+    unsigned char bytes[1500] = {(unsigned char)(uintptr_t)item};
+    return weir_record_add(into, bytes, sizeof bytes);
+}
+
+static int decode_large(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    prove_claim(n == 1500);
+    *ret_item = (void *)(uintptr_t) * (const uint8_t *)data;
+    return WEIR_OK;
+}
+
+static void with_room_for_two_on_disk(bool durable)
+{
+    static const weir_codec codec = {.encode = encode_large, .decode = decode_large};
+    begin_with(1, durable, &codec);
+    prove_let_time_stand_still();
+    weir_time begun = weir_now();
+    Q_TOGETHER(put_three, put_two_others, get_five);
+    prove_claim(weir_now() - begun < 100 * WEIR_MILLISECOND); /* when it is tried again by the clock */
+    end();
+}
+
+static void queue_waits_for_the_disk(void)
+{
+    with_room_for_two_on_disk(false);
+}
+
+PROVE_CASE(queue_waits_for_the_disk, "who waits for room in the log comes in as soon as there is some");
+
+static void queue_waits_for_the_log(void)
+{
+    with_room_for_two_on_disk(true);
+}
+
+PROVE_CASE(queue_waits_for_the_log, "the same of one that logs first, where room comes by acknowledging");
 
 /* ---- no memory ------------------------------------------------------------------------------------ */
 
