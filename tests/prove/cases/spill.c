@@ -118,6 +118,38 @@ static void spill_group_commit(void)
 
 PROVE_CASE(spill_group_commit, "who is told that it is on the disk has it there; who is not has nothing there");
 
+/* While one syncs the others gather, and one of them syncs for all of them. */
+static void append_first(void *arg)
+{
+    (void)arg;
+    prove_claim(append(1, &numbers[1]) == WEIR_OK);
+}
+
+static void append_second(void *arg)
+{
+    (void)arg;
+    prove_claim(append(2, &numbers[2]) == WEIR_OK);
+}
+
+static void append_third(void *arg)
+{
+    (void)arg;
+    prove_claim(append(3, &numbers[3]) == WEIR_OK);
+}
+
+static void spill_round_of_several(void)
+{
+    begin(true);
+    int t[] = {prove_spawn(append_first, NULL), prove_spawn(append_second, NULL),
+               prove_spawn(append_third, NULL)};
+    prove_claim(append(9, &numbers[9]) == WEIR_OK);
+    for (int i = 0; i < 3; i++)
+        prove_join(t[i]);
+    end();
+}
+
+PROVE_CASE(spill_round_of_several, "all whose record a sync was for go on after it");
+
 /* Two read: what one was handed out the other one is not. */
 static void read_with_another(void *arg)
 {
