@@ -228,3 +228,8 @@ unsigned prove_pick(unsigned n)
 {
     return prove_choose(n);
 }
+
+bool prove_rarely(void)
+{
+    return prove_choose_rarely();
+}

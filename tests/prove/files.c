@@ -3,6 +3,7 @@
  */
 #include "inside.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,6 +13,8 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define FILES    512
@@ -190,6 +193,101 @@ ssize_t __wrap_read(int fd, void *to, size_t n)
     has_read(fd);
     return __real_read(fd, to, n);
 }
+
+/* ---- files of a directory ---------------------------------------------------------------------- */
+
+/* What they hold lies in the kernel: one call after the other, and no thread learns by it what another one knows. */
+
+int __real_openat(int dir, const char *name, int flags, ...);
+int __wrap_openat(int dir, const char *name, int flags, ...);
+int __wrap_openat(int dir, const char *name, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    prove_point();
+    return keep(__real_openat(dir, name, flags, mode), __builtin_return_address(0));
+}
+
+int __wrap_openat64(int dir, const char *name, int flags, ...)
+    __attribute__((alias("__wrap_openat")));
+
+int __real_closedir(DIR *stream);
+int __wrap_closedir(DIR *stream);
+int __wrap_closedir(DIR *stream)
+{
+    if (prove_self >= 0)
+        files[dirfd(stream)].is_open = false;
+    return __real_closedir(stream);
+}
+
+ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
+ssize_t __wrap_pread(int fd, void *to, size_t n, off_t at);
+ssize_t __wrap_pread(int fd, void *to, size_t n, off_t at)
+{
+    prove_point();
+    ssize_t got = __real_pread(fd, to, n, at);
+    if (got > 0)
+        prove_memory_plain(to, (size_t)got, true, __builtin_return_address(0));
+    return got;
+}
+
+ssize_t __wrap_pread64(int fd, void *to, size_t n, off_t at) __attribute__((alias("__wrap_pread")));
+
+ssize_t __real_pwritev(int fd, const struct iovec *pieces, int n, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int n, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int n, off_t at)
+{
+    prove_point();
+    for (int i = 0; i < n; i++)
+        prove_memory_plain(pieces[i].iov_base, pieces[i].iov_len, false,
+                           __builtin_return_address(0));
+    return __real_pwritev(fd, pieces, n, at);
+}
+
+ssize_t __wrap_pwritev64(int fd, const struct iovec *pieces, int n, off_t at)
+    __attribute__((alias("__wrap_pwritev")));
+
+int __real_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size)
+{
+    prove_point();
+    return __real_ftruncate(fd, size);
+}
+
+int __wrap_ftruncate64(int fd, off_t size) __attribute__((alias("__wrap_ftruncate")));
+
+int __real_unlinkat(int dir, const char *name, int flags);
+int __wrap_unlinkat(int dir, const char *name, int flags);
+int __wrap_unlinkat(int dir, const char *name, int flags)
+{
+    prove_point();
+    return __real_unlinkat(dir, name, flags);
+}
+
+/* The disk has it at once; but others may go on meanwhile. */
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+    (void)fd;
+    prove_yield();
+    return 0;
+}
+
+int __wrap_fsync(int fd) __attribute__((alias("__wrap_fdatasync")));
+
+/* A disk without end. */
+int __wrap_fstatvfs(int fd, struct statvfs *to);
+int __wrap_fstatvfs(int fd, struct statvfs *to)
+{
+    (void)fd;
+    *to = (struct statvfs){.f_bavail = 1u << 30, .f_frsize = 4096};
+    return 0;
+}
+
+int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_fstatvfs")));
 
 /* ---- waiting for descriptors ------------------------------------------------------------------ */
 

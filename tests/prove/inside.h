@@ -110,7 +110,7 @@ void prove_memory_learn(
 /* ---- the system as the code sees it: each is told when a run begins and when it has ended; `check` fails the run if
  * something is left that should not be, `drop` is after a failure, too. */
 
-void prove_kernel_begin(void);
+void prove_statics_begin(void);
 
 void prove_heap_begin(void);
 void prove_heap_check(void);

@@ -77,13 +77,32 @@ int __wrap_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
     return 0;
 }
 
-/* What the code has found out about the machine in earlier runs is part of none: a run depends on its choices alone.
+/* ---- static variables ------------------------------------------------------------------------- */
+
+/* Those of the code and of the cases lie between these, by the order of the linker's arguments. */
+extern char prove_data_begin[], prove_data_end[], prove_bss_begin[], prove_bss_end[];
+
+/* What the code has found out or left behind in earlier runs is no part of a run: it depends on its choices alone.
  * A wake-up costs next to nothing, so who spins looks once. */
-void prove_kernel_begin(void)
+void prove_statics_begin(void)
 {
+    static char *data, *bss;
+    size_t n_data = (size_t)(prove_data_end - prove_data_begin);
+    size_t n_bss = (size_t)(prove_bss_end - prove_bss_begin);
+    if (data) {
+        memcpy(prove_data_begin, data, n_data);
+        memcpy(prove_bss_begin, bss, n_bss);
+        return;
+    }
     weir__spin_is_useful(); /* looked up once, so not in a run */
     for (int i = 0; i < 100; i++)
         weir__spin_note_wakeup(0);
+    data = malloc(n_data);
+    bss = malloc(n_bss);
+    if (!data || !bss)
+        abort();
+    memcpy(data, prove_data_begin, n_data);
+    memcpy(bss, prove_bss_begin, n_bss);
 }
 
 /* ---- futexes ---------------------------------------------------------------------------------- */

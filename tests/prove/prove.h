@@ -58,6 +58,12 @@ void prove_yield(void);
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 
+/* From now on a deadline passes only when nobody can go on: so a case can claim that nothing had to wait for one. */
+void prove_let_time_stand_still(void);
+
+/* For what ends things, a failure of the disk, say: seldom true. */
+bool prove_rarely(void);
+
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 

@@ -26,6 +26,98 @@ static void park_meets_unpark(void)
 
 PROVE_CASE(park_meets_unpark, "who is unparked wakes, and sees what was done before");
 
+/* A deadline that passes while it is unparked: the unpark is certain, and is waited for. */
+static void park_times_out(void)
+{
+    weir__parker_init(&parker);
+    published = 0;
+    int t = prove_spawn(unpark, NULL);
+    int rc = weir__park(&parker, weir_after(WEIR_MILLISECOND));
+    prove_claim(rc == WEIR_OK || rc == WEIR_ETIMEDOUT);
+    if (rc == WEIR_ETIMEDOUT)
+        weir__park_surely(&parker);
+    prove_claim(published == 1);
+    prove_join(t);
+}
+
+PROVE_CASE(park_times_out, "who has timed out can wait for the unpark that is on its way");
+
+static int interrupt_perhaps(void *ctx)
+{
+    (void)ctx;
+    return (int)prove_pick(2);
+}
+
+static void park_is_interrupted(void)
+{
+    weir__parker_init(&parker);
+    published = 0;
+    weir_set_interrupt(interrupt_perhaps, NULL);
+    int t = prove_spawn(unpark, NULL);
+    int rc = weir__park(&parker, weir_after(WEIR_SECOND));
+    prove_claim(rc == WEIR_OK || rc == WEIR_EINTR || rc == WEIR_ETIMEDOUT);
+    if (rc != WEIR_OK)
+        weir__park_surely(&parker);
+    prove_claim(published == 1);
+    weir_set_interrupt(NULL, NULL);
+    prove_join(t);
+}
+
+PROVE_CASE(park_is_interrupted, "who is unparked while it is away in its hook wakes all the same");
+
+/* ---- hints ------------------------------------------------------------------------------------ */
+
+static void hint(void *arg)
+{
+    (void)arg;
+    published = 1;
+    weir__hint hint = weir__hint_at(&parker);
+    if (hint == WEIR__HINT_ASLEEP)
+        weir__futex_wake(&parker.state, 1, false);
+    if (hint == WEIR__HINT_AWAY) /* it cannot be counted on */
+        weir__unpark(&parker);
+}
+
+static void nudge(void *arg)
+{
+    (void)arg;
+    published = 1;
+    if (weir__nudge(&parker))
+        weir__futex_wake(&parker.state, 1, false);
+}
+
+static void park_until_hinted_at(void (*by)(void *))
+{
+    weir__parker_init(&parker);
+    published = 0;
+    if (prove_pick(2))
+        weir_set_interrupt(interrupt_perhaps, NULL);
+    int t = prove_spawn(by, NULL);
+    int rc = weir__park(&parker, WEIR_FOREVER);
+    weir_set_interrupt(NULL, NULL);
+    if (rc == WEIR_EINTR)
+        rc = weir__park(&parker, WEIR_FOREVER);
+    prove_claim(rc == WEIR__HINTED || rc == WEIR_OK);
+    prove_claim(published == 1);
+    prove_join(t);
+}
+
+static void park_meets_hint(void)
+{
+    park_until_hinted_at(hint);
+}
+
+PROVE_CASE(park_meets_hint, "who is hinted at looks, and sees what was done before; or was away, as the hint says");
+
+static void park_meets_nudge(void)
+{
+    park_until_hinted_at(nudge);
+}
+
+PROVE_CASE(park_meets_nudge, "who is nudged looks, also after its hook, and sees what was done before");
+
+/* ---- the mutex -------------------------------------------------------------------------------- */
+
 static weir__mutex mutex;
 static int sum;
 

@@ -145,3 +145,25 @@ static void queue_batches_drop_oldest(void)
 }
 
 PROVE_CASE(queue_batches_drop_oldest, "a batch may drop its own first items, and each is dropped once");
+
+/* Nobody gets afterwards: so the batch has to tell who waits that there is room. */
+static void put_one(void *arg)
+{
+    (void)arg;
+    prove_claim(q_put(9, WEIR_FOREVER) == WEIR_KEPT);
+}
+
+static void queue_batch_makes_room(void)
+{
+    q_make_plain(2, WEIR_OVERFLOW_BLOCK);
+    prove_claim(q_put_many(1, 2, WEIR_POLL) == 2);
+    int t = prove_spawn(put_one, NULL);
+    int64_t n = q_get_many(2, WEIR_POLL, 0);
+    prove_claim(n == 2);
+    prove_join(t);
+    prove_claim(q_get(WEIR_POLL) == 9);
+    q_linearizable();
+    q_end();
+}
+
+PROVE_CASE(queue_batch_makes_room, "a batch that makes room tells who waits for it");

@@ -1,0 +1,79 @@
+/* spill_support.c - see spill_support.h. */
+#include "spill_support.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/files.h"
+
+static char path[64];
+
+static void empty(void)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return;
+    for (const struct dirent *entry; (entry = readdir(dir));)
+        if (entry->d_name[0] != '.')
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
+}
+
+/* Before the first run, while the process's number is the real one. */
+__attribute__((constructor)) static void name_directory(void)
+{
+    snprintf(path, sizeof path, "/dev/shm/weir-prove-%d", (int)getpid());
+}
+
+__attribute__((destructor)) static void remove_directory(void)
+{
+    empty();
+    rmdir(path);
+}
+
+void s_make(weir_spill **ret_spill, bool durable)
+{
+    weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
+    opts.dir = path;
+    opts.max_bytes = 4096;
+    opts.segment_bytes = 512;
+    opts.durable = durable;
+    empty();
+    prove_claim(weir_spill_create(ret_spill, &opts) == WEIR_OK);
+}
+
+static int fail_for_space(size_t *n)
+{
+    *n = 0;
+    return prove_rarely() ? ENOSPC : 0;
+}
+
+static int fail_to_sync(void)
+{
+    return prove_rarely() ? EIO : 0;
+}
+
+/* Set while nobody else runs, or before they do. */
+void s_disk_may_fail(bool may)
+{
+    weir__write_fails = may ? fail_for_space : NULL;
+}
+
+void s_syncs_may_fail(bool may)
+{
+    weir__sync_fails = may ? fail_to_sync : NULL;
+}
+
+weir_spill_snapshot s_look(weir_spill *spill)
+{
+    weir_spill_snapshot s = WEIR_SPILL_SNAPSHOT_INIT;
+    prove_claim(weir_spill_get_snapshot(spill, &s) == WEIR_OK);
+    prove_same(s.appended + s.recovered, s.acknowledged + s.records_lost + s.pending);
+    prove_claim(s.unread <= s.pending && s.bytes <= s.max_bytes);
+    prove_same(s.records_lost, 0);
+    return s;
+}
