@@ -61,6 +61,9 @@ unsigned prove_pick(unsigned n);
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 
+/* Objects that are made from now on have records, for others to see.  In the beginning of a run none has. */
+void prove_keep_records(bool keep);
+
 /* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
  * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
  * for what the kernel takes back. */
