@@ -429,6 +429,25 @@ static void limit_falls(void)
 
 PROVE_CASE(limit_falls, "once it has fallen nobody is let in by what it was");
 
+static void set_two(void *arg)
+{
+    (void)arg;
+    set(2);
+}
+
+static void limit_rises(void)
+{
+    begin(1);
+    prove_claim(try(1) == WEIR_OK);
+    int t = prove_spawn(set_two, NULL);
+    acquire_one((void *)1);
+    prove_join(t);
+    release(1);
+    end_lawfully();
+}
+
+PROVE_CASE(limit_rises, "who waits is let in by a limit that rises");
+
 static void limit_becomes_too_small(void)
 {
     begin(2);
