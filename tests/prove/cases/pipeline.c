@@ -365,3 +365,221 @@ static void pipeline_in_order(void)
 }
 
 PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
+
+/* ---- limits ------------------------------------------------------------------------------------- */
+
+static int one_at_a_time;
+
+static int take_one_at_a_time(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    one_at_a_time++; /* a limit of one guards it */
+    return take_in(ctx, items, n, run);
+}
+
+static weir_stage_opts limited(weir_limit **ret_limit, weir_rate **ret_rate)
+{
+    weir_limit_opts limit = {.size = sizeof limit, .limit = 1, .name = ""};
+    weir_rate_opts rate = {.size = sizeof rate, .rate = 1, .per_ns = WEIR_MILLISECOND, .name = ""};
+    weir_stage_opts sink = stage("sink", take_one_at_a_time);
+    prove_claim(weir_limit_create(ret_limit, &limit) == WEIR_OK);
+    prove_claim(weir_rate_create(ret_rate, &rate) == WEIR_OK);
+    sink.limit = *ret_limit;
+    sink.rate = *ret_rate;
+    sink.workers = 2;
+    return sink;
+}
+
+/* What was taken of the limits came back. */
+static void end_limits(weir_limit *limit, weir_rate *rate)
+{
+    weir_limit_snapshot s = WEIR_LIMIT_SNAPSHOT_INIT;
+    prove_claim(weir_limit_get_snapshot(limit, &s) == WEIR_OK);
+    prove_claim(s.in_flight == 0 && s.waiting == 0 && s.peak <= 1);
+    weir_limit_destroy(limit);
+    weir_rate_destroy(rate);
+}
+
+static void pipeline_within_limits(void)
+{
+    weir_limit *limit;
+    weir_rate *rate;
+    bool halts = prove_pick(2) == 1;
+    one_at_a_time = 0;
+    make();
+    add_behind(add(source(bring)), limited(&limit, &rate));
+    start();
+    if (halts)
+        weir_pipeline_halt(pipeline);
+    end(WEIR_OK);
+    prove_same(one_at_a_time, came());
+    prove_claim(halts || came() == 2);
+    end_limits(limit, rate);
+}
+
+PROVE_CASE(pipeline_within_limits, "a stage keeps its limits, and gives back what it took, however it ends");
+
+static void pipeline_behind_a_breaker(void)
+{
+    weir_breaker *breaker;
+    weir_breaker_opts how = WEIR_BREAKER_OPTS_INIT;
+    how.name = "";
+    prove_claim(weir_breaker_create(&breaker, &how) == WEIR_OK);
+    prove_claim(weir_breaker_isolate(breaker) == WEIR_OK);
+    make();
+    weir_stage_opts sink = stage("sink", take_in);
+    sink.breaker = breaker;
+    add_behind(add(source(bring)), sink);
+    start();
+    bool halts = prove_pick(2) == 1;
+    if (halts)
+        weir_pipeline_halt(pipeline);
+    else
+        prove_claim(weir_breaker_reset(breaker) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(came(), halts ? 0 : 2);
+    weir_breaker_destroy(breaker);
+}
+
+PROVE_CASE(pipeline_behind_a_breaker, "who waits for a breaker goes on with it, or ends when all is halted");
+
+/* ---- other kinds of stages ---------------------------------------------------------------------- */
+
+static weir_queue *outside_queue;
+static weir_stage outside;
+
+/* The caller's thread works for the stage. */
+static void work_outside(void *arg)
+{
+    void *item;
+    (void)arg;
+    while (weir_queue_get(outside_queue, &item, WEIR_FOREVER) == WEIR_OK) {
+        weir_work work = WEIR_WORK_INIT;
+        work.workers = 1;
+        if ((intptr_t)item == 1) {
+            prove_claim(weir_pipeline_emit(pipeline, outside, item, 0) >= 0);
+            work.processed = 1;
+        } else {
+            prove_claim(weir_pipeline_fail(pipeline, outside, item, -1) == WEIR_OK);
+        }
+        prove_claim(weir_pipeline_report(pipeline, outside, &work) == WEIR_OK);
+    }
+    prove_claim(weir_pipeline_end_stage(pipeline, outside) == WEIR_OK);
+}
+
+static void pipeline_has_outsiders(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", NULL);
+    middle.kind = WEIR_STAGE_EXTERNAL;
+    middle.on_error = WEIR_ON_ERROR_SKIP;
+    outside = add_behind(add(source(bring)), middle);
+    add_behind(outside, stage("sink", take_in));
+    start();
+    outside_queue = weir_pipeline_queue(pipeline, outside);
+    int t = prove_spawn(work_outside, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_join(t);
+    prove_claim(came_out[1] == 1 && came() == 1 && dropped(WEIR_LOSS_FAILED) == 1);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_has_outsiders, "a stage of the caller's ends when he says so, and those behind it after");
+
+static bool share(void *item, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    *ret_item = item;
+    return true;
+}
+
+static void pipeline_forks(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    make();
+    weir_pipeline_destroy(pipeline);
+    opts.on_drop = note_drop;
+    opts.on_end = on_end;
+    opts.share = share;
+    prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    weir_stage from = add(source(bring)), sink = add(stage("sink", take_in));
+    weir_stage_opts middle = stage("inline", pass_on);
+    middle.kind = WEIR_STAGE_INLINE;
+    prove_claim(weir_pipeline_connect(pipeline, from, sink) == WEIR_OK);
+    prove_claim(weir_pipeline_connect(pipeline, add_behind(from, middle), sink) == WEIR_OK);
+    start();
+    end(WEIR_OK);
+    prove_claim(came_out[1] == 2 && came_out[2] == 2);
+}
+
+PROVE_CASE(pipeline_forks, "what goes two ways comes out twice, and the end waits for both");
+
+static void pipeline_scales(void)
+{
+    make();
+    weir_stage_opts sink = stage("sink", take_one_at_a_time);
+    weir_limit *limit;
+    weir_rate *rate;
+    sink = limited(&limit, &rate);
+    sink.workers = 0;
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    one_at_a_time = 0;
+    add_behind(add(source(bring)), sink);
+    start();
+    end(WEIR_OK);
+    prove_claim(one_at_a_time == 2 && came() == 2);
+    end_limits(limit, rate);
+}
+
+PROVE_CASE(pipeline_scales, "with workers that come and go nothing is lost, and the last one ends the stage");
+
+/* ---- looking ------------------------------------------------------------------------------------ */
+
+static void watch(void *arg)
+{
+    (void)arg;
+    for (weir_stage i = 0; i < 2; i++) {
+        weir_stage_snapshot s = look(i);
+        prove_claim(s.processed + s.failed <= 2 && s.depth <= 1 && s.workers <= 1);
+    }
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    prove_claim(weir_pipeline_get_verdict(pipeline, &verdict) == WEIR_OK);
+    prove_claim(verdict.share >= 0 && verdict.share <= 1);
+}
+
+static void pipeline_is_watched(void)
+{
+    make();
+    add_behind(add(source(bring)), stage("sink", take_in));
+    start();
+    int t = prove_spawn(watch, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_join(t);
+    weir_stage_snapshot s = look(1);
+    /* what its one worker did is all the time there was, and no more */
+    prove_claim(s.busy_ns + s.idle_ns + s.blocked_ns < (uint64_t)(10 * WEIR_SECOND));
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_is_watched, "who looks sees numbers that there can be");
+
+static void wait_in_time(void *arg)
+{
+    (void)arg;
+    int rc = weir_pipeline_wait(pipeline, weir_after(WEIR_MILLISECOND));
+    prove_claim(rc == WEIR_OK || rc == WEIR_ETIMEDOUT);
+}
+
+static void pipeline_waits(void)
+{
+    make();
+    add_behind(add(source(bring)), stage("sink", take_in));
+    start();
+    int t = prove_spawn(wait_in_time, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_same(came(), 2);
+    prove_join(t);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_waits, "all who wait for the end hear of it");
