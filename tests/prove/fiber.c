@@ -11,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK    (256u << 10)
-#define TLS_MAX  4096   /* bytes of thread-local variables */
-#define PATIENCE 1000   /* points of one thread while others could go on: it waits for them, by looking */
+#define STACK   (256u << 10)
+#define TLS_MAX 4096 /* bytes of thread-local variables */
+#define PATIENCE                                                                                   \
+    1000 /* points of one thread while others could go on: it waits for them, by looking */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
 
 prove_thread prove_threads[PROVE_THREADS];

@@ -277,7 +277,8 @@ static void governor_measured_in_ready(void)
     end();
 }
 
-PROVE_CASE(governor_measured_in_ready, "who is told that he is in may measure, while others are to be told");
+PROVE_CASE(governor_measured_in_ready,
+           "who is told that he is in may measure, while others are to be told");
 
 static void close_it(void *arg)
 {

@@ -12,7 +12,7 @@
 static weir_pipeline *pipeline;
 static int came_out[ITEMS + 1]; /* by one stage only, and read when it has ended */
 static _Atomic int n_dropped[WEIR_LOSS_OUTPUT + 1], ended; /* relaxed: they order nothing */
-static int next; /* the source's own */
+static int next;                                           /* the source's own */
 
 static void note_drop(void *item, weir_stage stage, weir_loss reason, void *ctx)
 {
@@ -186,7 +186,8 @@ static void pipeline_flows(void)
     prove_claim(came_out[1] == 1 && came_out[2] == 1);
 }
 
-PROVE_CASE(pipeline_flows, "what a source brings comes out once, and is seen by who waits for the end");
+PROVE_CASE(pipeline_flows,
+           "what a source brings comes out once, and is seen by who waits for the end");
 
 /* Whoever feeds an open stage. */
 static weir_stage fed;
@@ -255,7 +256,8 @@ static void pipeline_halts(void)
     prove_same(came() + dropped(WEIR_LOSS_DISCARDED), taken_in);
 }
 
-PROVE_CASE(pipeline_halts, "halted, what was taken in has been worked on or dropped, and nobody waits");
+PROVE_CASE(pipeline_halts,
+           "halted, what was taken in has been worked on or dropped, and nobody waits");
 
 static void pipeline_source_stops(void)
 {
@@ -270,7 +272,8 @@ static void pipeline_source_stops(void)
     end(WEIR_OK);
 }
 
-PROVE_CASE(pipeline_source_stops, "a source that is stopped brings nothing more, and what it brought comes out");
+PROVE_CASE(pipeline_source_stops,
+           "a source that is stopped brings nothing more, and what it brought comes out");
 
 static void pipeline_destroyed(void)
 {
@@ -416,7 +419,8 @@ static void pipeline_within_limits(void)
     end_limits(limit, rate);
 }
 
-PROVE_CASE(pipeline_within_limits, "a stage keeps its limits, and gives back what it took, however it ends");
+PROVE_CASE(pipeline_within_limits,
+           "a stage keeps its limits, and gives back what it took, however it ends");
 
 static void pipeline_behind_a_breaker(void)
 {
@@ -440,7 +444,8 @@ static void pipeline_behind_a_breaker(void)
     weir_breaker_destroy(breaker);
 }
 
-PROVE_CASE(pipeline_behind_a_breaker, "who waits for a breaker goes on with it, or ends when all is halted");
+PROVE_CASE(pipeline_behind_a_breaker,
+           "who waits for a breaker goes on with it, or ends when all is halted");
 
 /* ---- other kinds of stages ---------------------------------------------------------------------- */
 
@@ -483,7 +488,8 @@ static void pipeline_has_outsiders(void)
     end(WEIR_OK);
 }
 
-PROVE_CASE(pipeline_has_outsiders, "a stage of the caller's ends when he says so, and those behind it after");
+PROVE_CASE(pipeline_has_outsiders,
+           "a stage of the caller's ends when he says so, and those behind it after");
 
 static bool share(void *item, void **ret_item, void *ctx)
 {
@@ -531,7 +537,8 @@ static void pipeline_scales(void)
     end_limits(limit, rate);
 }
 
-PROVE_CASE(pipeline_scales, "with workers that come and go nothing is lost, and the last one ends the stage");
+PROVE_CASE(pipeline_scales,
+           "with workers that come and go nothing is lost, and the last one ends the stage");
 
 /* ---- looking ------------------------------------------------------------------------------------ */
 

@@ -46,7 +46,6 @@ static weir_watermark_snapshot look(void)
     return s;
 }
 
-
 static bool can_be_read(void)
 {
     struct pollfd at = {.fd = fd < 0 ? weir_watermark_fd(mark) : fd, .events = POLLIN};
@@ -101,7 +100,8 @@ static void watermark_pauses(void)
     end(2, true);
 }
 
-PROVE_CASE(watermark_pauses, "whoever brings the level to the high mark, it is paused, and that is told once");
+PROVE_CASE(watermark_pauses,
+           "whoever brings the level to the high mark, it is paused, and that is told once");
 
 static void watermark_resumes(void)
 {
