@@ -56,6 +56,7 @@ struct wait {
     weir_governor *governor;
     struct wait *next, *prev; /* under the mutex, as what follows */
     unsigned pins;            /* calls that are about to cancel it */
+    bool served;              /* it is out of the gate's line, and told so, or about to be */
     bool ended;
 };
 
@@ -194,6 +195,7 @@ static bool leave_line(weir_governor *governor, struct wait *wait)
 {
     bool left = weir__gate_cancel(governor->gate, &wait->inner);
     weir__lock(&governor->mutex);
+    wait->served = true;
     if (left)
         unlink_wait(governor, wait);
     bool last = --wait->pins == 0 && wait->ended;
@@ -228,13 +230,14 @@ static void count_shed(weir_governor *governor)
         atomic_fetch_add_explicit(&record->number[WEIR_STATS_SHED], 1, memory_order_relaxed);
 }
 
-/* Sends all of them away. */
+/* Sends all of them away.  (Not those that were served and not told so far: that may be the business of this very
+ * thread, which is in another one's `ready`.) */
 static void shed_waits(weir_governor *governor)
 {
     for (;;) {
         weir__lock(&governor->mutex);
         struct wait *wait = governor->waits;
-        while (wait && wait->pins > 0) /* somebody else sees to it */
+        while (wait && (wait->pins > 0 || wait->served)) /* somebody else sees to it */
             wait = wait->next;
         weir_pending *outer = wait ? wait->outer : NULL;
         if (wait)

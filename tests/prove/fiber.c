@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK    (256u << 10)
-#define TLS_MAX  4096   /* bytes of thread-local variables */
+#define STACK   (256u << 10)
+#define TLS_MAX 4096 /* bytes of thread-local variables */
+#define PATIENCE                                                                                   \
+    1000 /* points of one thread while others could go on: it waits for them, by looking */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
 
 prove_thread prove_threads[PROVE_THREADS];
@@ -25,7 +27,7 @@ static ucontext_t prover;
 static void (*body)(void);
 static bool has_failed,
     tells; /* tells: a thread that is switched to says where it is, and comes back */
-static uint32_t points;
+static uint32_t points, alone; /* alone: since another thread went on */
 static unsigned stalls;
 static bool time_stands_still;
 
@@ -192,7 +194,10 @@ static void turn(bool yields)
     }
     if (n == 0)
         fail_stuck();
-    switch_to(prove_choose_thread(list, n, prove_self, yields));
+    int self = prove_self;
+    int chosen = prove_choose_thread(list, n, self, yields || alone > PATIENCE);
+    alone = chosen == self && n > 1 && alone <= PATIENCE ? alone + 1 : 0;
+    switch_to(chosen);
 }
 
 /* A process that may be killed may be killed here. */
@@ -337,12 +342,13 @@ bool prove_run(void (*fn)(void))
     memset(__start_weir_tls, 0, TLS);
     body = fn;
     has_failed = time_stands_still = false;
-    points = stalls = 0;
+    points = alone = stalls = 0;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_statics_begin();
     prove_memory_begin();
     prove_heap_begin();
+    prove_keep_records(false);
     prove_files_begin();
     prove_processes_begin();
     prove_locks_begin();

@@ -27,12 +27,19 @@ static struct pidfd {
 } pidfds[PIDFDS];
 static size_t n_pidfds;
 
+/* Threads that have not begun. */
+static struct pthread {
+    void *(*fn)(void *); /* NULL: free */
+    void *arg;
+} pthreads[PROVE_THREADS];
+
 int __real_eventfd(unsigned count, int flags);
 int __wrap_eventfd(unsigned count, int flags);
 int __wrap_dup(int fd);
 
 void prove_processes_begin(void)
 {
+    memset(pthreads, 0, sizeof pthreads);
     memset(processes, 0, sizeof processes);
     processes[0].is_there = true;
     n_processes = 1;
@@ -249,15 +256,11 @@ int __wrap_getrusage(int who, struct rusage *usage)
 
 /* ---- threads ---------------------------------------------------------------------------------- */
 
-static struct pthread {
-    void *(*fn)(void *);
-    void *arg, *result;
-} pthreads[PROVE_THREADS];
-
 static void run_pthread(void *arg)
 {
-    struct pthread *p = arg;
-    p->result = p->fn(p->arg);
+    struct pthread *p = arg, mine = *p;
+    p->fn = NULL;
+    mine.fn(mine.arg);
 }
 
 int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *),
@@ -265,9 +268,10 @@ int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)
 int __wrap_pthread_create(pthread_t *to, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
     (void)attr;
-    static size_t next;
-    struct pthread *p = &pthreads[next++ % PROVE_THREADS];
-    *p = (struct pthread){fn, arg, NULL};
+    struct pthread *p = pthreads; /* one is free: there are no more threads than these */
+    while (p->fn)
+        p++;
+    *p = (struct pthread){fn, arg};
     *to = (pthread_t)prove_spawn(run_pthread, p);
     return 0;
 }

@@ -134,8 +134,7 @@ static bool apply(void *state, const prove_call *call)
 
 static const char *text(const prove_call *call, char to[96])
 {
-    static const char *const names[] = {"join",   "wait", "try", "release",
-                                        "cancel", "set",  "close"};
+    static const char *const names[] = {"join", "wait", "try", "release", "cancel", "set", "close"};
     snprintf(to, 96, "%s(id %d, %d): %d%s", names[call->what], (int)(call->arg >> 8),
              (int)(call->arg & 0xff), (int)call->result, call->ended ? "" : " (did not end)");
     return to;
@@ -169,14 +168,16 @@ static int acquire(int id, uint64_t cost, weir_time deadline)
     return rc;
 }
 
-static int try(uint64_t cost)
-{
-    weir_permit permit;
-    size_t call = prove_begin(TRY, (int64_t)cost);
-    int rc = weir_limit_acquire(limit, cost, 0, WEIR_POLL, &permit);
-    prove_end(call, rc);
-    return rc;
-}
+static int
+try
+    (uint64_t cost)
+    {
+        weir_permit permit;
+        size_t call = prove_begin(TRY, (int64_t)cost);
+        int rc = weir_limit_acquire(limit, cost, 0, WEIR_POLL, &permit);
+        prove_end(call, rc);
+        return rc;
+    }
 
 static void release(uint64_t cost)
 {
@@ -260,7 +261,7 @@ PROVE_CASE(limit_excludes, "a limit of one: one at a time, who sees what those b
 static void work_or_not(void *arg)
 {
     (void)arg;
-    if (try(1) != WEIR_OK)
+    if (try (1) != WEIR_OK)
         return;
     inside++;
     release(1);
@@ -324,7 +325,7 @@ static void acquire_one(void *arg)
 static void limit_large_gives_up(void)
 {
     begin(2);
-    prove_claim(try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK);
     int t[] = {prove_spawn(acquire_two, NULL), prove_spawn(acquire_one, (void *)2)};
     acquire_one((void *)3);
     release(1);
@@ -344,7 +345,7 @@ static void release_one(void *arg)
 static void limit_guests(void)
 {
     begin(2);
-    prove_claim(try(1) == WEIR_OK && try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK && try (1) == WEIR_OK);
     prove_same(come(&guests[0], 1, 2), WEIR_WAITING);
     prove_same(come(&guests[1], 2, 1), WEIR_WAITING);
     int t[] = {prove_spawn(release_one, NULL), prove_spawn(work_or_not, NULL)};
@@ -359,7 +360,8 @@ static void limit_guests(void)
     end_lawfully();
 }
 
-PROVE_CASE(limit_guests, "who waits without a thread is told once, in the order in which they came");
+PROVE_CASE(limit_guests,
+           "who waits without a thread is told once, in the order in which they came");
 
 static void limit_guest_cancelled(void)
 {
@@ -407,7 +409,8 @@ static void limit_changes(void)
     end_lawfully();
 }
 
-PROVE_CASE(limit_changes, "nobody is let in by a limit that holds no longer, and all are by a new one");
+PROVE_CASE(limit_changes,
+           "nobody is let in by a limit that holds no longer, and all are by a new one");
 
 static void set_one(void *arg)
 {
@@ -418,9 +421,9 @@ static void set_one(void *arg)
 static void limit_falls(void)
 {
     begin(2);
-    prove_claim(try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK);
     int t = prove_spawn(set_one, NULL);
-    if (try(1) == WEIR_OK)
+    if (try (1) == WEIR_OK)
         release(1);
     release(1);
     prove_join(t);
@@ -429,10 +432,29 @@ static void limit_falls(void)
 
 PROVE_CASE(limit_falls, "once it has fallen nobody is let in by what it was");
 
+static void set_two(void *arg)
+{
+    (void)arg;
+    set(2);
+}
+
+static void limit_rises(void)
+{
+    begin(1);
+    prove_claim(try (1) == WEIR_OK);
+    int t = prove_spawn(set_two, NULL);
+    acquire_one((void *)1);
+    prove_join(t);
+    release(1);
+    end_lawfully();
+}
+
+PROVE_CASE(limit_rises, "who waits is let in by a limit that rises");
+
 static void limit_becomes_too_small(void)
 {
     begin(2);
-    prove_claim(try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK);
     int t[] = {prove_spawn(work_two, (void *)1), prove_spawn(set_one, NULL),
                prove_spawn(acquire_one, (void *)2)};
     release(1);
@@ -461,7 +483,7 @@ static void ready_and_go(weir_pending *pending, int result)
 static void limit_closes(void)
 {
     begin(1);
-    prove_claim(try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK);
     prove_same(come(&guests[0], 1, 1), WEIR_WAITING);
     guests[0].pending.ready = ready_and_go;
     int t[] = {prove_spawn(work_until_closed, (void *)2), prove_spawn(close_it, NULL)};
@@ -469,7 +491,7 @@ static void limit_closes(void)
     for (int i = 0; i < 2; i++)
         prove_join(t[i]);
     prove_same(guests[0].told, 1);
-    prove_same(try(1), WEIR_ECLOSED);
+    prove_same(try (1), WEIR_ECLOSED);
     prove_claim(look().is_closed);
     end_lawfully();
 }
@@ -571,7 +593,7 @@ static void interrupted(void *arg)
 static void limit_is_interrupted(void)
 {
     begin(1);
-    prove_claim(try(1) == WEIR_OK);
+    prove_claim(try (1) == WEIR_OK);
     int t[] = {prove_spawn(interrupted, NULL), prove_spawn(work, (void *)2)};
     release(1);
     for (int i = 0; i < 2; i++)

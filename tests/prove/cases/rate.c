@@ -8,7 +8,8 @@
 #include "base/alloc.h"
 #include "base/park.h"
 
-#define SOON (20 * WEIR_MILLISECOND) /* what takes longer was not woken: the steps below are milliseconds */
+#define SOON                                                                                       \
+    (20 * WEIR_MILLISECOND) /* what takes longer was not woken: the steps below are milliseconds */
 
 static weir_rate *rate;
 
@@ -418,7 +419,8 @@ static void rate_guest_is_called(void)
     end();
 }
 
-PROVE_CASE(rate_guest_is_called, "who waits without a thread is called when there is another rate, or none");
+PROVE_CASE(rate_guest_is_called,
+           "who waits without a thread is called when there is another rate, or none");
 
 static void cancel(void *arg)
 {
@@ -444,7 +446,8 @@ static void rate_guest_cancels(void)
     end();
 }
 
-PROVE_CASE(rate_guest_cancels, "who is cancelled is touched by nobody, and the next one hears of it");
+PROVE_CASE(rate_guest_cancels,
+           "who is cancelled is touched by nobody, and the next one hears of it");
 
 /* ---- in advance --------------------------------------------------------------------------------- */
 

@@ -144,7 +144,8 @@ static void thread_pool_closes(void)
     end(taken_by[0] + taken_by[1]);
 }
 
-PROVE_CASE(thread_pool_closes, "who waits to submit when it closes is told so; what was taken runs, or is dropped");
+PROVE_CASE(thread_pool_closes,
+           "who waits to submit when it closes is told so; what was taken runs, or is dropped");
 
 static void thread_pool_drops(void)
 {
@@ -221,7 +222,8 @@ static void thread_pool_destroyed(void)
     end(3);
 }
 
-PROVE_CASE(thread_pool_destroyed, "what waits when it is destroyed is handed back, what runs is waited for");
+PROVE_CASE(thread_pool_destroyed,
+           "what waits when it is destroyed is handed back, what runs is waited for");
 
 static void thread_pool_has_no_memory(void)
 {

@@ -11,6 +11,7 @@
 static weir_watermark *mark;
 static unsigned calls;
 static bool told, is_telling;
+static int fd; /* that a case had from the beginning; -1: it has none */
 
 /* One call at a time, alternating. */
 static void on_change(bool above, void *ctx)
@@ -33,6 +34,7 @@ static void make(uint64_t high, uint64_t low, bool tells)
     opts.name = "";
     calls = 0;
     told = is_telling = false;
+    fd = -1;
     prove_claim(weir_watermark_create(&mark, &opts) == WEIR_OK);
 }
 
@@ -46,7 +48,7 @@ static weir_watermark_snapshot look(void)
 
 static bool can_be_read(void)
 {
-    struct pollfd at = {.fd = weir_watermark_fd(mark), .events = POLLIN};
+    struct pollfd at = {.fd = fd < 0 ? weir_watermark_fd(mark) : fd, .events = POLLIN};
     return poll(&at, 1, 0) == 1;
 }
 
@@ -98,7 +100,8 @@ static void watermark_pauses(void)
     end(2, true);
 }
 
-PROVE_CASE(watermark_pauses, "whoever brings the level to the high mark, it is paused, and that is told once");
+PROVE_CASE(watermark_pauses,
+           "whoever brings the level to the high mark, it is paused, and that is told once");
 
 static void watermark_resumes(void)
 {
@@ -135,6 +138,31 @@ static void watermark_stays_paused(void)
 }
 
 PROVE_CASE(watermark_stays_paused, "a level that ends at the high mark ends paused");
+
+static void sub_then_add(void *arg)
+{
+    sub_one(arg);
+    add_one(arg);
+}
+
+static void mark_again(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_watermark_set(mark, 2, WEIR_WATERMARK_EMPTY) == WEIR_OK);
+}
+
+/* One goes and another one comes: two are never inside. */
+static void watermark_of_one_instant(void)
+{
+    make(2, WEIR_WATERMARK_EMPTY, true);
+    prove_claim(weir_watermark_add(mark, 1) == WEIR_OK);
+    int t[] = {prove_spawn(sub_then_add, NULL), prove_spawn(mark_again, NULL)};
+    join_all(t, 2);
+    prove_same(calls, 0);
+    end(1, false);
+}
+
+PROVE_CASE(watermark_of_one_instant, "nobody pauses for a level that there never was");
 
 static void mark_up(void *arg)
 {
@@ -358,13 +386,15 @@ PROVE_CASE(watermark_is_never_negative, "nothing leaves that did not come");
 static void poll_it(void *arg)
 {
     (void)arg;
-    struct pollfd at = {.fd = weir_watermark_fd(mark), .events = POLLIN};
+    struct pollfd at = {.fd = fd, .events = POLLIN};
     prove_claim(poll(&at, 1, -1) == 1);
 }
 
 static void watermark_descriptor(void)
 {
     make(1, WEIR_WATERMARK_EMPTY, false);
+    fd = weir_watermark_fd(mark);
+    prove_claim(can_be_read());
     prove_claim(weir_watermark_add(mark, 1) == WEIR_PAUSED);
     prove_claim(!can_be_read());
     bool closes = prove_pick(2) == 1;

@@ -1,0 +1,276 @@
+/* bucket.c - flow/bucket: the tokens, and the line of the processes that wait for them.  What processes share is one
+ * page; here each thread has a way of its own to it, as a process would.
+ */
+#include "../prove.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "flow/bucket.h"
+
+#define SLOTS 3
+
+static weir__bucket_page *page;
+static weir__bucket ways[SLOTS];
+static weir_time begun;
+
+static weir__rate_terms terms(uint64_t rate, int64_t per_ns, uint64_t burst)
+{
+    weir__rate_terms made = {
+        .t0 = begun, .rate = rate, .per_ns = (uint64_t)per_ns, .burst = burst * WEIR__TOKEN};
+    weir__rate_set_speed(&made);
+    return made;
+}
+
+static void make(int64_t per_ns, uint64_t burst)
+{
+    begun = weir_now();
+    weir__rate_terms first = terms(1, per_ns, burst);
+    page = weir__calloc_line(weir__bucket_size(SLOTS));
+    prove_claim(weir__bucket_init(page, SLOTS, &first) == WEIR_OK);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        ways[i] = (weir__bucket){.page = page, .seat = i};
+        weir__bucket_begin_counting(&ways[i], NULL, NULL);
+    }
+}
+
+static void end(uint64_t granted)
+{
+    prove_same(weir__bucket_get_counts(&ways[0]).granted, granted);
+    weir__free(page);
+}
+
+static void join_all(const int *threads, int n)
+{
+    for (int i = 0; i < n; i++)
+        prove_join(threads[i]);
+}
+
+static uint64_t took[SLOTS]; /* tokens, by each */
+
+/* ---- trying ------------------------------------------------------------------------------------- */
+
+#define HOUR (3600 * WEIR_SECOND) /* nothing comes meanwhile: what is there is all there is */
+
+static void try_one(void *arg)
+{
+    unsigned i = (unsigned)(uintptr_t)arg;
+    took[i] += weir__bucket_try(&ways[i], WEIR__TOKEN, weir_now());
+}
+
+static void bucket_is_tried(void)
+{
+    memset(took, 0, sizeof took);
+    make(HOUR, 2);
+    int t[] = {prove_spawn(try_one, (void *)1), prove_spawn(try_one, (void *)2)};
+    try_one((void *)0);
+    join_all(t, 2);
+    prove_same(took[0] + took[1] + took[2], 2);
+    prove_claim(weir__bucket_level(&ways[0], begun) <= 0);
+    end(2);
+}
+
+PROVE_CASE(bucket_is_tried, "as many tokens as there are are taken, each once");
+
+/* ---- the line ------------------------------------------------------------------------------------ */
+
+/* Waits for `cost` tokens as one process; nobody gives up. */
+static void wait_for(unsigned i, uint64_t cost)
+{
+    weir__turn turn = WEIR__NO_TURN;
+    weir_time when;
+    weir__bucket_enter(&ways[i], &turn, cost * WEIR__TOKEN);
+    while (!weir__bucket_take(&ways[i], &turn, cost * WEIR__TOKEN, 0, weir_now(), &when))
+        nanosleep(&(struct timespec){.tv_nsec = WEIR_MILLISECOND}, NULL);
+    took[i] += cost;
+    weir__bucket_leave(&ways[i], &turn);
+}
+
+static void wait_for_one(void *arg)
+{
+    wait_for((unsigned)(uintptr_t)arg, 1);
+}
+
+static void bucket_line(void)
+{
+    memset(took, 0, sizeof took);
+    make(WEIR_MILLISECOND, 2);
+    int t[] = {prove_spawn(wait_for_one, (void *)1), prove_spawn(try_one, (void *)2)};
+    wait_for(0, 2);
+    join_all(t, 2);
+    prove_claim(took[0] == 2 && took[1] == 1);
+    /* nobody is in line any more: it is as if nobody ever had been */
+    prove_claim(weir__bucket_try(&ways[2], WEIR__TOKEN, weir_now() + WEIR_SECOND));
+    end(took[0] + took[1] + took[2] + 1);
+}
+
+PROVE_CASE(bucket_line, "all who are in line get theirs, and then there is no line");
+
+/* The first in line wants all there is, and half of it is there. */
+static void take_what_is_left(void *arg)
+{
+    unsigned i = (unsigned)(uintptr_t)arg;
+    weir__turn turn = WEIR__NO_TURN;
+    weir_time when;
+    prove_claim(!weir__bucket_try(&ways[i], WEIR__TOKEN, weir_now()));
+    weir__bucket_enter(&ways[i], &turn, WEIR__TOKEN);
+    prove_claim(!weir__bucket_take(&ways[i], &turn, WEIR__TOKEN, 0, weir_now(), &when));
+    weir__bucket_leave(&ways[i], &turn);
+}
+
+static void bucket_first_comes_first(void)
+{
+    weir__turn turn = WEIR__NO_TURN;
+    weir_time when;
+    make(HOUR, 2);
+    prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, weir_now()));
+    weir__bucket_enter(&ways[0], &turn, 2 * WEIR__TOKEN);
+    int t[] = {prove_spawn(take_what_is_left, (void *)1),
+               prove_spawn(take_what_is_left, (void *)2)};
+    prove_claim(!weir__bucket_take(&ways[0], &turn, 2 * WEIR__TOKEN, 0, weir_now(), &when));
+    join_all(t, 2);
+    weir__bucket_hand_on(&ways[0], &turn, WEIR__TOKEN); /* another one of the same process */
+    prove_claim(weir__bucket_take(&ways[0], &turn, WEIR__TOKEN, 0, weir_now(), &when));
+    weir__bucket_leave(&ways[0], &turn);
+    end(2);
+}
+
+PROVE_CASE(bucket_first_comes_first, "nobody takes what one who came before waits for");
+
+static void leave_line(void *arg)
+{
+    weir__bucket_leave(&ways[0], arg);
+}
+
+static void come_and_take(void *arg)
+{
+    (void)arg;
+    wait_for(1, 1);
+}
+
+/* One leaves as another comes: the line is not forgotten. */
+static void bucket_line_is_kept(void)
+{
+    weir__turn turn = WEIR__NO_TURN, mine = WEIR__NO_TURN;
+    memset(took, 0, sizeof took);
+    make(HOUR, 1);
+    prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, weir_now()));
+    weir__bucket_enter(&ways[0], &turn, WEIR__TOKEN);
+    int t = prove_spawn(leave_line, &turn);
+    weir__bucket_enter(&ways[1], &mine, WEIR__TOKEN);
+    prove_join(t);
+    /* an hour later there is one, and it is ours */
+    prove_claim(!weir__bucket_try(&ways[2], WEIR__TOKEN, begun + 2 * HOUR));
+    weir__bucket_leave(&ways[1], &mine);
+    prove_claim(weir__bucket_try(&ways[2], WEIR__TOKEN, begun + 2 * HOUR));
+    end(2);
+}
+
+PROVE_CASE(bucket_line_is_kept,
+           "as one leaves the line and another comes, it is seen that there is one");
+
+/* A seat is left: whatever its process had in line is gone. */
+static void leave_seat(void *arg)
+{
+    (void)arg;
+    weir__bucket_ops.leave(page, 0);
+}
+
+static void bucket_of_the_dead(void)
+{
+    weir__turn turn = WEIR__NO_TURN;
+    memset(took, 0, sizeof took);
+    make(WEIR_MILLISECOND, 1);
+    weir__bucket_enter(&ways[0], &turn, WEIR__TOKEN);
+    int t[] = {prove_spawn(leave_seat, NULL), prove_spawn(come_and_take, NULL)};
+    join_all(t, 2);
+    prove_same(took[1], 1);
+    prove_claim(weir__bucket_try(&ways[2], WEIR__TOKEN, weir_now() + WEIR_SECOND));
+    end(2);
+}
+
+PROVE_CASE(bucket_of_the_dead, "what a process had in line holds up nobody when it is gone");
+
+/* ---- in advance ---------------------------------------------------------------------------------- */
+
+static void reserve(void *arg)
+{
+    unsigned i = (unsigned)(uintptr_t)arg;
+    weir__owed owed;
+    prove_claim(weir__bucket_reserve(&ways[i], WEIR__TOKEN, weir_now(), &owed));
+    took[i]++;
+    if (weir__bucket_unreserve(&ways[i], &owed))
+        took[i]--;
+}
+
+static void bucket_returns(void)
+{
+    memset(took, 0, sizeof took);
+    make(HOUR, 3);
+    int t[] = {prove_spawn(reserve, (void *)1), prove_spawn(reserve, (void *)2)};
+    try_one((void *)0);
+    join_all(t, 2);
+    weir__bucket_counts counts = weir__bucket_get_counts(&ways[0]);
+    uint64_t held = counts.granted - counts.returned;
+    prove_same(took[0] + took[1] + took[2], held);
+    prove_same(weir__bucket_level(&ways[0], begun), (3 - (int64_t)held) * (int64_t)WEIR__TOKEN);
+    end(counts.granted);
+}
+
+PROVE_CASE(bucket_returns, "what is given back is there again, once");
+
+/* Who waits and who reserves: one of them counts the other. */
+static weir__owed reserved;
+
+static void reserve_one(void *arg)
+{
+    (void)arg;
+    prove_claim(weir__bucket_reserve(&ways[1], WEIR__TOKEN, begun, &reserved));
+}
+
+static void bucket_promises(void)
+{
+    weir__turn turn = WEIR__NO_TURN;
+    make(HOUR, 2);
+    for (int i = 0; i < 2; i++)
+        prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
+    int t = prove_spawn(reserve_one, NULL);
+    weir__bucket_enter(&ways[0], &turn, WEIR__TOKEN);
+    prove_join(t);
+    weir_time mine = weir__bucket_when(&ways[0], &turn, WEIR__TOKEN, 0, begun);
+    weir__rate_terms now = weir__bucket_terms(&ways[0]);
+    weir_time its = weir__rate_when(&now, reserved.due);
+    /* One token comes in an hour, the next one an hour later. */
+    prove_claim(mine >= begun + HOUR - WEIR_SECOND && its >= begun + HOUR - WEIR_SECOND);
+    prove_claim(mine + its >= 2 * begun + 3 * HOUR - WEIR_SECOND);
+    weir__bucket_leave(&ways[0], &turn);
+    end(3);
+}
+
+PROVE_CASE(bucket_promises, "who waits and who reserves are not promised the same token");
+
+/* ---- terms ---------------------------------------------------------------------------------------- */
+
+static void set_burst(void *arg)
+{
+    uint64_t burst = (uint64_t)(uintptr_t)arg;
+    prove_claim(weir__bucket_set(&ways[1], 1, HOUR, burst * WEIR__TOKEN, begun) == WEIR_OK);
+}
+
+/* It can hold one from some moment on: then two are not taken. */
+static void bucket_shrinks(void)
+{
+    memset(took, 0, sizeof took);
+    make(HOUR, 2);
+    int t = prove_spawn(set_burst, (void *)1);
+    try_one((void *)0);
+    prove_join(t);
+    int64_t level = weir__bucket_level(&ways[0], begun);
+    prove_claim(level >= 0 && level <= (int64_t)WEIR__TOKEN);
+    weir__bucket_try(&ways[0], WEIR__TOKEN, begun);
+    prove_claim(!weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
+    weir__free(page);
+}
+
+PROVE_CASE(bucket_shrinks, "what does not fit any more is gone, whoever takes at the same time");

@@ -1,0 +1,592 @@
+/* pipeline.c - exec/pipeline, stage, emit, order, tender: stages that end one after the other, or all at once. */
+#include "../prove.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <weir/pipeline.h>
+
+#define ITEMS 4
+
+static weir_pipeline *pipeline;
+static int came_out[ITEMS + 1]; /* by one stage only, and read when it has ended */
+static _Atomic int n_dropped[WEIR_LOSS_OUTPUT + 1], ended; /* relaxed: they order nothing */
+static int next;                                           /* the source's own */
+
+static void note_drop(void *item, weir_stage stage, weir_loss reason, void *ctx)
+{
+    (void)item, (void)stage, (void)ctx;
+    atomic_fetch_add_explicit(&n_dropped[reason], 1, memory_order_relaxed);
+}
+
+static int dropped(weir_loss reason)
+{
+    return atomic_load_explicit(&n_dropped[reason], memory_order_relaxed);
+}
+
+static void on_end(void *ctx)
+{
+    (void)ctx;
+    atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
+}
+
+static void make(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.on_drop = note_drop;
+    opts.on_end = on_end;
+    memset(came_out, 0, sizeof came_out);
+    for (int i = 0; i <= WEIR_LOSS_OUTPUT; i++)
+        atomic_store_explicit(&n_dropped[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&ended, 0, memory_order_relaxed);
+    next = 0;
+    prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+}
+
+/* ---- functions of stages ------------------------------------------------------------------------ */
+
+static void *item_of(int n)
+{
+    return (void *)(intptr_t)n;
+}
+
+/* A source of two. */
+static int bring(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n;
+    weir_emit(run, item_of(++next), 0);
+    return next < 2 ? WEIR_MORE : WEIR_END;
+}
+
+static int bring_for_ever(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n;
+    weir_emit(run, item_of(++next % ITEMS + 1), 0);
+    return WEIR_MORE;
+}
+
+static int pass_on(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx;
+    for (size_t i = 0; i < n; i++)
+        weir_emit(run, items[i], 0);
+    return 0;
+}
+
+static int take_in(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)run;
+    for (size_t i = 0; i < n; i++)
+        came_out[(intptr_t)items[i]]++;
+    return 0;
+}
+
+static int fail(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n, (void)run;
+    return -42;
+}
+
+/* The odd ones. */
+static int fail_some(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if ((intptr_t)items[0] & 1)
+        return fail(ctx, items, n, run);
+    return pass_on(ctx, items, n, run);
+}
+
+static weir_stage_opts stage(const char *name, weir_stage_fn *fn)
+{
+    weir_stage_opts opts = WEIR_STAGE_OPTS_INIT;
+    opts.name = name;
+    opts.fn = fn;
+    opts.queue = 1;
+    return opts;
+}
+
+static weir_stage add(weir_stage_opts opts)
+{
+    weir_stage number;
+    prove_claim(weir_pipeline_add(pipeline, &opts, &number) == WEIR_OK);
+    return number;
+}
+
+static weir_stage add_behind(weir_stage before, weir_stage_opts opts)
+{
+    weir_stage number = add(opts);
+    prove_claim(weir_pipeline_connect(pipeline, before, number) == WEIR_OK);
+    return number;
+}
+
+static weir_stage_opts source(weir_stage_fn *fn)
+{
+    weir_stage_opts opts = stage("source", fn);
+    opts.source = true;
+    return opts;
+}
+
+static weir_stage_opts open_stage(const char *name, weir_stage_fn *fn)
+{
+    weir_stage_opts opts = stage(name, fn);
+    opts.open = true;
+    return opts;
+}
+
+/* ---- the end ------------------------------------------------------------------------------------ */
+
+static uint64_t drops_of(const weir_stage_snapshot *s)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < WEIR_LOSS_REASONS; i++)
+        sum += s->dropped[i];
+    return sum;
+}
+
+static weir_stage_snapshot look(weir_stage number)
+{
+    weir_stage_snapshot s = WEIR_STAGE_SNAPSHOT_INIT;
+    prove_claim(weir_pipeline_get_snapshot(pipeline, number, &s) == WEIR_OK);
+    return s;
+}
+
+/* The law of each stage, when all have ended. */
+static void check_law(void)
+{
+    for (weir_stage i = 0; i < weir_pipeline_stages(pipeline); i++) {
+        weir_stage_snapshot s = look(i);
+        prove_claim(s.ended && s.in_hand == 0 && s.depth == 0);
+        if (strcmp(s.name, "source") != 0)
+            prove_same(s.accepted, s.processed + s.failed + drops_of(&s));
+    }
+}
+
+static void end(int result)
+{
+    prove_same(weir_pipeline_wait(pipeline, WEIR_FOREVER), result);
+    check_law();
+    weir_pipeline_destroy(pipeline);
+    prove_same(atomic_load_explicit(&ended, memory_order_relaxed), 1);
+}
+
+static void start(void)
+{
+    prove_claim(weir_pipeline_start(pipeline) == WEIR_OK);
+}
+
+/* ---- cases -------------------------------------------------------------------------------------- */
+
+static void pipeline_flows(void)
+{
+    make();
+    weir_stage from = add(source(bring));
+    add_behind(from, stage("sink", take_in));
+    start();
+    end(WEIR_OK);
+    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+}
+
+PROVE_CASE(pipeline_flows,
+           "what a source brings comes out once, and is seen by who waits for the end");
+
+/* Whoever feeds an open stage. */
+static weir_stage fed;
+static int taken_in;
+
+static void put_two(void *arg)
+{
+    int first = (int)(intptr_t)arg;
+    for (int i = 0; i < 2; i++) {
+        int rc = weir_pipeline_put(pipeline, fed, item_of(first + i), 0, WEIR_FOREVER);
+        prove_claim(rc == WEIR_KEPT || rc == WEIR_ECLOSED);
+        taken_in += rc == WEIR_KEPT;
+    }
+}
+
+static int came(void)
+{
+    int sum = 0;
+    for (int i = 1; i <= ITEMS; i++)
+        sum += came_out[i];
+    return sum;
+}
+
+static void pipeline_is_fed(void)
+{
+    make();
+    fed = add(open_stage("sink", take_in));
+    taken_in = 0;
+    start();
+    int t = prove_spawn(put_two, (void *)1);
+    prove_claim(weir_pipeline_put(pipeline, fed, item_of(3), 0, WEIR_FOREVER) == WEIR_KEPT);
+    prove_join(t);
+    prove_claim(weir_pipeline_close_input(pipeline, fed) == WEIR_OK);
+    prove_same(weir_pipeline_put(pipeline, fed, item_of(4), 0, WEIR_FOREVER), WEIR_ECLOSED);
+    end(WEIR_OK);
+    prove_claim(taken_in == 2 && came() == 3);
+}
+
+PROVE_CASE(pipeline_is_fed, "what is put in from outside comes out once");
+
+static void pipeline_stops(void)
+{
+    make();
+    fed = add(open_stage("sink", take_in));
+    taken_in = 0;
+    start();
+    int t = prove_spawn(put_two, (void *)1);
+    weir_pipeline_stop(pipeline);
+    prove_join(t);
+    end(WEIR_OK);
+    prove_same(came(), taken_in);
+}
+
+PROVE_CASE(pipeline_stops, "stopped, what was taken in still goes its way");
+
+static void pipeline_halts(void)
+{
+    make();
+    fed = add(open_stage("sink", take_in));
+    taken_in = 0;
+    start();
+    int t = prove_spawn(put_two, (void *)1);
+    weir_pipeline_halt(pipeline);
+    prove_join(t);
+    end(WEIR_OK);
+    prove_same(came() + dropped(WEIR_LOSS_DISCARDED), taken_in);
+}
+
+PROVE_CASE(pipeline_halts,
+           "halted, what was taken in has been worked on or dropped, and nobody waits");
+
+static void pipeline_source_stops(void)
+{
+    make();
+    add_behind(add(source(bring_for_ever)), stage("sink", take_in));
+    start();
+    weir_pipeline_stop(pipeline);
+    weir_stage_snapshot s;
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    s = look(0);
+    prove_same(s.emitted, came());
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_source_stops,
+           "a source that is stopped brings nothing more, and what it brought comes out");
+
+static void pipeline_destroyed(void)
+{
+    make();
+    add_behind(add(source(bring_for_ever)), stage("sink", take_in));
+    start();
+    weir_pipeline_destroy(pipeline);
+    prove_same(atomic_load_explicit(&ended, memory_order_relaxed), 1);
+}
+
+PROVE_CASE(pipeline_destroyed, "destroyed while it runs, it ends first");
+
+/* ---- errors ------------------------------------------------------------------------------------- */
+
+static void pipeline_fails(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", fail);
+    add_behind(add_behind(add(source(bring_for_ever)), middle), stage("sink", take_in));
+    start();
+    end(-42);
+    prove_claim(dropped(WEIR_LOSS_FAILED) >= 1 && came() == 0);
+}
+
+PROVE_CASE(pipeline_fails, "the first error ends all stages, and is what is told");
+
+static void pipeline_skips(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", fail_some), dead = stage("dead", take_in);
+    weir_stage letters = add(dead);
+    middle.on_error = WEIR_ON_ERROR_DEAD_LETTER;
+    middle.dead_letter = letters;
+    weir_stage from = add(source(bring));
+    weir_stage at = add_behind(from, middle);
+    prove_claim(weir_pipeline_connect(pipeline, at, letters) == WEIR_OK);
+    start();
+    end(WEIR_OK);
+    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+}
+
+PROVE_CASE(pipeline_skips, "dead letters arrive, and their stage ends after who writes them");
+
+static int fail_once(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    return run->attempt == 0 ? fail(ctx, items, n, run) : take_in(ctx, items, n, run);
+}
+
+static void pipeline_retries(void)
+{
+    make();
+    weir_stage_opts sink = stage("sink", fail_once);
+    sink.attempts = 2;
+    sink.backoff = (weir_backoff)WEIR_BACKOFF_INIT;
+    sink.backoff.base_ns = WEIR_MILLISECOND;
+    weir_stage at = add_behind(add(source(bring)), sink);
+    start();
+    if (prove_pick(2) == 1)
+        weir_pipeline_halt(pipeline);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) <= WEIR_OK);
+    prove_claim(look(at).retried <= 2);
+    check_law();
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_retries, "who pauses before a retry is not waited for when all is halted");
+
+/* ---- order -------------------------------------------------------------------------------------- */
+
+static int last;
+
+static int take_in_order(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)n, (void)run;
+    prove_same((intptr_t)items[0], last + 1);
+    last++;
+    return 0;
+}
+
+static void pipeline_in_order(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", pass_on);
+    middle.workers = 2;
+    middle.ordered = true;
+    middle.window = 2;
+    last = 0;
+    add_behind(add_behind(add(source(bring)), middle), stage("sink", take_in_order));
+    start();
+    end(WEIR_OK);
+    prove_same(last, 2);
+}
+
+PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
+
+/* ---- limits ------------------------------------------------------------------------------------- */
+
+static int one_at_a_time;
+
+static int take_one_at_a_time(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    one_at_a_time++; /* a limit of one guards it */
+    return take_in(ctx, items, n, run);
+}
+
+static weir_stage_opts limited(weir_limit **ret_limit, weir_rate **ret_rate)
+{
+    weir_limit_opts limit = {.size = sizeof limit, .limit = 1, .name = ""};
+    weir_rate_opts rate = {.size = sizeof rate, .rate = 1, .per_ns = WEIR_MILLISECOND, .name = ""};
+    weir_stage_opts sink = stage("sink", take_one_at_a_time);
+    prove_claim(weir_limit_create(ret_limit, &limit) == WEIR_OK);
+    prove_claim(weir_rate_create(ret_rate, &rate) == WEIR_OK);
+    sink.limit = *ret_limit;
+    sink.rate = *ret_rate;
+    sink.workers = 2;
+    return sink;
+}
+
+/* What was taken of the limits came back. */
+static void end_limits(weir_limit *limit, weir_rate *rate)
+{
+    weir_limit_snapshot s = WEIR_LIMIT_SNAPSHOT_INIT;
+    prove_claim(weir_limit_get_snapshot(limit, &s) == WEIR_OK);
+    prove_claim(s.in_flight == 0 && s.waiting == 0 && s.peak <= 1);
+    weir_limit_destroy(limit);
+    weir_rate_destroy(rate);
+}
+
+static void pipeline_within_limits(void)
+{
+    weir_limit *limit;
+    weir_rate *rate;
+    bool halts = prove_pick(2) == 1;
+    one_at_a_time = 0;
+    make();
+    add_behind(add(source(bring)), limited(&limit, &rate));
+    start();
+    if (halts)
+        weir_pipeline_halt(pipeline);
+    end(WEIR_OK);
+    prove_same(one_at_a_time, came());
+    prove_claim(halts || came() == 2);
+    end_limits(limit, rate);
+}
+
+PROVE_CASE(pipeline_within_limits,
+           "a stage keeps its limits, and gives back what it took, however it ends");
+
+static void pipeline_behind_a_breaker(void)
+{
+    weir_breaker *breaker;
+    weir_breaker_opts how = WEIR_BREAKER_OPTS_INIT;
+    how.name = "";
+    prove_claim(weir_breaker_create(&breaker, &how) == WEIR_OK);
+    prove_claim(weir_breaker_isolate(breaker) == WEIR_OK);
+    make();
+    weir_stage_opts sink = stage("sink", take_in);
+    sink.breaker = breaker;
+    add_behind(add(source(bring)), sink);
+    start();
+    bool halts = prove_pick(2) == 1;
+    if (halts)
+        weir_pipeline_halt(pipeline);
+    else
+        prove_claim(weir_breaker_reset(breaker) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(came(), halts ? 0 : 2);
+    weir_breaker_destroy(breaker);
+}
+
+PROVE_CASE(pipeline_behind_a_breaker,
+           "who waits for a breaker goes on with it, or ends when all is halted");
+
+/* ---- other kinds of stages ---------------------------------------------------------------------- */
+
+static weir_queue *outside_queue;
+static weir_stage outside;
+
+/* The caller's thread works for the stage. */
+static void work_outside(void *arg)
+{
+    void *item;
+    (void)arg;
+    while (weir_queue_get(outside_queue, &item, WEIR_FOREVER) == WEIR_OK) {
+        weir_work work = WEIR_WORK_INIT;
+        work.workers = 1;
+        if ((intptr_t)item == 1) {
+            prove_claim(weir_pipeline_emit(pipeline, outside, item, 0) >= 0);
+            work.processed = 1;
+        } else {
+            prove_claim(weir_pipeline_fail(pipeline, outside, item, -1) == WEIR_OK);
+        }
+        prove_claim(weir_pipeline_report(pipeline, outside, &work) == WEIR_OK);
+    }
+    prove_claim(weir_pipeline_end_stage(pipeline, outside) == WEIR_OK);
+}
+
+static void pipeline_has_outsiders(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", NULL);
+    middle.kind = WEIR_STAGE_EXTERNAL;
+    middle.on_error = WEIR_ON_ERROR_SKIP;
+    outside = add_behind(add(source(bring)), middle);
+    add_behind(outside, stage("sink", take_in));
+    start();
+    outside_queue = weir_pipeline_queue(pipeline, outside);
+    int t = prove_spawn(work_outside, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_join(t);
+    prove_claim(came_out[1] == 1 && came() == 1 && dropped(WEIR_LOSS_FAILED) == 1);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_has_outsiders,
+           "a stage of the caller's ends when he says so, and those behind it after");
+
+static bool share(void *item, void **ret_item, void *ctx)
+{
+    (void)ctx;
+    *ret_item = item;
+    return true;
+}
+
+static void pipeline_forks(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    make();
+    weir_pipeline_destroy(pipeline);
+    opts.on_drop = note_drop;
+    opts.on_end = on_end;
+    opts.share = share;
+    prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    weir_stage from = add(source(bring)), sink = add(stage("sink", take_in));
+    weir_stage_opts middle = stage("inline", pass_on);
+    middle.kind = WEIR_STAGE_INLINE;
+    prove_claim(weir_pipeline_connect(pipeline, from, sink) == WEIR_OK);
+    prove_claim(weir_pipeline_connect(pipeline, add_behind(from, middle), sink) == WEIR_OK);
+    start();
+    end(WEIR_OK);
+    prove_claim(came_out[1] == 2 && came_out[2] == 2);
+}
+
+PROVE_CASE(pipeline_forks, "what goes two ways comes out twice, and the end waits for both");
+
+static void pipeline_scales(void)
+{
+    make();
+    weir_stage_opts sink = stage("sink", take_one_at_a_time);
+    weir_limit *limit;
+    weir_rate *rate;
+    sink = limited(&limit, &rate);
+    sink.workers = 0;
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    one_at_a_time = 0;
+    add_behind(add(source(bring)), sink);
+    start();
+    end(WEIR_OK);
+    prove_claim(one_at_a_time == 2 && came() == 2);
+    end_limits(limit, rate);
+}
+
+PROVE_CASE(pipeline_scales,
+           "with workers that come and go nothing is lost, and the last one ends the stage");
+
+/* ---- looking ------------------------------------------------------------------------------------ */
+
+static void watch(void *arg)
+{
+    (void)arg;
+    for (weir_stage i = 0; i < 2; i++) {
+        weir_stage_snapshot s = look(i);
+        prove_claim(s.processed + s.failed <= 2 && s.depth <= 1 && s.workers <= 1);
+    }
+    weir_verdict verdict = WEIR_VERDICT_INIT;
+    prove_claim(weir_pipeline_get_verdict(pipeline, &verdict) == WEIR_OK);
+    prove_claim(verdict.share >= 0 && verdict.share <= 1);
+}
+
+static void pipeline_is_watched(void)
+{
+    make();
+    add_behind(add(source(bring)), stage("sink", take_in));
+    start();
+    int t = prove_spawn(watch, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_join(t);
+    weir_stage_snapshot s = look(1);
+    /* what its one worker did is all the time there was, and no more */
+    prove_claim(s.busy_ns + s.idle_ns + s.blocked_ns < (uint64_t)(10 * WEIR_SECOND));
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_is_watched, "who looks sees numbers that there can be");
+
+static void wait_in_time(void *arg)
+{
+    (void)arg;
+    int rc = weir_pipeline_wait(pipeline, weir_after(WEIR_MILLISECOND));
+    prove_claim(rc == WEIR_OK || rc == WEIR_ETIMEDOUT);
+}
+
+static void pipeline_waits(void)
+{
+    make();
+    add_behind(add(source(bring)), stage("sink", take_in));
+    start();
+    int t = prove_spawn(wait_in_time, NULL);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_same(came(), 2);
+    prove_join(t);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_waits, "all who wait for the end hear of it");
