@@ -118,6 +118,7 @@ static void switch_to(int thread)
     }
     save(from);
     memcpy(__start_weir_tls, prove_threads[thread].tls, TLS);
+    prove_names_switch(prove_threads[thread].process);
     prove_self = thread;
     swapcontext(from >= 0 ? &prove_threads[from].context : &prover, &prove_threads[thread].context);
     while (tells) { /* this one is back, only to say where it is */
@@ -178,7 +179,7 @@ static void turn(bool yields)
     int list[PROVE_THREADS];
     unsigned n = able(list);
     int due = first_due();
-    stalls += n == 0;
+    stalls += n == 0 && due >= 0 && prove_threads[due].waits_on; /* it does not just sleep */
     if (due >= 0 && (n == 0 || prove_choose(2) == 1)) { /* time may pass at any moment */
         time_out(due);
         n = able(list);
@@ -318,6 +319,7 @@ static void run_body(void *arg)
         if (prove_threads[i].state == PROVE_ABLE || prove_threads[i].state == PROVE_WAITS)
             prove_fail("the body has ended, and thread %d has not", i);
     prove_files_check();
+    prove_names_check();
     prove_heap_check();
 }
 
@@ -336,6 +338,7 @@ bool prove_run(void (*fn)(void))
     prove_memory_begin();
     prove_heap_begin();
     prove_files_begin();
+    prove_names_begin();
     prove_processes_begin();
     prove_locks_begin();
     make(0, run_body, NULL);
@@ -351,6 +354,7 @@ bool prove_run(void (*fn)(void))
     prove_self = -1;
     prove_processes_drop();
     prove_files_drop();
+    prove_names_drop();
     prove_heap_drop();
     return !has_failed;
 }

@@ -65,14 +65,17 @@ void prove_allocations_may_fail(bool may);
  * was lost then which a timeout made good. */
 unsigned prove_stalls(void);
 
-/* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
- * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
+/* A process: a thread to begin with, and its own pid.  What is static in a case is shared with the body's process;
+ * mappings of one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
  * for what the kernel takes back. */
 int prove_start_process(void (*fn)(void *arg), void *arg, bool may_die); /* its pid */
 bool prove_process_was_killed(int pid);
 void prove_process_wait(int pid); /* until it has ended, however */
 void prove_process_wait_all(void);
 int prove_inherit(int fd); /* a copy of the descriptor, of the process that is started next */
+
+/* How many names there are in /dev/shm, as the code sees it; none is left when the body ends. */
+unsigned prove_names(void);
 
 /* ---- histories -------------------------------------------------------------------------------- */
 
