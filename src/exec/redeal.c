@@ -148,5 +148,6 @@ bool weir__pool_redeal(weir_pool *pool, weir_time *wake_at)
     }
     take_half(pool, victim, most);
     victim->progressed = weir_now();
-    return weir__tasks_first(&pool->tasks) != NULL;
+    /* Nothing: it has claimed them meanwhile, and nobody would look again at what is a batch now. */
+    return weir__tasks_first(&pool->tasks) || share_batch(pool, wake_at);
 }

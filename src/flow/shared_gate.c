@@ -284,9 +284,10 @@ static void come_in(const wait *w, unsigned at)
 {
     shared *s = w->gate->shared;
     seat *own = &s->seat[at];
-    /* One instruction: from here on it is inside, whoever is killed.  acquire: pairs with the
-     * release in weir__shared_gate_release */
-    atomic_fetch_add_explicit(&own->used_by[w->partition], w->cost, memory_order_acquire);
+    /* One instruction: from here on it is inside, whoever is killed. */
+    ADD(own->used_by[w->partition], w->cost);
+    /* acquire: pairs with the release in subtract, of whoever's seat it was that may_come_in has read */
+    atomic_thread_fence(memory_order_acquire);
     ADD(own->calls, 1);
     weir__tell_together(w->record, WEIR_STATS_ACCEPTED, 1);
     if (w->gate->tells_cost)
@@ -405,7 +406,7 @@ static void subtract(seat *own, uint64_t cost, unsigned partition)
     if (GET(own->used_by[partition]) < cost)
         return;
     ADD(own->calls, ONE_RELEASED - 1);
-    /* release: pairs with the acquire in come_in */
+    /* release: pairs with the fence in come_in */
     atomic_fetch_sub_explicit(&own->used_by[partition], cost, memory_order_release);
 }
 

@@ -121,6 +121,7 @@ static void switch_to(int thread)
     }
     save(from);
     memcpy(__start_weir_tls, prove_threads[thread].tls, TLS);
+    prove_names_switch(prove_threads[thread].process);
     prove_self = thread;
     swapcontext(from >= 0 ? &prove_threads[from].context : &prover, &prove_threads[thread].context);
     while (tells) { /* this one is back, only to say where it is */
@@ -186,7 +187,7 @@ static void turn(bool yields)
     int list[PROVE_THREADS];
     unsigned n = able(list);
     int due = first_due();
-    stalls += n == 0;
+    stalls += n == 0 && due >= 0 && prove_threads[due].waits_on; /* it does not just sleep */
     /* time may pass at any moment */
     if (due >= 0 && (n == 0 || (!time_stands_still && prove_choose(2) == 1))) {
         time_out(due);
@@ -330,6 +331,7 @@ static void run_body(void *arg)
         if (prove_threads[i].state == PROVE_ABLE || prove_threads[i].state == PROVE_WAITS)
             prove_fail("the body has ended, and thread %d has not", i);
     prove_files_check();
+    prove_names_check();
     prove_heap_check();
 }
 
@@ -350,6 +352,7 @@ bool prove_run(void (*fn)(void))
     prove_heap_begin();
     prove_keep_records(false);
     prove_files_begin();
+    prove_names_begin();
     prove_processes_begin();
     prove_locks_begin();
     make(0, run_body, NULL);
@@ -365,6 +368,7 @@ bool prove_run(void (*fn)(void))
     prove_self = -1;
     prove_processes_drop();
     prove_files_drop();
+    prove_names_drop();
     prove_heap_drop();
     return !has_failed;
 }

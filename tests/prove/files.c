@@ -130,7 +130,9 @@ int __wrap_open(const char *path, int flags, ...)
         errno = ENOENT;
         return -1;
     }
-    return keep(__real_open(path, flags, mode), __builtin_return_address(0));
+    char to[PROVE_PATH];
+    prove_point();
+    return keep(__real_open(prove_names_path(path, to), flags, mode), __builtin_return_address(0));
 }
 
 /* Under the names that they have with 64-bit offsets. */
@@ -154,6 +156,8 @@ int __wrap_fcntl64(int fd, int command, ...)
     va_start(args, command);
     void *arg = va_arg(args, void *);
     va_end(args);
+    if (prove_self >= 0 && (command == F_SETLK || command == F_GETLK))
+        return prove_names_lock(fd, command, arg);
     int rc = __real_fcntl64(fd, command, arg);
     if (prove_self < 0 || command != F_DUPFD_CLOEXEC || rc < 0)
         return rc;
@@ -172,6 +176,7 @@ int __wrap_close(int fd)
                        prove_place(__builtin_return_address(0), text), fd);
         files[fd].is_open = false;
         prove_processes_closed(fd);
+        prove_names_closed(fd, prove_threads[prove_self].process);
     }
     return __real_close(fd);
 }
@@ -357,7 +362,7 @@ uintptr_t prove_files_address(uintptr_t address)
         if (m->is_shared && address - m->at < m->size)
             return UINT64_C(1) << 62 | (m->inode & 0xfff) << 48 | (m->offset + (address - m->at));
     }
-    return address;
+    return prove_names_address(address);
 }
 
 /* What lay there does not any more. */

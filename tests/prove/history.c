@@ -33,12 +33,14 @@ void prove_end(size_t call, int64_t result)
 {
     calls[call].result = result;
     calls[call].ended = ++now;
-    calls[call].end = prove_memory_tick(); /* the first that can happen before another one's beginning */
+    calls[call].ended_by = prove_self;
+    calls[call].end =
+        prove_memory_tick(); /* the first that can happen before another one's beginning */
 }
 
 static bool comes_before(const prove_call *a, const prove_call *b)
 {
-    return a->ended && a->end <= b->known[a->thread];
+    return a->ended && a->end <= b->known[a->ended_by];
 }
 
 /* Whether all that comes before the call is done. */

@@ -80,6 +80,8 @@ static void end(int number, int code, int signal)
             prove_files_signal(pidfds[i].fd, p->known);
     prove_locks_release(number);
     prove_files_forget(number);
+    prove_names_closed(-1, number);
+    prove_names_ended(p->known);
     prove_heap_forget(number);
     prove_files_changed();
     prove_wake(p, PROVE_THREADS);

@@ -74,14 +74,17 @@ unsigned prove_stalls(void);
 /* Objects that are made from now on have records, for others to see.  In the beginning of a run none has. */
 void prove_keep_records(bool keep);
 
-/* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
- * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
+/* A process: a thread to begin with, and its own pid.  What is static in a case is shared with the body's process;
+ * mappings of one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but
  * for what the kernel takes back. */
 int prove_start_process(void (*fn)(void *arg), void *arg, bool may_die); /* its pid */
 bool prove_process_was_killed(int pid);
 void prove_process_wait(int pid); /* until it has ended, however */
 void prove_process_wait_all(void);
 int prove_inherit(int fd); /* a copy of the descriptor, of the process that is started next */
+
+/* How many names there are in /dev/shm, as the code sees it; none is left when the body ends. */
+unsigned prove_names(void);
 
 /* ---- histories -------------------------------------------------------------------------------- */
 
@@ -92,8 +95,9 @@ typedef struct prove_call {
     int what;
     int64_t arg, result;
     uint64_t began, ended; /* 0: it has not */
-    int thread;
-    uint32_t known[PROVE_THREADS], end; /* by the clocks of the threads: what happens before it; its end */
+    int thread, ended_by;  /* the one that began it; it may end on another one, which calls back */
+    uint32_t known[PROVE_THREADS],
+        end; /* by the clocks of the threads: what happens before it; its end */
 } prove_call;
 
 typedef struct prove_model {

@@ -207,7 +207,8 @@ static void queue_deadline_of_putter(void)
     q_end();
 }
 
-PROVE_CASE(queue_deadline_of_putter, "a putter that gives up passes on the room for which it was hinted at");
+PROVE_CASE(queue_deadline_of_putter,
+           "a putter that gives up passes on the room for which it was hinted at");
 
 /* ---- in order --------------------------------------------------------------------------------- */
 
@@ -238,7 +239,8 @@ static void queue_getters_in_order(void)
     q_end();
 }
 
-PROVE_CASE(queue_getters_in_order, "getters are served in the order they came, never past a waiter");
+PROVE_CASE(queue_getters_in_order,
+           "getters are served in the order they came, never past a waiter");
 
 static void put_second(void *arg)
 {
@@ -270,7 +272,8 @@ static void queue_putters_in_order(void)
     q_end();
 }
 
-PROVE_CASE(queue_putters_in_order, "putters are served in the order they came, never past a waiter");
+PROVE_CASE(queue_putters_in_order,
+           "putters are served in the order they came, never past a waiter");
 
 /* ---- closing ---------------------------------------------------------------------------------- */
 

@@ -15,8 +15,8 @@ static weir_shared_queue *queue; /* the body's handle */
 /* What a process, or a thread of the body's, did as it noted itself; read when it has ended. */
 typedef struct party {
     bool puts;
-    unsigned number, n; /* n: messages to put, or at most to get */
-    size_t size;        /* of each */
+    unsigned number, n;    /* n: messages to put, or at most to get */
+    size_t size;           /* of each */
     unsigned began, ended; /* one more began than ended where it was killed in between */
     unsigned got[MESSAGES];
     int last; /* result */

@@ -1,0 +1,302 @@
+/* pool_ends.c - exec/pool, collect, redeal: tasks that are taken back, and pools that end, with everybody at work. */
+#include "pool_kit.h"
+
+#include "base/park.h"
+
+/* ---- cancelling ------------------------------------------------------------------------------- */
+
+static uint64_t ids[KIT_TASKS + 1];
+
+static void cancel_all(void *n)
+{
+    for (unsigned tag = (unsigned)(uintptr_t)n; tag > 0; tag--) {
+        int rc = weir_pool_cancel(kit.pool, ids[tag]);
+        prove_claim(rc == 0 || rc == WEIR_ENOTASK);
+        kit.taken_back[tag] += rc == 0;
+        kit_check_laws();
+    }
+}
+
+static void close_and_collect(void *arg)
+{
+    (void)arg;
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+}
+
+static void pool_cancelled(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    kit.workers_may_die = prove_pick(2);
+    kit_make(&opts);
+    for (unsigned tag = 1; tag <= 3; tag++)
+        prove_same(kit_submit(tag, WEIR_FOREVER, &ids[tag]), WEIR_KEPT);
+    int t = prove_spawn(cancel_all, (void *)3);
+    close_and_collect(NULL);
+    prove_join(t);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_cancelled, "a task that is cancelled is run, or taken back, never both");
+
+static void pool_batch_cancelled(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.serve = kit_answer;
+    unsigned tag = 1;
+    weir_bytes part = {&tag, sizeof tag};
+    prove_same(weir_pool_admit(kit.pool, WEIR_FOREVER), WEIR_KEPT);
+    prove_same(weir_pool_post_batch(kit.pool, &part, 1, 3, (void *)1, &ids[1]), 0);
+    int t = prove_spawn(cancel_all, (void *)1);
+    close_and_collect(NULL);
+    prove_join(t);
+    for (unsigned i = 0; i < 3; i++)
+        prove_claim(kit.answered[1][i] <= 1 &&
+                    (i == 0 || kit.answered[1][i] <= kit.answered[1][i - 1]));
+    kit_end(1);
+}
+
+PROVE_CASE(pool_batch_cancelled,
+           "a batch that is cancelled ends after an item, and its tag comes once");
+
+/* ---- closing, killing ------------------------------------------------------------------------- */
+
+static int results[KIT_TASKS + 1];
+
+static void submit_one(void *tag)
+{
+    unsigned number = (unsigned)(uintptr_t)tag;
+    results[number] = kit_submit(number, WEIR_FOREVER, NULL);
+    if (results[number] == WEIR_ECLOSED)
+        kit.taken_back[number]++; /* it never went in */
+    else
+        prove_same(results[number], WEIR_KEPT);
+}
+
+static void pool_closed_with_waiters(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)2);
+    int a = prove_spawn(submit_one, (void *)3), b = prove_spawn(submit_one, (void *)4);
+    close_and_collect(NULL);
+    prove_join(a);
+    prove_join(b);
+    kit_end(4);
+}
+
+PROVE_CASE(pool_closed_with_waiters, "who waits for a permit of a pool that is closed is told so");
+
+static void kill_it(void *arg)
+{
+    (void)arg;
+    weir_pool_kill(kit.pool);
+}
+
+static void pool_killed(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.retries = 1;
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.retries = 0; /* killed workers are not retried */
+    for (unsigned tag = 1; tag <= 3; tag++)
+        submit_one((void *)(uintptr_t)tag);
+    int t = prove_spawn(kill_it, NULL);
+    kit_collect_all();
+    prove_join(t);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_killed, "of a pool that is killed each task is discarded, or completes, once");
+
+static void pool_destroyed(void)
+{
+    weir_pool_opts opts = kit_opts(1, 3);
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    kit_collect_some(2 - prove_pick(3));
+    weir_pool_destroy(kit.pool);
+    for (unsigned tag = 1; tag <= 3; tag++)
+        prove_same(kit.collected[tag] + kit.dropped[tag], 1);
+}
+
+PROVE_CASE(pool_destroyed,
+           "what is in a pool that is destroyed is handed back, and no worker is left");
+
+/* ---- overflow --------------------------------------------------------------------------------- */
+
+static void submit_dropping(void *first)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned tag = (unsigned)(uintptr_t)first + i;
+        int rc = kit_submit(tag, WEIR_FOREVER, NULL);
+        prove_claim(rc == WEIR_KEPT || rc == WEIR_DROPPED);
+    }
+}
+
+static void pool_overflowing(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.overflow = prove_pick(2) ? WEIR_OVERFLOW_DROP_NEWEST : WEIR_OVERFLOW_DROP_OLDEST;
+    opts.retries = 1;
+    kit_make(&opts);
+    submit_dropping((void *)1);
+    int t = prove_spawn(submit_dropping, (void *)3);
+    while (kit.completions < 1)
+        kit_collect(WEIR_FOREVER);
+    prove_join(t);
+    close_and_collect(NULL);
+    kit_end(4);
+}
+
+PROVE_CASE(pool_overflowing, "a task that goes for a newer one was not run, and is dropped once");
+
+/* ---- waiting for time ------------------------------------------------------------------------- */
+
+static void pool_timed_out(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)2);
+    int t = prove_spawn(close_and_collect, NULL);
+    int rc = kit_submit(3, weir_after(WEIR_MILLISECOND), NULL);
+    prove_claim(rc == WEIR_KEPT || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED);
+    kit.taken_back[3] += rc < 0;
+    prove_join(t);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_timed_out, "a permit that comes with the deadline is had or given on, not lost");
+
+/* ---- workers that come and go ----------------------------------------------------------------- */
+
+static void pool_recycled(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    opts.tasks_per_worker = 1;
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    kit_collect_some(3);
+    kit_check_permits();
+    close_and_collect(NULL);
+    weir_pool_snapshot s = kit_look();
+    prove_claim(s.workers_died == 0 && s.workers_started == 3);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_recycled, "a worker that leaves after its last task takes none with it");
+
+static void allow_one(void *arg)
+{
+    (void)arg;
+    prove_same(weir_pool_set_workers(kit.pool, 1), 0);
+    prove_same(weir_pool_set_workers(kit.pool, 2), 0);
+}
+
+static void pool_resized(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    int t = prove_spawn(allow_one, NULL);
+    kit_collect_some(3);
+    prove_join(t);
+    close_and_collect(NULL);
+    prove_same(kit_look().workers_died, 0);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_resized, "a worker that is told to leave finishes what it has");
+
+/* ---- work that waits behind a long task -------------------------------------------------------- */
+
+static _Atomic uint32_t others_are_done;
+
+static void serve_late(weir_worker *worker, const weir_task *task)
+{
+    unsigned tag = *(const unsigned *)task->data;
+    if (tag == 1)
+        while (!others_are_done)
+            prove_same(weir__futex_wait(&others_are_done, 0, WEIR_FOREVER, true), 0);
+    kit_echo(worker, task);
+}
+
+static void pool_redealt(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.serve = serve_late;
+    atomic_store(&others_are_done, 0);
+    kit_submit_some((void *)4);
+    kit_collect_some(3);
+    prove_same(kit.collected[1], 0);
+    atomic_store(&others_are_done, 1);
+    weir__futex_wake(&others_are_done, 8, true);
+    close_and_collect(NULL);
+    kit_end(4);
+}
+
+PROVE_CASE(pool_redealt, "what waits behind a long task goes to the worker that idles");
+
+static void answer_late(weir_worker *worker, const weir_task *task)
+{
+    uint32_t item;
+    while (weir_worker_next_item(worker, &item) == WEIR_OK) {
+        weir_bytes reply = {&item, sizeof item};
+        if (item == 0)
+            while (!others_are_done)
+                prove_same(weir__futex_wait(&others_are_done, 0, WEIR_FOREVER, true), 0);
+        prove_same(weir_worker_reply_item(worker, &reply, 1), WEIR_OK);
+        if (item == 3) {
+            atomic_store(&others_are_done, 1);
+            weir__futex_wake(&others_are_done, 8, true);
+        }
+    }
+    prove_same(weir_worker_end_batch(worker), WEIR_OK);
+    (void)task;
+}
+
+static void pool_batch_shared_out(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.serve = answer_late;
+    atomic_store(&others_are_done, 0);
+    kit_submit_batch(1, KIT_ITEMS);
+    prove_claim(weir_pool_start_workers(kit.pool, 2) == 2);
+    kit_collect_some(1);
+    for (unsigned i = 0; i < KIT_ITEMS; i++)
+        prove_same(kit.answered[1][i], 1);
+    kit_check_permits();
+    close_and_collect(NULL);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_batch_shared_out,
+           "an item that waits behind a long one is done by the worker that idles");
+
+/* ---- nobody sleeps through -------------------------------------------------------------------- */
+
+static void pool_woken(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    int t = prove_spawn(kit_submit_some, (void *)4);
+    kit_collect_some(4);
+    prove_join(t);
+    close_and_collect(NULL);
+    prove_same(prove_stalls(), 0);
+    kit_end(4);
+}
+
+PROVE_CASE(pool_woken, "who can go on is woken, and not by the clock");

@@ -1,0 +1,240 @@
+/* pool_memory.c - exec/arena, worker, collect, governed: payloads and replies in blocks of shared memory, those that are
+ * kept, and tasks whose memory is reserved; with workers that are killed at any point. */
+#include "pool_kit.h"
+
+#include <stdlib.h>
+
+#include <weir/memory.h>
+
+#include "base/park.h"
+#include "exec/arena.h"
+
+#define KEPT  ((size_t)WEIR__LEASE_MIN)       /* the smallest that can be kept */
+#define BLOCK ((size_t)WEIR__EXTENT_MAX + 64) /* a reply that asks for a block */
+
+static char large[BLOCK];
+
+static void submit_large(unsigned tag, size_t size)
+{
+    weir_bytes parts[] = {{&tag, sizeof tag}, {large, size - sizeof tag}};
+    int rc = weir_pool_submit(kit.pool, parts, 2, (void *)(uintptr_t)tag, WEIR_FOREVER, NULL);
+    prove_same(rc, WEIR_KEPT);
+}
+
+static void close_and_end(unsigned tags)
+{
+    kit_check_permits();
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(tags);
+}
+
+/* ---- replies ---------------------------------------------------------------------------------- */
+
+static void reply_with_extent(weir_worker *worker, const weir_task *task)
+{
+    char reply[WEIR__OUT_BYTES + 44] = {0};
+    weir_bytes part = {reply, sizeof reply};
+    memcpy(reply, task->data, sizeof(unsigned));
+    prove_same(weir_worker_reply(worker, 7, &part, 1), WEIR_OK);
+}
+
+static void pool_killed_with_extents(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    opts.retries = 1;
+    kit_make(&opts);
+    kit.serve = reply_with_extent;
+    submit_large(1, WEIR__IN_BYTES + 8);
+    submit_large(2, WEIR__IN_BYTES + 8);
+    kit_collect_some(2);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_killed_with_extents, "replies in the stretch of a worker are whole, or are not");
+
+static void reply_with_block(weir_worker *worker, const weir_task *task)
+{
+    weir_bytes parts[] = {{task->data, sizeof(unsigned)}, {large, BLOCK - sizeof(unsigned)}};
+    prove_same(weir_worker_reply(worker, 7, parts, 2), WEIR_OK);
+}
+
+static void pool_killed_with_a_block(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.retries = 1;
+    kit_make(&opts);
+    kit.serve = reply_with_block;
+    kit_submit_some((void *)1);
+    kit_collect_some(1);
+    close_and_end(1);
+}
+
+PROVE_CASE(pool_killed_with_a_block, "a block that was asked for is used, or comes back");
+
+/* More replies than a worker's stretch has room for, before the first is collected. */
+static void reply_with_half(weir_worker *worker, const weir_task *task)
+{
+    weir_bytes parts[] = {{task->data, sizeof(unsigned)},
+                          {large, WEIR__EXTENT_MAX - sizeof(unsigned)}};
+    prove_same(weir_worker_reply(worker, 7, parts, 2), WEIR_OK);
+}
+
+static void pool_short_of_room(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.serve = reply_with_half;
+    kit_submit_some((void *)3);
+    kit_collect_some(3);
+    prove_same(prove_stalls(), 0);
+    close_and_end(3);
+}
+
+PROVE_CASE(pool_short_of_room, "who waits for room for its reply is woken when there is some");
+
+/* ---- data that is kept ------------------------------------------------------------------------ */
+
+static struct {
+    weir_worker *worker;
+    weir_lease *lease;
+    unsigned *data, tag;
+    _Atomic uint32_t has_come;
+} kept;
+
+/* Another thread of the worker's gives the data back, before the reply or after. */
+static void release(void *arg)
+{
+    (void)arg;
+    prove_same(*kept.data, kept.tag);
+    *kept.data = 0;
+    weir_worker_release(kept.worker, kept.lease);
+}
+
+static void keep_and_release(weir_worker *worker, const weir_task *task)
+{
+    void *data;
+    kept.worker = worker;
+    kept.tag = *(const unsigned *)task->data;
+    prove_same(weir_worker_keep(worker, &kept.lease, &data), WEIR_OK);
+    kept.data = data;
+    weir_bytes reply = {&kept.tag, sizeof kept.tag};
+    int t = prove_spawn(release, NULL);
+    prove_same(weir_worker_reply(worker, 7, &reply, 1), WEIR_OK);
+    prove_join(t);
+}
+
+static void pool_kept_and_released(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.retries = prove_pick(2);
+    kit.workers_may_die = prove_pick(2);
+    kit_make(&opts);
+    kit.serve = keep_and_release;
+    submit_large(1, KEPT);
+    submit_large(2, KEPT);
+    kit_collect_some(2);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_kept_and_released, "data that a worker keeps is its own until it gives it back");
+
+/* ---- blocks of the parent's ------------------------------------------------------------------- */
+
+static weir__arena arena;
+
+/* Two blocks at a time: nobody else has the same. */
+static void allocate(void *arg)
+{
+    uint64_t size = (uint64_t)(uintptr_t)arg;
+    for (unsigned i = 0; i < 2; i++) {
+        weir__block a, b;
+        prove_same(weir__arena_alloc(&arena, size, &a), 0);
+        prove_same(weir__arena_alloc(&arena, size + 100, &b), 0);
+        prove_claim(a.offset + a.size <= b.offset || b.offset + b.size <= a.offset);
+        *(unsigned *)a.at = i; /* a race, if it is another's too */
+        *(unsigned *)b.at = i + 10;
+        prove_same(*(unsigned *)a.at, i);
+        weir__arena_free(&arena, &a);
+        weir__arena_free(&arena, &b);
+    }
+}
+
+static void arena_allocates(void)
+{
+    weir__channel channel;
+    prove_same(weir__channel_create(&channel, 1), 0);
+    weir__arena_init(&arena, &channel);
+    bool is_large = prove_pick(2);
+    void *size = (void *)(uintptr_t)(is_large ? WEIR__SMALL_MAX + 1 : 1000);
+    int a = prove_spawn(allocate, size), b = prove_spawn(allocate, size);
+    if (is_large)
+        weir__arena_trim(&arena, weir_now() + 10 * WEIR_SECOND);
+    prove_join(a);
+    prove_join(b);
+    weir__arena_keep_nothing(&arena);
+    if (is_large)
+        prove_same(weir__arena_reserved(&arena), 0);
+    weir__arena_fini(&arena);
+    weir__channel_fini(&channel);
+}
+
+PROVE_CASE(arena_allocates,
+           "a block is one thread's until that frees it, and all memory goes back");
+
+/* ---- reserved memory -------------------------------------------------------------------------- */
+
+static weir_governor *governor;
+static _Atomic unsigned at_once;
+
+static void serve_alone(weir_worker *worker, const weir_task *task)
+{
+    prove_claim(kit.workers_may_die || ++at_once == 1);
+    prove_yield();
+    at_once -= !kit.workers_may_die;
+    kit_echo(worker, task);
+}
+
+static void govern(weir_pool_opts *opts)
+{
+    weir_governor_opts about = WEIR_GOVERNOR_OPTS_INIT;
+    about.limit_bytes = 1500;
+    about.name = "";
+    prove_same(weir_governor_create(&governor, &about), WEIR_OK);
+    opts->governor = governor;
+    opts->task_bytes = 1000;
+}
+
+/* Somebody else who wants memory, too. */
+static void reserve(void *arg)
+{
+    (void)arg;
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_FOREVER), WEIR_OK);
+    prove_yield();
+    weir_governor_release(governor, 1000);
+}
+
+static void pool_governed(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.retries = 2;
+    kit.workers_may_die = prove_pick(2);
+    govern(&opts);
+    kit_make(&opts);
+    kit.serve = serve_alone;
+    at_once = 0;
+    int t = prove_spawn(reserve, NULL);
+    kit_submit_some((void *)3);
+    kit_collect_some(3);
+    prove_join(t);
+    close_and_end(3);
+    weir_governor_snapshot s = WEIR_GOVERNOR_SNAPSHOT_INIT;
+    weir_governor_get_snapshot(governor, &s);
+    prove_same(s.reserved, 0);
+    prove_same(s.waiting, 0);
+    prove_same(s.admitted, s.released);
+    weir_governor_destroy(governor);
+}
+
+PROVE_CASE(pool_governed, "a task runs with its memory reserved, and all of it is given back");

@@ -1,0 +1,206 @@
+/* shared_gate.c - flow/shared_gate, shared_line, door and base/named: a limit that processes find by its name, and that
+ * gives back what a killed one held. */
+#include "../prove.h"
+
+#include <stdatomic.h>
+
+#include <weir/limit.h>
+
+#define NAME "proved"
+
+static uint64_t capacity;
+static weir_limit_algorithm algorithm;
+
+static weir_limit *find(void)
+{
+    weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
+    weir_limit *limit;
+    opts.algorithm = algorithm;
+    opts.limit = capacity;
+    opts.shared = NAME;
+    opts.name = "";
+    prove_same(weir_limit_create(&limit, &opts), WEIR_OK);
+    return limit;
+}
+
+static weir_limit_snapshot look(weir_limit *limit)
+{
+    weir_limit_snapshot s = WEIR_LIMIT_SNAPSHOT_INIT;
+    prove_same(weir_limit_get_snapshot(limit, &s), WEIR_OK);
+    return s;
+}
+
+/* Nobody is inside any more: each permit is there once. */
+static void check_permits(weir_limit *limit)
+{
+    weir_permit permit[4];
+    for (uint64_t i = 0; i < capacity; i++)
+        prove_same(weir_limit_acquire(limit, 1, 0, weir_after(WEIR_SECOND), &permit[i]), WEIR_OK);
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit[3]), WEIR_EFULL);
+    prove_same(look(limit).used, capacity);
+    for (uint64_t i = 0; i < capacity; i++)
+        weir_limit_release(limit, &permit[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_snapshot s = look(limit);
+    prove_same(s.used, 0);
+    prove_same(s.admitted,
+               s.released + s.in_flight + s.lost); /* in flight: not yet found to be lost */
+}
+
+/* ---- processes that hold a permit for a while --------------------------------------------------- */
+
+static int inside; /* guarded by a limit of one */
+
+static struct holder {
+    _Atomic int pid;
+    _Atomic bool holds;
+} holders[3];
+
+static void begin(uint64_t of, weir_limit_algorithm by)
+{
+    for (int i = 0; i < 3; i++) {
+        holders[i].pid = 0;
+        holders[i].holds = false;
+    }
+    capacity = of;
+    algorithm = by;
+}
+
+static bool is_inside(const struct holder *h)
+{
+    return atomic_load_explicit(&h->holds, memory_order_relaxed) &&
+           !(h->pid && prove_process_was_killed(h->pid)); /* 0: it was started just now */
+}
+
+static void hold_once(weir_limit *limit, struct holder *own)
+{
+    weir_permit permit;
+    unsigned n = 0;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    atomic_store_explicit(&own->holds, true, memory_order_relaxed);
+    for (int i = 0; i < 3; i++)
+        n += is_inside(&holders[i]);
+    prove_claim(n <= capacity);
+    atomic_store_explicit(&own->holds, false, memory_order_relaxed);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+}
+
+static void hold_twice(void *arg)
+{
+    weir_limit *limit = find();
+    hold_once(limit, arg);
+    hold_once(limit, arg);
+    weir_limit_destroy(limit);
+}
+
+static struct holder *start(unsigned i, bool may_die)
+{
+    holders[i].pid = prove_start_process(hold_twice, &holders[i], may_die);
+    return &holders[i];
+}
+
+static void add_twice(void *arg)
+{
+    (void)arg;
+    weir_limit *limit = find();
+    for (int i = 0; i < 2; i++) {
+        weir_permit permit;
+        prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+        inside++; /* a race, if two are */
+        weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    }
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_excludes(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    inside = 0;
+    weir_limit *limit = find();
+    for (int i = 0; i < 3; i++)
+        prove_start_process(add_twice, NULL, false);
+    prove_process_wait_all();
+    prove_same(inside, 6);
+    prove_same(prove_stalls(), 0);
+    check_permits(limit);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_excludes,
+           "of three processes one is inside at a time, sees what the last one did, and is woken");
+
+static void shared_gate_killed_holders(void)
+{
+    begin(1 + prove_pick(2), WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    const struct holder *a = start(0, true), *b = start(1, true);
+    start(2, false);
+    prove_process_wait_all();
+    if (!prove_process_was_killed(a->pid) && !prove_process_was_killed(b->pid))
+        prove_same(look(limit).lost, 0);
+    check_permits(limit);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_killed_holders,
+           "what a killed process held comes back once, and who waits gets it");
+
+static void shared_gate_killed_in_an_update(void)
+{
+    begin(2, WEIR_LIMIT_AIMD);
+    weir_limit *limit = find();
+    start(0, true);
+    start(1, false);
+    prove_process_wait_all();
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, weir_after(WEIR_SECOND), &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_DROP);
+    weir_limit_snapshot s = look(limit);
+    prove_claim(s.limit >= 1 && s.limit <= 1000);
+    prove_claim(s.admitted == s.released + s.in_flight + s.lost);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_killed_in_an_update,
+           "the state of a limit is one or the next, never between");
+
+/* ---- names ------------------------------------------------------------------------------------ */
+
+static void come_and_go(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    inside++;
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void named_comes_and_goes(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    inside = 0;
+    weir_limit *limit = prove_pick(2) ? find() : NULL;
+    prove_start_process(come_and_go, NULL, false);
+    prove_start_process(come_and_go, NULL, false);
+    weir_limit_destroy(limit);
+    prove_process_wait_all();
+    prove_same(prove_names(), 0);
+}
+
+PROVE_CASE(named_comes_and_goes,
+           "who sits at a name at the same time sits at one, and the last takes it away");
+
+static void named_killed(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    start(0, true);
+    start(1, true);
+    prove_process_wait_all();
+    weir_limit *limit = find();
+    check_permits(limit);
+    weir_limit_destroy(limit);
+    prove_same(prove_names(), 0);
+}
+
+PROVE_CASE(named_killed, "what killed processes left at a name is used, and goes with the next");
