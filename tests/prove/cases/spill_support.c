@@ -26,7 +26,7 @@ static void empty(void)
 /* Before the first run, while the process's number is the real one. */
 __attribute__((constructor)) static void name_directory(void)
 {
-    snprintf(path, sizeof path, "/dev/shm/weir-prove-%d", (int)getpid());
+    snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
 }
 
 __attribute__((destructor)) static void remove_directory(void)
