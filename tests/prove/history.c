@@ -33,7 +33,8 @@ void prove_end(size_t call, int64_t result)
 {
     calls[call].result = result;
     calls[call].ended = ++now;
-    calls[call].end = prove_memory_tick(); /* the first that can happen before another one's beginning */
+    calls[call].end =
+        prove_memory_tick(); /* the first that can happen before another one's beginning */
 }
 
 static bool comes_before(const prove_call *a, const prove_call *b)

@@ -84,7 +84,8 @@ typedef struct prove_call {
     int64_t arg, result;
     uint64_t began, ended; /* 0: it has not */
     int thread;
-    uint32_t known[PROVE_THREADS], end; /* by the clocks of the threads: what happens before it; its end */
+    uint32_t known[PROVE_THREADS],
+        end; /* by the clocks of the threads: what happens before it; its end */
 } prove_call;
 
 typedef struct prove_model {

@@ -92,7 +92,8 @@ static void park_is_interrupted_too_late(void)
         prove_join(unparker);
 }
 
-PROVE_CASE(park_is_interrupted_too_late, "who was unparked before its hook answered is not interrupted");
+PROVE_CASE(park_is_interrupted_too_late,
+           "who was unparked before its hook answered is not interrupted");
 
 /* ---- hints ------------------------------------------------------------------------------------ */
 
@@ -136,14 +137,16 @@ static void park_meets_hint(void)
     park_until_hinted_at(hint);
 }
 
-PROVE_CASE(park_meets_hint, "who is hinted at looks, and sees what was done before; or was away, as the hint says");
+PROVE_CASE(park_meets_hint,
+           "who is hinted at looks, and sees what was done before; or was away, as the hint says");
 
 static void park_meets_nudge(void)
 {
     park_until_hinted_at(nudge);
 }
 
-PROVE_CASE(park_meets_nudge, "who is nudged looks, also after its hook, and sees what was done before");
+PROVE_CASE(park_meets_nudge,
+           "who is nudged looks, also after its hook, and sees what was done before");
 
 /* ---- the mutex -------------------------------------------------------------------------------- */
 

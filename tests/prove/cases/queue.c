@@ -251,7 +251,8 @@ static void queue_deadline_of_putter(void)
     q_end();
 }
 
-PROVE_CASE(queue_deadline_of_putter, "a putter that gives up passes on the room for which it was hinted at");
+PROVE_CASE(queue_deadline_of_putter,
+           "a putter that gives up passes on the room for which it was hinted at");
 
 /* ---- in order --------------------------------------------------------------------------------- */
 
@@ -282,7 +283,8 @@ static void queue_getters_in_order(void)
     q_end();
 }
 
-PROVE_CASE(queue_getters_in_order, "getters are served in the order they came, never past a waiter");
+PROVE_CASE(queue_getters_in_order,
+           "getters are served in the order they came, never past a waiter");
 
 static void put_second(void *arg)
 {
@@ -314,7 +316,8 @@ static void queue_putters_in_order(void)
     q_end();
 }
 
-PROVE_CASE(queue_putters_in_order, "putters are served in the order they came, never past a waiter");
+PROVE_CASE(queue_putters_in_order,
+           "putters are served in the order they came, never past a waiter");
 
 /* ---- closing ---------------------------------------------------------------------------------- */
 

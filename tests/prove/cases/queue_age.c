@@ -36,7 +36,8 @@ static void queue_ages(void)
     q_end();
 }
 
-PROVE_CASE(queue_ages, "an item is delivered, or dropped because it is too old; who waits to put comes in");
+PROVE_CASE(queue_ages,
+           "an item is delivered, or dropped because it is too old; who waits to put comes in");
 
 static void get_a_batch_until_closed(void *arg)
 {
@@ -59,7 +60,8 @@ static void queue_ages_in_batches(void)
     q_end();
 }
 
-PROVE_CASE(queue_ages_in_batches, "a batch, or a try, meets items that are too old and goes past them");
+PROVE_CASE(queue_ages_in_batches,
+           "a batch, or a try, meets items that are too old and goes past them");
 
 /* All that is inside is too old, so the getter needs what the putter behind it brings: neither may wait for the
  * other. */
@@ -82,7 +84,8 @@ static void queue_ages_with_a_putter_behind(void)
     q_end();
 }
 
-PROVE_CASE(queue_ages_with_a_putter_behind, "a try that meets nothing but old items takes the fresh one of who waits");
+PROVE_CASE(queue_ages_with_a_putter_behind,
+           "a try that meets nothing but old items takes the fresh one of who waits");
 
 /* A getter that waits gets what is put at once: nothing grows old beside it. */
 static void get_fresh(void *arg)

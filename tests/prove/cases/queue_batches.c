@@ -144,7 +144,8 @@ static void queue_batches_drop_oldest(void)
     q_end();
 }
 
-PROVE_CASE(queue_batches_drop_oldest, "a batch may drop its own first items, and each is dropped once");
+PROVE_CASE(queue_batches_drop_oldest,
+           "a batch may drop its own first items, and each is dropped once");
 
 /* Nobody gets afterwards: so the batch has to tell who waits that there is room. */
 static void put_one(void *arg)

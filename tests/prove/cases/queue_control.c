@@ -55,7 +55,8 @@ static void queue_discard(void)
     q_end();
 }
 
-PROVE_CASE(queue_discard, "what is discarded was inside, is dropped once, and makes room for who waits");
+PROVE_CASE(queue_discard,
+           "what is discarded was inside, is dropped once, and makes room for who waits");
 
 static void queue_discard_lets_in(void)
 {
@@ -191,7 +192,8 @@ static void queue_resize_refuses(void)
     q_end();
 }
 
-PROVE_CASE(queue_resize_refuses, "who is too big for a smaller bound waits no longer, nor does who stood behind");
+PROVE_CASE(queue_resize_refuses,
+           "who is too big for a smaller bound waits no longer, nor does who stood behind");
 
 /* ---- drain and done --------------------------------------------------------------------------- */
 
@@ -243,7 +245,8 @@ static void queue_in_flight(void)
     q_end();
 }
 
-PROVE_CASE(queue_in_flight, "what was taken counts until it is done, for who puts and for who drains");
+PROVE_CASE(queue_in_flight,
+           "what was taken counts until it is done, for who puts and for who drains");
 
 static void do_one_too_many(void *arg)
 {

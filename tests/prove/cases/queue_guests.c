@@ -162,7 +162,8 @@ static void queue_guests_and_threads(void)
     q_end();
 }
 
-PROVE_CASE(queue_guests_and_threads, "loops and threads stand in one line, and nobody waits for ever");
+PROVE_CASE(queue_guests_and_threads,
+           "loops and threads stand in one line, and nobody waits for ever");
 
 static void guest_puts_one(void *arg)
 {
@@ -184,7 +185,8 @@ static void queue_guest_puts_first(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_puts_first, "a loop puts among threads, through the short ways of the others");
+PROVE_CASE(queue_guest_puts_first,
+           "a loop puts among threads, through the short ways of the others");
 
 static void queue_guest_gets_first(void)
 {
@@ -193,7 +195,8 @@ static void queue_guest_gets_first(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_gets_first, "a loop gets among threads, through the short ways of the others");
+PROVE_CASE(queue_guest_gets_first,
+           "a loop gets among threads, through the short ways of the others");
 
 /* ---- many at once ------------------------------------------------------------------------------- */
 
@@ -237,7 +240,8 @@ static void queue_guest_wants_more_than_comes(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_wants_more_than_comes, "a loop that waits for two is called for one when it is closed");
+PROVE_CASE(queue_guest_wants_more_than_comes,
+           "a loop that waits for two is called for one when it is closed");
 
 /* Content with one, once it waits for two; it may have been called meanwhile. */
 static void guest_wants_less_after_all(void *arg)
@@ -395,7 +399,8 @@ static void queue_guest_puts_late(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_puts_late, "room that is kept for a loop that stands still is given to who waits behind");
+PROVE_CASE(queue_guest_puts_late,
+           "room that is kept for a loop that stands still is given to who waits behind");
 
 /* ---- what happens meanwhile ---------------------------------------------------------------------- */
 
@@ -444,7 +449,8 @@ static void queue_guest_and_discard(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_and_discard, "what is kept for a loop may be dropped: it is told, and waits again");
+PROVE_CASE(queue_guest_and_discard,
+           "what is kept for a loop may be dropped: it is told, and waits again");
 
 static void make_smaller_and_larger(void *arg)
 {

@@ -48,7 +48,8 @@ static void queue_interrupted_getter(void)
     q_end();
 }
 
-PROVE_CASE(queue_interrupted_getter, "a getter that is interrupted has taken nothing, and passes on what it was told");
+PROVE_CASE(queue_interrupted_getter,
+           "a getter that is interrupted has taken nothing, and passes on what it was told");
 
 static void put_one_at_last(void *arg)
 {
@@ -76,7 +77,8 @@ static void queue_interrupted_putter(void)
     q_end();
 }
 
-PROVE_CASE(queue_interrupted_putter, "a putter that is interrupted keeps the item, and passes on the room");
+PROVE_CASE(queue_interrupted_putter,
+           "a putter that is interrupted keeps the item, and passes on the room");
 
 static void drain_at_last(void *arg)
 {
@@ -96,7 +98,8 @@ static void queue_interrupted_drainer(void)
     q_end();
 }
 
-PROVE_CASE(queue_interrupted_drainer, "a drainer may be interrupted just when there is nothing left");
+PROVE_CASE(queue_interrupted_drainer,
+           "a drainer may be interrupted just when there is nothing left");
 
 /* ---- it takes long ------------------------------------------------------------------------------ */
 

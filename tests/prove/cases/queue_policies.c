@@ -68,7 +68,8 @@ static void queue_sample(void)
     q_end();
 }
 
-PROVE_CASE(queue_sample, "SAMPLE keeps one of two above the high mark, and drops what does not fit");
+PROVE_CASE(queue_sample,
+           "SAMPLE keeps one of two above the high mark, and drops what does not fit");
 
 /* ---- a memory's overflow -------------------------------------------------------------------------- */
 
@@ -137,7 +138,8 @@ static void queue_costs(void)
     q_end();
 }
 
-PROVE_CASE(queue_costs, "a large item waits until enough has left, and small ones behind it wait, too");
+PROVE_CASE(queue_costs,
+           "a large item waits until enough has left, and small ones behind it wait, too");
 
 /* The one that takes the room out has to hint when it is enough, not before and not never. */
 static void queue_cost_comes_in_pieces(void)
@@ -220,4 +222,5 @@ static void queue_without_memory(void)
     q_end();
 }
 
-PROVE_CASE(queue_without_memory, "a put that finds no memory leaves the item with the caller, and no hole");
+PROVE_CASE(queue_without_memory,
+           "a put that finds no memory leaves the item with the caller, and no hole");

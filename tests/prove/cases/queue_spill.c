@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/park.h"
+
 static weir_spill *spill;
 
 /* An item is its number. */
@@ -18,7 +20,7 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
 {
     (void)ctx;
     prove_claim(n == 1);
-    *ret_item = (void *)(uintptr_t) * (const uint8_t *)data;
+    *ret_item = (void *)(uintptr_t)*(const uint8_t *)data;
     return WEIR_OK;
 }
 
@@ -134,7 +136,8 @@ static void queue_spills_durably(void)
     end();
 }
 
-PROVE_CASE(queue_spills_durably, "what is logged first is delivered once, in order, and acknowledged");
+PROVE_CASE(queue_spills_durably,
+           "what is logged first is delivered once, in order, and acknowledged");
 
 /* ---- numbers ------------------------------------------------------------------------------------ */
 
@@ -191,7 +194,8 @@ static void queue_spilling_closed(void)
     end();
 }
 
-PROVE_CASE(queue_spilling_closed, "getters see that it is closed when the disk is empty, not before");
+PROVE_CASE(queue_spilling_closed,
+           "getters see that it is closed when the disk is empty, not before");
 
 static void put_until_closed(void *arg)
 {
@@ -217,7 +221,8 @@ static void queue_spilling_closed_meanwhile(void)
     end();
 }
 
-PROVE_CASE(queue_spilling_closed_meanwhile, "an item that is being written when it is closed is delivered");
+PROVE_CASE(queue_spilling_closed_meanwhile,
+           "an item that is being written when it is closed is delivered");
 
 static void discard(void *arg)
 {
@@ -251,7 +256,8 @@ static void queue_spills_to_a_full_disk(void)
     end();
 }
 
-PROVE_CASE(queue_spills_to_a_full_disk, "who finds no room on disk waits, in line, and comes in when there is some");
+PROVE_CASE(queue_spills_to_a_full_disk,
+           "who finds no room on disk waits, in line, and comes in when there is some");
 
 static void queue_logs_to_a_full_disk(void)
 {
@@ -282,7 +288,8 @@ static void queue_spilling_times_out(void)
     end();
 }
 
-PROVE_CASE(queue_spilling_times_out, "who gives up waiting for the disk keeps the item, and who stood behind goes on");
+PROVE_CASE(queue_spilling_times_out,
+           "who gives up waiting for the disk keeps the item, and who stood behind goes on");
 
 /* Two records are all that the log holds. */
 static int encode_large(void *item, weir_record *into, void *ctx)
@@ -296,7 +303,7 @@ static int decode_large(const void *data, size_t n, void **ret_item, void *ctx)
 {
     (void)ctx;
     prove_claim(n == 1500);
-    *ret_item = (void *)(uintptr_t) * (const uint8_t *)data;
+    *ret_item = (void *)(uintptr_t)*(const uint8_t *)data;
     return WEIR_OK;
 }
 
@@ -307,7 +314,8 @@ static void with_room_for_two_on_disk(bool durable)
     prove_let_time_stand_still();
     weir_time begun = weir_now();
     Q_TOGETHER(put_three, put_two_others, get_five);
-    prove_claim(weir_now() - begun < 100 * WEIR_MILLISECOND); /* when it is tried again by the clock */
+    prove_claim(weir_now() - begun <
+                100 * WEIR_MILLISECOND); /* when it is tried again by the clock */
     end();
 }
 
@@ -316,14 +324,16 @@ static void queue_waits_for_the_disk(void)
     with_room_for_two_on_disk(false);
 }
 
-PROVE_CASE(queue_waits_for_the_disk, "who waits for room in the log comes in as soon as there is some");
+PROVE_CASE(queue_waits_for_the_disk,
+           "who waits for room in the log comes in as soon as there is some");
 
 static void queue_waits_for_the_log(void)
 {
     with_room_for_two_on_disk(true);
 }
 
-PROVE_CASE(queue_waits_for_the_log, "the same of one that logs first, where room comes by acknowledging");
+PROVE_CASE(queue_waits_for_the_log,
+           "the same of one that logs first, where room comes by acknowledging");
 
 /* ---- no memory ------------------------------------------------------------------------------------ */
 
@@ -359,8 +369,6 @@ static void queue_spills_without_memory(void)
 PROVE_CASE(queue_spills_without_memory, "without memory a call says so, and nothing is lost");
 
 /* ---- a guest -------------------------------------------------------------------------------------- */
-
-#include "base/park.h"
 
 static weir_pending pending;
 static weir__parker parker;
@@ -435,4 +443,5 @@ static void queue_guest_spills(void)
     end();
 }
 
-PROVE_CASE(queue_guest_spills, "a loop puts to disk, in its turn, and again when there was no room");
+PROVE_CASE(queue_guest_spills,
+           "a loop puts to disk, in its turn, and again when there was no room");

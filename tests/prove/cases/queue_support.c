@@ -500,9 +500,9 @@ static bool apply(void *at, const prove_call *call)
 
 static const char *text(const prove_call *call, char to[96])
 {
-    static const char *const names[] = {"put",    "overflow", "get",  "close", "discard",
-                                        "resize", "drain",    "done", "look",  "depth",
-                                        "item_ready", "room_ready"};
+    static const char *const names[] = {"put",     "overflow", "get",        "close",
+                                        "discard", "resize",   "drain",      "done",
+                                        "look",    "depth",    "item_ready", "room_ready"};
     snprintf(to, 96, "%s(%lld): %lld, dropped %#llx%s", names[call->what], (long long)call->arg,
              (long long)rc_of(call), (unsigned long long)drops_of(call),
              call->ended ? "" : " (did not end)");

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define NOTES __attribute__((no_sanitize("thread"))) /* what the case notes is no part of what is proved */
+#define NOTES                                                                                      \
+    __attribute__((no_sanitize("thread"))) /* what the case notes is no part of what is proved */
 
 static struct {
     bool above, is_telling;
@@ -114,4 +115,5 @@ static void queue_watermark_and_discard(void)
     end();
 }
 
-PROVE_CASE(queue_watermark_and_discard, "what is discarded brings the level down, and that is told");
+PROVE_CASE(queue_watermark_and_discard,
+           "what is discarded brings the level down, and that is told");

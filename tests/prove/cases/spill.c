@@ -116,7 +116,8 @@ static void spill_group_commit(void)
     end();
 }
 
-PROVE_CASE(spill_group_commit, "who is told that it is on the disk has it there; who is not has nothing there");
+PROVE_CASE(spill_group_commit,
+           "who is told that it is on the disk has it there; who is not has nothing there");
 
 /* While one syncs the others gather, and one of them syncs for all of them. */
 static void append_first(void *arg)
