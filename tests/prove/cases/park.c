@@ -54,8 +54,10 @@ static void park_is_interrupted(void)
     published = 0;
     weir_set_interrupt(interrupt_perhaps, NULL);
     int t = prove_spawn(unpark, NULL);
-    int rc = weir__park(&parker, weir_after(WEIR_SECOND));
-    prove_claim(rc == WEIR_OK || rc == WEIR_EINTR || rc == WEIR_ETIMEDOUT);
+    weir_time deadline = weir_after(WEIR_SECOND);
+    int rc = weir__park(&parker, deadline);
+    prove_claim(rc == WEIR_OK || rc == WEIR_EINTR ||
+                (rc == WEIR_ETIMEDOUT && weir_now() >= deadline));
     if (rc != WEIR_OK)
         weir__park_surely(&parker);
     prove_claim(published == 1);
@@ -64,6 +66,34 @@ static void park_is_interrupted(void)
 }
 
 PROVE_CASE(park_is_interrupted, "who is unparked while it is away in its hook wakes all the same");
+
+/* An answer that comes after the unpark. */
+static int unparker;
+
+static int interrupt_too_late(void *ctx)
+{
+    bool *is_late = ctx;
+    if (*is_late)
+        return 0;
+    *is_late = true;
+    prove_join(unparker);
+    return 1;
+}
+
+static void park_is_interrupted_too_late(void)
+{
+    bool is_late = false;
+    weir__parker_init(&parker);
+    weir_set_interrupt(interrupt_too_late, &is_late);
+    unparker = prove_spawn(unpark, NULL);
+    prove_claim(weir__park(&parker, WEIR_FOREVER) == WEIR_OK);
+    weir_set_interrupt(NULL, NULL);
+    if (!is_late)
+        prove_join(unparker);
+}
+
+PROVE_CASE(park_is_interrupted_too_late,
+           "who was unparked before its hook answered is not interrupted");
 
 /* ---- hints ------------------------------------------------------------------------------------ */
 

@@ -91,6 +91,50 @@ static void queue_publishes(void)
 
 PROVE_CASE(queue_publishes, "who gets an item sees what was written before it was put");
 
+/* What is put is taken out again by who put it, when it has used what the room stands for. */
+static int used;
+
+static void use(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 2; i++) {
+        void *item = NULL;
+        prove_claim(weir_queue_put(queue, &used, 2, WEIR_FOREVER) == WEIR_KEPT);
+        used++;
+        prove_claim(weir_queue_get(queue, &item, WEIR_POLL) == WEIR_OK && item == &used);
+    }
+}
+
+static void use_in_flight(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 2; i++) {
+        void *item = NULL;
+        prove_claim(weir_queue_put(queue, &used, 2, WEIR_FOREVER) == WEIR_KEPT);
+        prove_claim(weir_queue_get(queue, &item, WEIR_POLL) == WEIR_OK && item == &used);
+        used++;
+        prove_claim(weir_queue_done(queue, 1, 2) == WEIR_OK);
+    }
+}
+
+static void queue_as_a_lock(void)
+{
+    bool by_cost = prove_pick(2), in_flight = prove_pick(2);
+    weir_queue_opts opts = q_options(by_cost ? 4 : 1, WEIR_OVERFLOW_BLOCK);
+    opts.max_cost = by_cost ? 3 : 0;
+    opts.bound_in_flight = in_flight;
+    used = 0;
+    q_make(&opts);
+    if (in_flight)
+        Q_TOGETHER(use_in_flight, use_in_flight);
+    else
+        Q_TOGETHER(use, use);
+    prove_claim(used == 4);
+    weir_queue_destroy(queue);
+}
+
+PROVE_CASE(queue_as_a_lock, "who puts sees what was done before the room was made");
+
 /* ---- trying, and waiting for a time ------------------------------------------------------------- */
 
 static void try_to_put(void *arg)

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/park.h"
+
 static weir_spill *spill;
 
 /* An item is its number. */
@@ -367,8 +369,6 @@ static void queue_spills_without_memory(void)
 PROVE_CASE(queue_spills_without_memory, "without memory a call says so, and nothing is lost");
 
 /* ---- a guest -------------------------------------------------------------------------------------- */
-
-#include "base/park.h"
 
 static weir_pending pending;
 static weir__parker parker;

@@ -90,7 +90,7 @@ static weir_queue_snapshot look(void)
     prove_same(s.accepted_cost, s.delivered_cost + drops_cost + s.cost + s.spilled_cost);
     prove_claim(ledger.is_resized || s.depth + s.in_flight <= ledger.capacity);
     prove_claim(ledger.is_resized || s.cost + s.in_flight_cost <= ledger.max_cost);
-    prove_claim(s.peak_depth >= s.depth);
+    prove_claim(s.peak_depth >= s.depth && (ledger.is_resized || s.peak_depth <= ledger.capacity));
     return s;
 }
 

@@ -39,6 +39,8 @@ static void append_two_as(unsigned first)
         int rc = append(value, &seq);
         prove_claim(rc == WEIR_OK || rc == WEIR_ESYSTEM);
         numbers[value] = rc == WEIR_OK ? seq : 0;
+        weir_spill_snapshot s = s_look(spill);
+        prove_claim(s.bytes <= 512 * s.segments);
     }
     prove_claim(!numbers[first] || !numbers[first + 1] || numbers[first] < numbers[first + 1]);
 }
