@@ -239,6 +239,12 @@ bool prove_wait(const void *on, weir_time until)
     return t->timed_out;
 }
 
+void prove_pause(void)
+{
+    prove_point();
+    prove_wait(NULL, prove_time + WEIR_MICROSECOND);
+}
+
 unsigned prove_wake(const void *on, unsigned n)
 {
     unsigned woken = 0;
@@ -330,6 +336,7 @@ static void run_body(void *arg)
     for (int i = 1; i < PROVE_THREADS; i++)
         if (prove_threads[i].state == PROVE_ABLE || prove_threads[i].state == PROVE_WAITS)
             prove_fail("the body has ended, and thread %d has not", i);
+    prove_locks_check(0);
     prove_files_check();
     prove_names_check();
     prove_heap_check();

@@ -146,6 +146,7 @@ void prove_processes_drop(void);
 void prove_processes_closed(int fd);
 void prove_locks_begin(void);
 void prove_locks_release(int process); /* it has died */
+void prove_locks_check(int process);   /* it ends, and should hold none */
 
 void prove_kill(int process, int signal); /* does not return if it is the caller's */
 bool prove_is_mortal(int process);

@@ -106,6 +106,7 @@ static void run_process(void *arg)
 {
     int number = (int)(intptr_t)arg;
     starts[number].fn(starts[number].arg);
+    prove_locks_check(number);
     end(number, 0, 0);
     prove_leave(PROVE_NONE);
 }
@@ -424,6 +425,13 @@ int __wrap_pthread_mutex_consistent(pthread_mutex_t *mutex)
 {
     (void)mutex;
     return 0;
+}
+
+void prove_locks_check(int process)
+{
+    for (size_t i = 0; i < n_locks; i++)
+        if (locks[i].owner >= 0 && locks[i].process == process)
+            prove_fail("a process ends, and holds a mutex");
 }
 
 void prove_locks_release(int process)

@@ -55,6 +55,9 @@ static inline void prove_same_at(int64_t a, int64_t b, const char *file, int lin
 /* Where another thread may go on. */
 void prove_yield(void);
 
+/* The same, for as long as others can: what a loop does that waits for something without being woken. */
+void prove_pause(void);
+
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 

@@ -6,6 +6,8 @@
 
 #include <weir/limit.h>
 
+#include "flow/shared_line.h"
+
 #define NAME "proved"
 
 static uint64_t capacity;
@@ -19,7 +21,10 @@ static weir_limit *find(void)
     opts.limit = capacity;
     opts.shared = NAME;
     opts.name = "";
-    prove_same(weir_limit_create(&limit, &opts), WEIR_OK);
+    int rc;
+    while ((rc = weir_limit_create(&limit, &opts)) == WEIR_ETIMEDOUT)
+        continue; /* somebody was stopped in the door, for longer than its patience */
+    prove_same(rc, WEIR_OK);
     return limit;
 }
 
@@ -52,15 +57,19 @@ static int inside; /* guarded by a limit of one */
 
 static struct holder {
     _Atomic int pid;
-    _Atomic bool holds;
+    _Atomic bool holds, has_come;
 } holders[3];
+
+/* All have come before one goes on: who comes later would take a dead one's seat, and so clear it. */
+static _Atomic bool all_have_come;
 
 static void begin(uint64_t of, weir_limit_algorithm by)
 {
     for (int i = 0; i < 3; i++) {
         holders[i].pid = 0;
-        holders[i].holds = false;
+        holders[i].holds = holders[i].has_come = false;
     }
+    all_have_come = false;
     capacity = of;
     algorithm = by;
 }
@@ -80,6 +89,8 @@ static void hold_once(weir_limit *limit, struct holder *own)
     for (int i = 0; i < 3; i++)
         n += is_inside(&holders[i]);
     prove_claim(n <= capacity);
+    for (int i = 0; i < 3; i++)
+        prove_yield(); /* the others come */
     atomic_store_explicit(&own->holds, false, memory_order_relaxed);
     weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
 }
@@ -87,6 +98,9 @@ static void hold_once(weir_limit *limit, struct holder *own)
 static void hold_twice(void *arg)
 {
     weir_limit *limit = find();
+    ((struct holder *)arg)->has_come = true;
+    while (!all_have_come)
+        prove_pause();
     hold_once(limit, arg);
     hold_once(limit, arg);
     weir_limit_destroy(limit);
@@ -96,6 +110,14 @@ static struct holder *start(unsigned i, bool may_die)
 {
     holders[i].pid = prove_start_process(hold_twice, &holders[i], may_die);
     return &holders[i];
+}
+
+static void let_go_on(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        while (!holders[i].has_come && !prove_process_was_killed(holders[i].pid))
+            prove_pause();
+    all_have_come = true;
 }
 
 static void add_twice(void *arg)
@@ -128,12 +150,122 @@ static void shared_gate_excludes(void)
 PROVE_CASE(shared_gate_excludes,
            "of three processes one is inside at a time, sees what the last one did, and is woken");
 
+static void add_one(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    inside++;
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_woken(void)
+{
+    begin(1, prove_pick(2) ? WEIR_LIMIT_AIMD : WEIR_LIMIT_FIXED);
+    inside = 0;
+    weir_limit *limit = find();
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit), WEIR_OK);
+    unsigned n = 2 - prove_pick(2);
+    for (unsigned i = 0; i < n; i++)
+        prove_start_process(add_one, NULL, false);
+    if (!prove_pick(2))
+        while (look(limit).waiting < n)
+            prove_pause();
+    inside++;
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    prove_process_wait_all();
+    prove_same(inside, n + 1);
+    prove_same(prove_stalls(), 0);
+    prove_same(look(limit).waiting, 0);
+    prove_same(look(limit).used, 0);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_woken, "who waits for a permit is woken by who gives it back");
+
+/* Who comes later leaves it what it waits for; but it is overdue when it has not come for a while. */
+static void shared_gate_keeps_the_turn(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    inside = 0;
+    weir_limit *limit = find();
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit), WEIR_OK);
+    prove_start_process(add_one, NULL, false);
+    while (look(limit).waiting < 1)
+        prove_pause();
+    weir_time since = weir_now();
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    int rc = weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit);
+    if (rc == WEIR_OK) {
+        prove_claim(inside == 1 || weir_now() > since + WEIR__OVERDUE);
+        weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    }
+    prove_process_wait_all();
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_keeps_the_turn, "who comes later leaves a waiter the permit it waits for");
+
+static void take_one(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_left_with_a_permit(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    prove_start_process(take_one, NULL, false);
+    prove_start_process(take_one, NULL, false);
+    prove_process_wait_all();
+    prove_same(prove_stalls(), 0);
+    check_permits(limit);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_left_with_a_permit, "what a process holds goes back when it lets go of the limit");
+
+static void wait_until_closed(void *arg)
+{
+    weir_limit *limit = arg;
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_ECLOSED);
+}
+
+static void shared_gate_closed(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit), WEIR_OK);
+    int t = prove_spawn(wait_until_closed, limit);
+    if (!prove_pick(2))
+        while (look(limit).waiting < 1)
+            prove_pause();
+    weir_limit_close(limit);
+    prove_join(t);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    prove_same(look(limit).waiting, 0);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_closed, "who waits in the process that closes a limit sees it");
+
 static void shared_gate_killed_holders(void)
 {
     begin(1 + prove_pick(2), WEIR_LIMIT_FIXED);
     weir_limit *limit = find();
     const struct holder *a = start(0, true), *b = start(1, true);
     start(2, false);
+    let_go_on(3);
     prove_process_wait_all();
     if (!prove_process_was_killed(a->pid) && !prove_process_was_killed(b->pid))
         prove_same(look(limit).lost, 0);
@@ -150,6 +282,7 @@ static void shared_gate_killed_in_an_update(void)
     weir_limit *limit = find();
     start(0, true);
     start(1, false);
+    let_go_on(2);
     prove_process_wait_all();
     weir_permit permit;
     prove_same(weir_limit_acquire(limit, 1, 0, weir_after(WEIR_SECOND), &permit), WEIR_OK);
@@ -168,21 +301,16 @@ PROVE_CASE(shared_gate_killed_in_an_update,
 static void come_and_go(void *arg)
 {
     weir_limit *limit = find();
-    weir_permit permit;
-    (void)arg;
-    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
-    inside++;
-    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    hold_once(limit, arg);
     weir_limit_destroy(limit);
 }
 
 static void named_comes_and_goes(void)
 {
     begin(1, WEIR_LIMIT_FIXED);
-    inside = 0;
-    weir_limit *limit = prove_pick(2) ? find() : NULL;
-    prove_start_process(come_and_go, NULL, false);
-    prove_start_process(come_and_go, NULL, false);
+    weir_limit *limit = prove_pick(2) ? NULL : find();
+    for (int i = 0; i < 3; i++)
+        holders[i].pid = prove_start_process(come_and_go, &holders[i], false);
     weir_limit_destroy(limit);
     prove_process_wait_all();
     prove_same(prove_names(), 0);
@@ -196,6 +324,7 @@ static void named_killed(void)
     begin(1, WEIR_LIMIT_FIXED);
     start(0, true);
     start(1, true);
+    let_go_on(2);
     prove_process_wait_all();
     weir_limit *limit = find();
     check_permits(limit);

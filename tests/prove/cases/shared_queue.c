@@ -7,6 +7,9 @@
 
 #include <weir/shared_queue.h>
 
+#include "base/park.h"
+#include "flow/shared_line.h"
+
 #define PARTIES  5
 #define MESSAGES 4 /* of one party */
 
@@ -166,6 +169,18 @@ static bool was_killed(const party *p)
     return p->pid && prove_process_was_killed(p->pid);
 }
 
+/* Nobody waits any more: the places of the dead are found, those that had been called by when they are overdue. */
+static void check_lines(void)
+{
+    static _Atomic uint32_t nothing;
+    unsigned value;
+    weir__futex_wait(&nothing, 0, weir_after(2 * WEIR__OVERDUE), false);
+    prove_same(weir_shared_queue_close(queue), WEIR_OK);
+    prove_same(get_one(queue, &value, WEIR_POLL), WEIR_ECLOSED);
+    weir_shared_queue_snapshot s = check_law(queue);
+    prove_same(s.getters_waiting + s.putters_waiting, 0);
+}
+
 /* All have ended: what was accepted was got once, or dropped, or is there; but for what killed getters took with
  * them. */
 static void end(void)
@@ -188,10 +203,104 @@ static void end(void)
     for (unsigned value; get_one(queue, &value, WEIR_POLL) == WEIR_OK;)
         see(value, behind);
     prove_same(sum_seen(), gets + s.depth);
+    check_lines();
     weir_shared_queue_destroy(queue);
 }
 
 /* ---- waiting ---------------------------------------------------------------------------------- */
+
+static void until_waiting(size_t putters, size_t getters)
+{
+    for (;;) {
+        weir_shared_queue_snapshot s = check_law(queue);
+        if (s.putters_waiting >= putters && s.getters_waiting >= getters)
+            return;
+        prove_pause();
+    }
+}
+
+/* Who comes later leaves it what it waits for; but it is overdue when it has not come for a while. */
+static void shared_queue_keeps_the_turn(void)
+{
+    make(1, WEIR_OVERFLOW_BLOCK);
+    unsigned value;
+    bool puts = prove_pick(2);
+    if (puts)
+        prove_same(put_one(queue, 500, sizeof value, WEIR_FOREVER), WEIR_KEPT);
+    party *first = start(puts, 1, false);
+    until_waiting(puts, !puts);
+    weir_time since = weir_now();
+    if (puts)
+        prove_same(get_one(queue, &value, WEIR_FOREVER), WEIR_OK);
+    else
+        prove_same(put_one(queue, 500, sizeof value, WEIR_FOREVER), WEIR_KEPT);
+    int rc = puts ? put_one(queue, 600, sizeof value, WEIR_POLL) : get_one(queue, &value, WEIR_POLL);
+    prove_claim(rc < 0 || weir_now() > since + WEIR__OVERDUE);
+    if (rc == WEIR_OK && puts) /* in its stead */
+        prove_same(get_one(queue, &value, WEIR_FOREVER), WEIR_OK);
+    else if (rc == WEIR_OK)
+        prove_same(put_one(queue, 500, sizeof value, WEIR_FOREVER), WEIR_KEPT);
+    prove_process_wait(first->pid);
+    prove_same(first->last, WEIR_OK);
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_keeps_the_turn, "who comes later leaves a waiter what it waits for");
+
+static void shared_queue_called_in_vain(void)
+{
+    make(1, WEIR_OVERFLOW_BLOCK);
+    party *getter = start(false, 1, false);
+    until_waiting(0, 1);
+    prove_same(put_one(queue, 500, sizeof(unsigned), WEIR_FOREVER), WEIR_KEPT);
+    if (weir_shared_queue_discard(queue) == 1) {
+        while (check_law(queue).getters_waiting > 0 && prove_pick(2))
+            prove_pause();
+        prove_same(put_one(queue, 501, sizeof(unsigned), WEIR_FOREVER), WEIR_KEPT);
+    }
+    prove_process_wait(getter->pid);
+    prove_same(prove_stalls(), 0);
+    prove_same(getter->last, WEIR_OK);
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_called_in_vain, "who is called and finds nothing is called again");
+
+static int interrupt(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static void wait_interrupted(void *arg)
+{
+    party *own = arg;
+    weir_shared_queue *handle = attach();
+    unsigned value = 500;
+    weir_set_interrupt(interrupt, NULL);
+    own->last = own->puts ? put_one(handle, value, sizeof value, WEIR_FOREVER)
+                          : get_one(handle, &value, WEIR_FOREVER);
+    weir_set_interrupt(NULL, NULL);
+    weir_shared_queue_destroy(handle);
+}
+
+static void shared_queue_interrupted(void)
+{
+    make(1, WEIR_OVERFLOW_BLOCK);
+    bool puts = prove_pick(2);
+    if (puts)
+        prove_same(put_one(queue, 500, sizeof(unsigned), WEIR_FOREVER), WEIR_KEPT);
+    party *own = add(puts, 1);
+    prove_start_process(wait_interrupted, own, false);
+    prove_process_wait_all();
+    prove_same(own->last, WEIR_EINTR);
+    weir_shared_queue_snapshot s = check_law(queue);
+    prove_same(s.getters_waiting + s.putters_waiting, 0);
+    prove_same(s.depth, puts);
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_interrupted, "a wait that is interrupted leaves nothing behind");
 
 static void shared_queue_all_wait(void)
 {
@@ -213,8 +322,8 @@ static void shared_queue_closed_with_waiters(void)
     make(1, WEIR_OVERFLOW_BLOCK);
     bool puts = prove_pick(2);
     party *a = start(puts, 3, false), *b = start(puts, 3, false);
-    if (!puts)
-        prove_same(put_one(queue, 500, sizeof(unsigned), WEIR_FOREVER), WEIR_KEPT);
+    if (prove_pick(2))
+        until_waiting(puts ? 2 : 0, puts ? 0 : 2);
     prove_same(weir_shared_queue_close(queue), WEIR_OK);
     prove_process_wait_all();
     prove_same(prove_stalls(), 0);
