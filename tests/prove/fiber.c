@@ -27,6 +27,7 @@ static ucontext_t prover;
 static void (*body)(void);
 static bool has_failed,
     tells; /* tells: a thread that is switched to says where it is, and comes back */
+static bool holds_time;
 static uint32_t points, alone; /* alone: since another thread went on */
 
 #define TLS ((size_t)(__stop_weir_tls - __start_weir_tls))
@@ -174,7 +175,8 @@ static void turn(bool yields)
     int list[PROVE_THREADS];
     unsigned n = able(list);
     int due = first_due();
-    if (due >= 0 && (n == 0 || prove_choose(2) == 1)) { /* time may pass at any moment */
+    /* time may pass at any moment */
+    if (due >= 0 && (n == 0 || (!holds_time && prove_choose(2) == 1))) {
         time_out(due);
         n = able(list);
     }
@@ -194,6 +196,11 @@ static void count_point(void)
     int process = prove_threads[prove_self].process;
     if (process && prove_is_mortal(process) && prove_choose_rarely())
         prove_kill(process, 9);
+}
+
+void prove_hold_time(void)
+{
+    holds_time = true;
 }
 
 void prove_point(void)
@@ -329,6 +336,7 @@ bool prove_run(void (*fn)(void))
     body = fn;
     has_failed = false;
     points = alone = 0;
+    holds_time = false;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_memory_begin();

@@ -58,11 +58,17 @@ void prove_yield(void);
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 
+/* From now on no deadline comes as long as anybody can go on: who sleeps until his has not been woken by anybody. */
+void prove_hold_time(void);
+
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 
 /* Objects that are made from now on have records, for others to see.  In the beginning of a run none has. */
 void prove_keep_records(bool keep);
+
+/* All that comes is in a child of fork, as far as records go. */
+void prove_be_forked(void);
 
 /* A process: a thread to begin with, and its own pid.  What is static is shared with the body's process; mappings of
  * one file are one memory.  If it may die it is killed at any of its points: what it holds stays as it is, but

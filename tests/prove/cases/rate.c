@@ -20,7 +20,6 @@ static void make(uint64_t tokens, int64_t per_ns, uint64_t burst)
     opts.rate = tokens;
     opts.per_ns = per_ns;
     opts.burst = burst;
-    opts.name = "";
     prove_claim(weir_rate_create(&rate, &opts) == WEIR_OK);
 }
 
@@ -107,6 +106,7 @@ static void try_one(void *id)
 
 static void rate_bound(void)
 {
+    prove_keep_records(true);
     begin(1, WEIR_MILLISECOND, 2);
     int t[] = {prove_spawn(take_two, (void *)0), prove_spawn(take_one, (void *)1),
                prove_spawn(try_one, (void *)2)};
@@ -365,6 +365,7 @@ static void be_guest(void *arg)
 
 static void rate_guests(void)
 {
+    prove_keep_records(true);
     begin(1, WEIR_MILLISECOND, 1);
     int t[] = {prove_spawn(be_guest, (void *)0), prove_spawn(take_one, (void *)1)};
     be_guest((void *)2);

@@ -31,7 +31,6 @@ static void make(uint64_t high, uint64_t low, bool tells)
     opts.high = high;
     opts.low = low;
     opts.on_change = tells ? on_change : NULL;
-    opts.name = "";
     calls = 0;
     told = is_telling = false;
     fd = -1;
@@ -220,6 +219,7 @@ static void drain(void *arg)
 
 static void watermark_drains(void)
 {
+    prove_keep_records(true);
     handed_over = 0;
     make(1, WEIR_WATERMARK_EMPTY, false);
     prove_claim(weir_watermark_add(mark, 1) == WEIR_PAUSED);
@@ -350,6 +350,7 @@ static void watch(void *arg)
 
 static void watermark_law(void)
 {
+    prove_keep_records(true);
     make(2, WEIR_WATERMARK_EMPTY, false);
     prove_claim(weir_watermark_add(mark, 1) == WEIR_OK);
     int t[] = {prove_spawn(add_one, NULL), prove_spawn(watch, NULL), prove_spawn(sub_one, NULL)};
