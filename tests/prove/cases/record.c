@@ -46,7 +46,8 @@ static void record_is_read_whole(void)
     weir__record_close(record);
 }
 
-PROVE_CASE(record_is_read_whole, "numbers that belong together are read together, or seen to change");
+PROVE_CASE(record_is_read_whole,
+           "numbers that belong together are read together, or seen to change");
 
 static void tell_together(void *arg)
 {
@@ -98,7 +99,7 @@ static void record_of_a_child(void)
     for (int i = 0; i < 2; i++)
         prove_join(t[i]);
     prove_claim(weir_now() < begun + WEIR_SECOND / 2); /* nobody looked again by himself */
-    weir__record_close(record); /* the parent's */
+    weir__record_close(record);                        /* the parent's */
     record = weir__shared_record_of(&shared);
     prove_claim(number(WEIR_STATS_ACCEPTED) == 3 && number(WEIR_STATS_SHARED) == 1);
     weir__shared_record_close(&shared);

@@ -150,6 +150,25 @@ static void mark_again(void *arg)
     prove_claim(weir_watermark_set(mark, 2, WEIR_WATERMARK_EMPTY) == WEIR_OK);
 }
 
+static void sub_two(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_watermark_sub(mark, 2) >= 0);
+}
+
+/* If it goes on at all it is paused again. */
+static void watermark_pauses_again(void)
+{
+    make(2, WEIR_WATERMARK_EMPTY, false);
+    prove_claim(weir_watermark_add(mark, 2) == WEIR_PAUSED);
+    int t = prove_spawn(sub_two, NULL);
+    prove_claim(weir_watermark_add(mark, 2) >= 0);
+    prove_join(t);
+    end(2, true);
+}
+
+PROVE_CASE(watermark_pauses_again, "what comes as it goes on may pause it again");
+
 /* One goes and another one comes: two are never inside. */
 static void watermark_of_one_instant(void)
 {
@@ -363,22 +382,23 @@ static void watermark_law(void)
 
 PROVE_CASE(watermark_law, "in == out + level, whenever somebody looks");
 
+static int went_out[2]; /* each by one thread */
+
 static void sub_or_not(void *arg)
 {
-    (void)arg;
     int rc = weir_watermark_sub(mark, 1);
     prove_claim(rc >= 0 || rc == WEIR_EINVAL);
-    if (rc >= 0)
-        prove_claim(weir_watermark_add(mark, 1) >= 0);
+    *(int *)arg = rc >= 0;
 }
 
 static void watermark_is_never_negative(void)
 {
     make(4, 2, false);
-    int t[] = {prove_spawn(add_one, NULL), prove_spawn(sub_or_not, NULL)};
-    sub_or_not(NULL);
+    int t[] = {prove_spawn(add_one, NULL), prove_spawn(sub_or_not, &went_out[0])};
+    sub_or_not(&went_out[1]);
     join_all(t, 2);
-    end(1, false);
+    prove_claim(went_out[0] + went_out[1] <= 1);
+    end(1 - (uint64_t)went_out[0] - (uint64_t)went_out[1], false);
 }
 
 PROVE_CASE(watermark_is_never_negative, "nothing leaves that did not come");
