@@ -211,6 +211,7 @@ static void count_point(void)
         prove_kill(process, 9);
 }
 
+
 void prove_point(void)
 {
     if (prove_self < 0)

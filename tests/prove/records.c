@@ -9,13 +9,25 @@
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *p);
 weir__page_record *__wrap_weir__page_take(uint64_t kind, const char *kind_name, const char *name);
+unsigned __wrap_weir__page_generation(void);
 void __wrap_weir__page_give_back(weir__page_record *record);
 
 static bool are_kept;
+static unsigned forks;
 
 void prove_keep_records(bool keep)
 {
     are_kept = keep;
+}
+
+void prove_be_forked(void)
+{
+    forks++;
+}
+
+unsigned __wrap_weir__page_generation(void)
+{
+    return forks;
 }
 
 weir__page_record *__wrap_weir__page_take(uint64_t kind, const char *kind_name, const char *name)

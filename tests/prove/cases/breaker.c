@@ -51,7 +51,6 @@ static void make(uint32_t failures)
     opts.half_open_max_ns = 10 * WEIR_MILLISECOND;
     opts.open_ns = WEIR_MILLISECOND;
     opts.on_change = on_change;
-    opts.name = "";
     seen = WEIR_BREAKER_CLOSED;
     changes = 0;
     is_telling = calls_back = false;
@@ -101,6 +100,7 @@ static void join_all(const int *threads, int n)
 
 static void breaker_opens(void)
 {
+    prove_keep_records(true);
     make(2);
     int t[] = {prove_spawn(fail, NULL), prove_spawn(fail, NULL), prove_spawn(succeed, NULL)};
     fail(NULL);

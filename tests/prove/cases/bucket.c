@@ -274,3 +274,58 @@ static void bucket_shrinks(void)
 }
 
 PROVE_CASE(bucket_shrinks, "what does not fit any more is gone, whoever takes at the same time");
+
+static weir__rate_terms expected[3];
+
+/* From the k-th change on. */
+#define RATE(k)  (7 * (k))
+#define PER(k)   ((k) * (k) * (uint64_t)HOUR + 1)
+#define BURST(k) ((k) * WEIR__TOKEN)
+#define AT(k)    (begun + (int64_t)(k) * WEIR_SECOND)
+
+static void set_terms(uint64_t k)
+{
+    prove_claim(weir__bucket_set(&ways[1], RATE(k), PER(k), BURST(k), AT(k)) == WEIR_OK);
+}
+
+static void expect_terms(uint64_t k)
+{
+    expected[k] = (weir__rate_terms){
+        .t0 = AT(k),
+        .s0 = weir__rate_supply(&expected[k - 1], AT(k)).position,
+        .rate = RATE(k),
+        .per_ns = PER(k),
+        .burst = BURST(k),
+    };
+    weir__rate_set_speed(&expected[k]);
+}
+
+static void set_both(void *arg)
+{
+    (void)arg;
+    set_terms(1);
+    set_terms(2);
+}
+
+static bool are_same(const weir__rate_terms *a, const weir__rate_terms *b)
+{
+    return a->t0 == b->t0 && a->s0 == b->s0 && a->rate == b->rate && a->per_ns == b->per_ns &&
+           a->burst == b->burst && a->speed == b->speed && a->speed_rest == b->speed_rest;
+}
+
+static void bucket_terms_are_whole(void)
+{
+    make(HOUR / 2, 3);
+    expected[0] = terms(1, HOUR / 2, 3);
+    expect_terms(1);
+    expect_terms(2);
+    int t = prove_spawn(set_both, NULL);
+    weir__rate_terms seen = weir__bucket_terms(&ways[0]);
+    prove_join(t);
+    prove_claim(are_same(&seen, &expected[0]) || are_same(&seen, &expected[1]) ||
+                are_same(&seen, &expected[2]));
+    weir__free(page);
+}
+
+PROVE_CASE(bucket_terms_are_whole,
+           "terms are read as somebody has set them, whatever is set meanwhile");

@@ -69,7 +69,6 @@ static void make(void)
     static const weir__memory_roots roots = {folder, "/nowhere"};
     opts.limit_fraction = 0.8;
     opts.on_change = on_change;
-    opts.name = "";
     told = WEIR_MEMORY_NORMAL;
     is_telling = false;
     calls = 0;
@@ -124,6 +123,7 @@ static void reserve_in_time(void *arg)
 
 static void governor_bound(void)
 {
+    prove_keep_records(true);
     make();
     int t[] = {prove_spawn(reserve, NULL), prove_spawn(reserve_in_time, NULL)};
     reserve(NULL);
@@ -213,6 +213,7 @@ static void end_guest(guest *g, int other)
 /* Memory is short for good, so nobody who waits may wait on. */
 static void governor_sheds(void)
 {
+    prove_keep_records(true);
     make();
     guest *g = make_guest(400 * MIB);
     prove_claim(weir_governor_reserve(governor, 400 * MIB, WEIR_POLL) == WEIR_OK);

@@ -13,7 +13,6 @@ static void make(uint64_t n)
 {
     weir_limit_opts opts = WEIR_LIMIT_OPTS_INIT;
     opts.limit = n;
-    opts.name = "";
     inside = 0;
     prove_claim(weir_limit_create(&limit, &opts) == WEIR_OK);
 }
@@ -344,6 +343,7 @@ static void release_one(void *arg)
 
 static void limit_guests(void)
 {
+    prove_keep_records(true);
     begin(2);
     prove_claim(try (1) == WEIR_OK && try (1) == WEIR_OK);
     prove_same(come(&guests[0], 1, 2), WEIR_WAITING);
@@ -533,7 +533,7 @@ static void pass_as_guest(weir_pending *pending, int result)
 
 static void limit_shares(void)
 {
-    weir_limit_opts opts = {.size = sizeof opts, .limit = 2, .n_partitions = 2, .name = ""};
+    weir_limit_opts opts = {.size = sizeof opts, .limit = 2, .n_partitions = 2};
     weir_permit permit;
     opts.shares[0] = opts.shares[1] = 0.5;
     make_with(&opts);
@@ -557,7 +557,7 @@ PROVE_CASE(limit_shares, "partitions: what one has is counted for it, and nobody
 
 static void limit_last_first(void)
 {
-    weir_limit_opts opts = {.size = sizeof opts, .limit = 1, .lifo = true, .name = ""};
+    weir_limit_opts opts = {.size = sizeof opts, .limit = 1, .lifo = true};
     weir_permit permit;
     make_with(&opts);
     prove_claim(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit) == WEIR_OK);
@@ -616,7 +616,7 @@ static void wait_for_shed(void *arg)
 /* Nobody ever gives the permit back before all others have ended. */
 static void limit_sheds_stuck(void)
 {
-    weir_limit_opts opts = {.size = sizeof opts, .limit = 1, .name = ""};
+    weir_limit_opts opts = {.size = sizeof opts, .limit = 1};
     weir_permit permit;
     int rc[2];
     opts.shed_after_ns = WEIR_MILLISECOND;
@@ -634,7 +634,7 @@ PROVE_CASE(limit_sheds_stuck, "a line that does not move is sent away by itself"
 
 static void limit_sheds(void)
 {
-    weir_limit_opts opts = {.size = sizeof opts, .limit = 1, .name = ""};
+    weir_limit_opts opts = {.size = sizeof opts, .limit = 1};
     weir_permit permit;
     int rc[2];
     opts.shed_after_ns = WEIR_MILLISECOND;
@@ -674,7 +674,8 @@ static void watch(void *arg)
 
 static void limit_learns(void)
 {
-    weir_limit_opts opts = {.size = sizeof opts, .algorithm = WEIR_LIMIT_AIMD, .name = ""};
+    prove_keep_records(true);
+    weir_limit_opts opts = {.size = sizeof opts, .algorithm = WEIR_LIMIT_AIMD};
     opts.limit = opts.max_limit = 3;
     opts.window_samples = 1;
     opts.backoff = 0.5;
@@ -703,6 +704,7 @@ static void come_and_go(void *arg)
 
 static void limit_law(void)
 {
+    prove_keep_records(true);
     make(2);
     int t[] = {prove_spawn(come_and_go, NULL), prove_spawn(watch, NULL)};
     come_and_go(NULL);

@@ -381,8 +381,8 @@ static int take_one_at_a_time(void *ctx, void *const *items, size_t n, const wei
 
 static weir_stage_opts limited(weir_limit **ret_limit, weir_rate **ret_rate)
 {
-    weir_limit_opts limit = {.size = sizeof limit, .limit = 1, .name = ""};
-    weir_rate_opts rate = {.size = sizeof rate, .rate = 1, .per_ns = WEIR_MILLISECOND, .name = ""};
+    weir_limit_opts limit = {.size = sizeof limit, .limit = 1};
+    weir_rate_opts rate = {.size = sizeof rate, .rate = 1, .per_ns = WEIR_MILLISECOND};
     weir_stage_opts sink = stage("sink", take_one_at_a_time);
     prove_claim(weir_limit_create(ret_limit, &limit) == WEIR_OK);
     prove_claim(weir_rate_create(ret_rate, &rate) == WEIR_OK);
@@ -556,6 +556,7 @@ static void watch(void *arg)
 
 static void pipeline_is_watched(void)
 {
+    prove_keep_records(true);
     make();
     add_behind(add(source(bring)), stage("sink", take_in));
     start();

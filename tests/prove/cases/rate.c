@@ -20,7 +20,6 @@ static void make(uint64_t tokens, int64_t per_ns, uint64_t burst)
     opts.rate = tokens;
     opts.per_ns = per_ns;
     opts.burst = burst;
-    opts.name = "";
     prove_claim(weir_rate_create(&rate, &opts) == WEIR_OK);
 }
 
@@ -107,6 +106,7 @@ static void try_one(void *id)
 
 static void rate_bound(void)
 {
+    prove_keep_records(true);
     begin(1, WEIR_MILLISECOND, 2);
     int t[] = {prove_spawn(take_two, (void *)0), prove_spawn(take_one, (void *)1),
                prove_spawn(try_one, (void *)2)};
@@ -328,14 +328,12 @@ static void note_grant(const guest *g)
     grants[g->id] = (grant){g->from, weir_now(), g->cost};
 }
 
-/* Polls until it is told something.  With `patience`, before that it sleeps until somebody calls. */
+/* Polls until it is told something.  With `patience` it sleeps until somebody calls, unless its time is near. */
 static int poll_on(guest *g, weir_time at, bool patience)
 {
     int rc;
-    if (patience)
-        at = WEIR_FOREVER;
     do {
-        sleep_until(g, at);
+        sleep_until(g, patience && at > weir_now() + SOON ? WEIR_FOREVER : at);
         rc = weir_rate_poll(rate, &g->pending, &at);
     } while (rc == WEIR_WAITING);
     if (rc == WEIR_OK)
@@ -365,6 +363,7 @@ static void be_guest(void *arg)
 
 static void rate_guests(void)
 {
+    prove_keep_records(true);
     begin(1, WEIR_MILLISECOND, 1);
     int t[] = {prove_spawn(be_guest, (void *)0), prove_spawn(take_one, (void *)1)};
     be_guest((void *)2);
@@ -422,6 +421,30 @@ static void rate_guest_is_called(void)
 PROVE_CASE(rate_guest_is_called,
            "who waits without a thread is called when there is another rate, or none");
 
+static void make_little_faster(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_rate_set(rate, 1, HOUR / 2, 1) == WEIR_OK);
+}
+
+/* Two change something at the same time. */
+static void rate_guest_is_called_again(void)
+{
+    begin(1, HOUR, 1);
+    weir_time at;
+    prove_claim(acquire(0, 1, WEIR_POLL) == WEIR_OK);
+    guest *g = make_guest(1, 1);
+    prove_same(come(g, &at), WEIR_WAITING);
+    int t[] = {prove_spawn(make_little_faster, NULL), prove_spawn(close_it, NULL)};
+    prove_same(poll_on(g, at, true), WEIR_ECLOSED);
+    for (int i = 0; i < 2; i++)
+        prove_join(t[i]);
+    weir__free(g);
+    end();
+}
+
+PROVE_CASE(rate_guest_is_called_again, "what changes while he is being called is not lost on him");
+
 static void cancel(void *arg)
 {
     guest *g = arg;
@@ -448,6 +471,48 @@ static void rate_guest_cancels(void)
 
 PROVE_CASE(rate_guest_cancels,
            "who is cancelled is touched by nobody, and the next one hears of it");
+
+/* What the first one wanted is enough for the second. */
+static void rate_turn_passes(void)
+{
+    bool waits = prove_pick(2) == 1;
+    prove_let_time_stand_still();
+    begin(1, HOUR, 2);
+    weir_time at, later;
+    prove_claim(acquire(0, 1, WEIR_POLL) == WEIR_OK);
+    guest *first = make_guest(1, 2), *second = waits ? NULL : make_guest(2, 1);
+    prove_same(come(first, &at), WEIR_WAITING);
+    if (second)
+        prove_same(come(second, &later), WEIR_WAITING);
+    int t = prove_spawn(cancel, first);
+    if (second)
+        prove_claim(poll_on(second, later, true) == WEIR_OK);
+    else
+        take_one((void *)2);
+    prove_claim(weir_now() < grants[0].from + SOON);
+    prove_join(t);
+    weir__free(second);
+    end();
+}
+
+PROVE_CASE(rate_turn_passes, "who is the first now hears that there is enough for him");
+
+/* Who does not poll is not waited for for ever. */
+static void rate_passes_over(void)
+{
+    begin(1, WEIR_MILLISECOND, 1);
+    weir_time at;
+    prove_claim(acquire(0, 1, WEIR_POLL) == WEIR_OK);
+    guest *sleeper = make_guest(1, 1);
+    prove_same(come(sleeper, &at), WEIR_WAITING);
+    take_one((void *)2);
+    prove_claim(poll_on(sleeper, WEIR_POLL, false) == WEIR_OK);
+    prove_claim(grants[2].to >= grants[0].from + 100 * WEIR_MILLISECOND);
+    weir__free(sleeper);
+    end();
+}
+
+PROVE_CASE(rate_passes_over, "who does not poll is passed over, after a while");
 
 /* ---- in advance --------------------------------------------------------------------------------- */
 
@@ -503,6 +568,25 @@ static void rate_reserves_and_waits(void)
 }
 
 PROVE_CASE(rate_reserves_and_waits, "who waits and who takes in advance both get theirs");
+
+/* Who reserves lets the first in line go before him, and nobody else. */
+static void rate_promises_to_one(void)
+{
+    begin(1, WEIR_MILLISECOND, 2);
+    weir_time at;
+    take_two((void *)0);
+    guest *first = make_guest(1, 1);
+    prove_same(come(first, &at), WEIR_WAITING);
+    reserve((void *)2);
+    int t = prove_spawn(take_one, (void *)3);
+    prove_join(t);
+    prove_claim(grants[3].to >= grants[2].to + WEIR_MILLISECOND - WEIR_MICROSECOND);
+    prove_claim(poll_on(first, WEIR_POLL, false) == WEIR_OK);
+    weir__free(first);
+    end();
+}
+
+PROVE_CASE(rate_promises_to_one, "who reserves goes before all in line but the first");
 
 /* A reservation given back lets who waits come earlier: he is told. */
 static void return_it(void *arg)

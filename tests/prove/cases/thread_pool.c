@@ -40,7 +40,6 @@ static void make(unsigned threads, size_t backlog, weir_overflow overflow)
     opts.overflow = overflow;
     opts.on_drop = note_drop;
     opts.drop_ctx = &pool;
-    opts.name = "";
     memset(ran, 0, sizeof ran);
     SET(n_dropped, 0);
     SET(running, 0);
@@ -106,6 +105,7 @@ PROVE_CASE(thread_pool_runs_all, "each task runs once, and who drains sees what 
 
 static void thread_pool_runs_at_once(void)
 {
+    prove_keep_records(true);
     make(2, 1, WEIR_OVERFLOW_BLOCK);
     submit_two((void *)0);
     prove_claim(submit(2, WEIR_FOREVER) == WEIR_KEPT);
@@ -232,7 +232,6 @@ static void thread_pool_has_no_memory(void)
     opts.backlog = 1;
     opts.on_drop = note_drop;
     opts.drop_ctx = &pool;
-    opts.name = "";
     memset(ran, 0, sizeof ran);
     prove_allocations_may_fail(true);
     int rc = weir_thread_pool_create(&pool, &opts);

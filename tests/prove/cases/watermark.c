@@ -31,7 +31,6 @@ static void make(uint64_t high, uint64_t low, bool tells)
     opts.high = high;
     opts.low = low;
     opts.on_change = tells ? on_change : NULL;
-    opts.name = "";
     calls = 0;
     told = is_telling = false;
     fd = -1;
@@ -151,6 +150,25 @@ static void mark_again(void *arg)
     prove_claim(weir_watermark_set(mark, 2, WEIR_WATERMARK_EMPTY) == WEIR_OK);
 }
 
+static void sub_two(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_watermark_sub(mark, 2) >= 0);
+}
+
+/* If it goes on at all it is paused again. */
+static void watermark_pauses_again(void)
+{
+    make(2, WEIR_WATERMARK_EMPTY, false);
+    prove_claim(weir_watermark_add(mark, 2) == WEIR_PAUSED);
+    int t = prove_spawn(sub_two, NULL);
+    prove_claim(weir_watermark_add(mark, 2) >= 0);
+    prove_join(t);
+    end(2, true);
+}
+
+PROVE_CASE(watermark_pauses_again, "what comes as it goes on may pause it again");
+
 /* One goes and another one comes: two are never inside. */
 static void watermark_of_one_instant(void)
 {
@@ -220,6 +238,7 @@ static void drain(void *arg)
 
 static void watermark_drains(void)
 {
+    prove_keep_records(true);
     handed_over = 0;
     make(1, WEIR_WATERMARK_EMPTY, false);
     prove_claim(weir_watermark_add(mark, 1) == WEIR_PAUSED);
@@ -350,6 +369,7 @@ static void watch(void *arg)
 
 static void watermark_law(void)
 {
+    prove_keep_records(true);
     make(2, WEIR_WATERMARK_EMPTY, false);
     prove_claim(weir_watermark_add(mark, 1) == WEIR_OK);
     int t[] = {prove_spawn(add_one, NULL), prove_spawn(watch, NULL), prove_spawn(sub_one, NULL)};
@@ -362,22 +382,23 @@ static void watermark_law(void)
 
 PROVE_CASE(watermark_law, "in == out + level, whenever somebody looks");
 
+static int went_out[2]; /* each by one thread */
+
 static void sub_or_not(void *arg)
 {
-    (void)arg;
     int rc = weir_watermark_sub(mark, 1);
     prove_claim(rc >= 0 || rc == WEIR_EINVAL);
-    if (rc >= 0)
-        prove_claim(weir_watermark_add(mark, 1) >= 0);
+    *(int *)arg = rc >= 0;
 }
 
 static void watermark_is_never_negative(void)
 {
     make(4, 2, false);
-    int t[] = {prove_spawn(add_one, NULL), prove_spawn(sub_or_not, NULL)};
-    sub_or_not(NULL);
+    int t[] = {prove_spawn(add_one, NULL), prove_spawn(sub_or_not, &went_out[0])};
+    sub_or_not(&went_out[1]);
     join_all(t, 2);
-    end(1, false);
+    prove_claim(went_out[0] + went_out[1] <= 1);
+    end(1 - (uint64_t)went_out[0] - (uint64_t)went_out[1], false);
 }
 
 PROVE_CASE(watermark_is_never_negative, "nothing leaves that did not come");
