@@ -8,7 +8,7 @@ BIN := $(ROOT)/.venv/bin
 DEMO_ARGS ?=
 export PYTHON PREFIX DESTDIR WERROR
 
-.PHONY: all help setup demo check sanitize prove bench docs install format clean
+.PHONY: all help setup demo check sanitize prove fuzz soak bench docs install format clean
 .DEFAULT_GOAL := all
 
 all: setup ## build the library and make the package importable from .venv (default)
@@ -33,9 +33,17 @@ sanitize: ## run the C tests under ASan+UBSan and under TSan
 	@$(ROOT)/scripts/setup check
 	@$(ROOT)/scripts/check asan tsan
 
-prove: ## run the core under every schedule that ten minutes allow
-	@$(ROOT)/scripts/setup check
+prove: ## run the core under every schedule that ten minutes allow, and search the models
+	@$(ROOT)/scripts/setup check prove
 	@$(ROOT)/scripts/prove
+	@$(ROOT)/scripts/check_models
+
+fuzz: ## look for input and shared memory that breaks a reader, for ten minutes; MINUTES=60
+	@$(ROOT)/scripts/setup check fuzz
+	@$(ROOT)/scripts/fuzz --seconds $$(($(or $(MINUTES),10) * 60))
+
+soak: all ## mix everything for half an hour, and print what became of each item; MINUTES=5
+	@$(BIN)/python $(ROOT)/tests/soak/soak.py --minutes $(or $(MINUTES),30)
 
 bench: ## measure beside the peers, write docs/benchmarks.md; BENCH="c_queue" runs some
 	@$(ROOT)/scripts/setup plot bench
@@ -55,4 +63,4 @@ format: ## rewrite C and Python in the project's format
 
 clean: ## remove what was built, not .venv
 	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
-		$(ROOT)/build-prove $(ROOT)/build-bench $(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out
+		$(ROOT)/build-prove $(ROOT)/build-fuzz $(ROOT)/build-bench $(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out

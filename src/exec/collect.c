@@ -158,7 +158,8 @@ static void note_beginning(weir_pool *pool, weir__desk *desk)
 /* A reply, as far as the parent believes what the slot says. */
 struct reply {
     uint32_t kind;
-    bool kept; /* the worker keeps the payload */
+    bool kept;      /* the worker keeps the payload */
+    uint32_t items; /* of a part, that it is of */
     uint64_t size, position;
     const void *data;
 };
@@ -167,7 +168,10 @@ struct reply {
 static bool find_reply(const weir__desk *desk, const weir__slot *slot, const weir__task *task,
                        uint64_t size, struct reply *ret)
 {
-    *ret = (struct reply){slot->out_kind, slot->kept != 0, size, slot->out_offset, NULL};
+    *ret = (struct reply){.kind = slot->out_kind,
+                          .kept = slot->kept != 0,
+                          .size = size,
+                          .position = slot->out_offset};
     if (ret->kept && (task->batch || task->block.offset == 0 || task->in_size < WEIR__LEASE_MIN))
         return false;
     uint64_t at = ret->position % WEIR__EXTENT;
@@ -196,15 +200,17 @@ enum reading {
     READ_NONSENSE,  /* somebody wrote over the worker's memory: it is not believed any more */
 };
 
-/* Whether what a worker says it did of a part fits together with the reply. */
-static bool is_part(const weir__slot *slot, const weir__task *task, const struct reply *reply)
+/* Whether what a worker says it did of a part fits together with the reply, which then says how many items that
+ * were: what it says later is not believed. */
+static bool is_part(const weir__slot *slot, const weir__task *task, struct reply *reply)
 {
     weir__progress progress;
     if (reply->kind == OUT_NO_MEMORY)
         return true;
-    return reply->kind != OUT_REFUSED && weir__batch_progress(slot, task, &progress) &&
-           !progress.runs_another && progress.bytes == reply->size &&
-           (progress.replied > 0 || task->first == task->limit);
+    bool is_possible = weir__batch_progress(slot, task, &progress);
+    reply->items = progress.replied;
+    return reply->kind != OUT_REFUSED && is_possible && !progress.runs_another &&
+           progress.bytes == reply->size && (progress.replied > 0 || task->first == task->limit);
 }
 
 static enum reading read_slot(const weir_pool *pool, const weir__desk *desk, uint64_t position,
@@ -230,13 +236,11 @@ static enum reading read_slot(const weir_pool *pool, const weir__desk *desk, uin
 /* Under the mutex: hands out the replies of a part; if its worker ended it early, for want of room,
  * the rest goes back in line. */
 static weir_completion *complete_part(weir_pool *pool, struct round *round, weir__task *task,
-                                      const weir__slot *slot)
+                                      const struct reply *reply)
 {
     weir_completion *completion = announce(round, task, WEIR_OUTCOME_REPLIED);
-    weir__progress progress;
-    weir__batch_progress(slot, task, &progress); /* it is possible: see read_slot */
-    completion->items = progress.replied;
-    task->first += progress.replied;
+    completion->items = reply->items;
+    task->first += reply->items;
     task->attempts = 0;
     if (task->first == task->limit)
         end_task(pool, task, completion);
@@ -257,7 +261,7 @@ static void collect_reply(weir_pool *pool, struct round *round, weir__desk *desk
                     (task->batch && slot->status != 0);
     weir_completion *completion =
         task->batch && replied
-            ? complete_part(pool, round, task, slot)
+            ? complete_part(pool, round, task, reply)
             : complete(pool, round, task, replied ? WEIR_OUTCOME_REPLIED : WEIR_OUTCOME_NO_MEMORY);
     completion->attempts++;
     completion->status = slot->status;

@@ -67,6 +67,19 @@ static void write_copy(terms_copy *copy, const weir__rate_terms *terms)
     atomic_store_explicit(&copy->speed_rest, terms->speed_rest, memory_order_relaxed);
 }
 
+/* Terms that cannot be, for somebody has written over them, are taken for these until others are set. */
+static weir__rate_terms believed(weir__rate_terms terms)
+{
+    bool are_possible =
+        terms.t0 >= 0 && terms.per_ns <= WEIR__PER_MAX &&
+        weir__rate_is_valid(terms.rate, (int64_t)terms.per_ns, terms.burst / WEIR__TOKEN);
+    if (are_possible)
+        return terms;
+    terms = (weir__rate_terms){.rate = 1, .per_ns = WEIR_SECOND, .burst = WEIR__TOKEN};
+    weir__rate_set_speed(&terms);
+    return terms;
+}
+
 /* Read whole: who overwrites this copy has published another version before. */
 weir__rate_terms weir__bucket_terms(const weir__bucket *bucket)
 {
@@ -87,7 +100,7 @@ weir__rate_terms weir__bucket_terms(const weir__bucket *bucket)
             .speed_rest = atomic_load_explicit(&copy->speed_rest, memory_order_acquire),
         };
         if (atomic_load_explicit(&page->version, memory_order_relaxed) == version)
-            return terms;
+            return believed(terms);
     }
 }
 
@@ -184,6 +197,14 @@ static bool get_terms(const weir__bucket *bucket, weir_time now, weir__rate_term
 
 /* ---- the line of the processes -------------------------------------------------------------- */
 
+/* Those behind were never taken.  Whatever a shared page says, there are no more than seats. */
+static unsigned slots_used(const weir__bucket_page *page)
+{
+    /* seq_cst: see look_at_line */
+    uint32_t used = atomic_load(&page->slots_used);
+    return used < WEIR__SEATS ? used : WEIR__SEATS;
+}
+
 /* Those in line but for one's own turn. */
 typedef struct others {
     uint64_t ahead, all; /* cost in grains, < WEIR__RATE_FAR */
@@ -203,7 +224,7 @@ static others look_at_line(const weir__bucket *bucket, const weir__turn *turn, w
     weir__bucket_page *page = bucket->page;
     others found = {.oldest = ENTERING};
     uint64_t my_ticket = turn && turn->slot >= 0 ? turn->ticket : ENTERING;
-    unsigned used = atomic_load_explicit(&page->slots_used, memory_order_acquire);
+    unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
         slot *at = &page->slots[i];
         /* seq_cst: after the change of `reserved` in reserve, before which who is not protected
@@ -216,7 +237,7 @@ static others look_at_line(const weir__bucket *bucket, const weir__turn *turn, w
         if (ticket < found.oldest)
             found.oldest = ticket;
         int64_t since = atomic_load_explicit(&at->due_since, memory_order_relaxed);
-        if (since && now - since > PASSED_OVER)
+        if (since && since < now - PASSED_OVER)
             continue;
         found.all = sum(found.all, cost);
         if (ticket < my_ticket)
@@ -237,7 +258,7 @@ static void tidy_line(const weir__bucket *bucket)
     uint64_t last = atomic_load(&page->line);
     if (!last)
         return;
-    unsigned used = atomic_load(&page->slots_used);
+    unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
         uint64_t word = atomic_load(&page->slots[i].word);
         if (word != 0 && word >> SEAT_BITS != ENTERING)
@@ -250,7 +271,7 @@ static void tidy_line(const weir__bucket *bucket)
 static void bury(const weir__bucket *bucket, unsigned seat)
 {
     weir__bucket_page *page = bucket->page;
-    unsigned used = atomic_load(&page->slots_used);
+    unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
         uint64_t word = atomic_load(&page->slots[i].word);
         if (word != 0 && (word & SEAT_MASK) == seat && !weir__named_is_taken(bucket->named, seat))
@@ -263,7 +284,7 @@ static void bury(const weir__bucket *bucket, unsigned seat)
 static void clear_seat(void *data, unsigned seat)
 {
     weir__bucket bucket = {.page = data};
-    unsigned used = atomic_load(&bucket.page->slots_used);
+    unsigned used = slots_used(bucket.page);
     for (unsigned i = 0; i < used; i++) {
         uint64_t word = atomic_load(&bucket.page->slots[i].word);
         if (word != 0 && (word & SEAT_MASK) == seat)
@@ -278,7 +299,7 @@ static void watch_first(const weir__bucket *bucket, const others *line, weir_tim
 {
     int64_t since = 0;
     if (!atomic_compare_exchange_strong(&line->first->due_since, &since, now) &&
-        now - since >= MAY_BE_DEAD && bucket->named)
+        since <= now - MAY_BE_DEAD && bucket->named)
         bury(bucket, (unsigned)(line->first_word & SEAT_MASK));
 }
 
@@ -295,8 +316,9 @@ static void watch(const weir__bucket *bucket, const others *line, const weir__ra
 static slot *take_slot(const weir__bucket *bucket, weir__turn *turn)
 {
     weir__bucket_page *page = bucket->page;
-    for (unsigned i = 0; i < page->n_slots; i++) {
-        unsigned which = (bucket->seat + i) % page->n_slots;
+    unsigned n = bucket->named ? WEIR__SEATS : page->n_slots;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned which = (bucket->seat + i) % n;
         slot *at = &page->slots[which];
         uint64_t free = 0;
         if (!atomic_compare_exchange_strong(&at->word, &free, ENTERING << SEAT_BITS | bucket->seat))

@@ -72,6 +72,7 @@ struct weir__shared_gate {
     shared *shared;
     _Atomic bool closed;
     bool tells_cost;
+    uint64_t state_size;        /* not what the file says by now */
     weir__shared_record record; /* of what went through this handle */
 };
 
@@ -90,7 +91,8 @@ static copy *current(shared *s)
 
 static unsigned partitions(const shared *s)
 {
-    return s->n_partitions > 0 ? s->n_partitions : 1;
+    uint32_t n = s->n_partitions; /* in the file: whatever it says, there are no more */
+    return n == 0 ? 1 : n < WEIR__PARTITIONS ? n : WEIR__PARTITIONS;
 }
 
 static uint64_t used_by(const shared *s, unsigned partition)
@@ -125,7 +127,7 @@ static void sweep(weir__shared_gate *gate)
 {
     shared *s = gate->shared;
     weir_time now = weir_now();
-    if (now - s->swept < WEIR__SLICE && now >= s->swept)
+    if (s->swept > now - WEIR__SLICE && s->swept <= now)
         return;
     s->swept = now;
     for (uint32_t i = 0; i < GET(s->seats) && i < SEATS; i++)
@@ -145,7 +147,7 @@ static order order_of(shared *s)
 {
     order o = {.lifo = s->lifo};
     double capacity = (double)GET(current(s)->capacity);
-    for (unsigned i = 0; s->n_partitions > 1 && i < s->n_partitions; i++)
+    for (unsigned i = 0, n = partitions(s); n > 1 && i < n; i++)
         o.first[i] = (double)used_by(s, i) < s->shares[i] * capacity;
     return o;
 }
@@ -357,7 +359,7 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
 {
     shared *s = gate->shared;
     wait w = {.gate = gate, .cost = cost, .partition = partition, .deadline = deadline};
-    assert(cost > 0 && partition < partitions(s));
+    assert(cost > 0 && partition < WEIR__PARTITIONS);
     int at = weir__named_seat(gate->named);
     if (at < 0)
         return at;
@@ -388,11 +390,12 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
 /* ---- going out ------------------------------------------------------------------------------ */
 
 /* Entered. */
-static uint64_t change(shared *s, weir__gate_update_fn *fn, void *ctx)
+static uint64_t change(weir__shared_gate *gate, weir__gate_update_fn *fn, void *ctx)
 {
+    shared *s = gate->shared;
     copy *now = current(s);
     copy *next = &s->copies[now == &s->copies[0]];
-    memcpy(next->state, now->state, s->state_size);
+    memcpy(next->state, now->state, gate->state_size);
     uint64_t capacity = fn(next->state, used(s), GET(now->capacity), ctx);
     SET(next->capacity, capacity);
     /* release: the copy is complete before it is current, in the order in which a kill cuts */
@@ -437,7 +440,7 @@ void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned 
         return; /* a forked child that holds nothing */
     bool entered = fn && enter_to_settle(s);
     if (entered)
-        change(s, fn, ctx);
+        change(gate, fn, ctx);
     subtract(&s->seat[at], cost, partition);
     tell_release(gate, cost);
     /* seq_cst: between the subtraction and the look at the line; pairs with the one in wait_turn */
@@ -453,7 +456,7 @@ uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn 
     shared *s = gate->shared;
     if (!enter_to_settle(s))
         return GET(current(s)->capacity);
-    uint64_t capacity = change(s, fn, ctx);
+    uint64_t capacity = change(gate, fn, ctx);
     leave(s);
     tell_bounds(gate, weir__shared_gate_record(gate));
     return capacity;
@@ -464,7 +467,7 @@ void weir__shared_gate_look(weir__shared_gate *gate, void *ret_state)
 {
     shared *s = gate->shared;
     bool entered = enter_to_settle(s);
-    memcpy(ret_state, current(s)->state, s->state_size);
+    memcpy(ret_state, current(s)->state, gate->state_size);
     if (entered)
         leave(s);
 }
@@ -580,6 +583,7 @@ int weir__shared_gate_open(weir__shared_gate **ret_gate, const weir__gate_opts *
         return rc;
     }
     gate->tells_cost = opts->tells_cost;
+    gate->state_size = opts->state_size;
     weir__shared_record_open(&gate->record, opts->stats_kind,
                              opts->stats_name ? opts->stats_name : opts->shared);
     tell_bounds(gate, weir__shared_gate_record(gate));

@@ -116,7 +116,7 @@ static bool is_overdue(const weir__place *place, weir_time *now)
         return false;
     if (*now == 0)
         *now = weir_now();
-    return *now - place->called > WEIR__OVERDUE;
+    return place->called < *now - WEIR__OVERDUE;
 }
 
 static bool came_before(const weir__place *a, const weir__place *b, const void *ctx)

@@ -325,8 +325,10 @@ static weir__fate decide(shared *s, bool fits)
         [WEIR_OVERFLOW_DROP_NEWEST] = WEIR__DROP, [WEIR_OVERFLOW_DROP_OLDEST] = WEIR__EVICT,
         [WEIR_OVERFLOW_SAMPLE] = WEIR__DROP,
     };
-    if (s->overflow != WEIR_OVERFLOW_SAMPLE)
-        return fits ? WEIR__KEEP : when_full[s->overflow];
+    uint32_t policy =
+        s->overflow % (WEIR_OVERFLOW_SAMPLE + 1); /* of a stranger's file, some policy */
+    if (policy != WEIR_OVERFLOW_SAMPLE)
+        return fits ? WEIR__KEEP : when_full[policy];
     weir__overflow overflow = {WEIR__DROP, s->keep_one_of, GET(s->sampled_out)};
     weir__fate fate = weir__overflow_decide(&overflow, GET(s->above), fits);
     SET(s->sampled_out, overflow.sampled_out);
@@ -352,8 +354,8 @@ static void evict(weir_shared_queue *queue, weir__change *change, uint64_t size)
 {
     commit(queue, change);
     weir__change_begin(change, &queue->ring);
-    while (!weir__fits(bound(queue->shared), inside(&change->now), size))
-        weir__change_pop(change, NULL, WEIR_DROP_OLDEST);
+    while (change->now.depth > 0 && !weir__fits(bound(queue->shared), inside(&change->now), size))
+        weir__change_pop(change, NULL, 0, WEIR_DROP_OLDEST);
     commit(queue, change);
     weir__change_begin(change, &queue->ring);
 }
@@ -477,9 +479,10 @@ typedef struct batch {
     bool waited;
 } batch;
 
+/* An empty message has an address, too. */
 static size_t aligned(size_t size)
 {
-    return (size + ALIGN - 1) / ALIGN * ALIGN;
+    return size > 0 ? (size + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
 }
 
 /* What one section takes: how many of `most`, and how large the buffer has to be. */
@@ -487,7 +490,7 @@ static size_t measure(const weir__change *change, const batch *b, size_t most, s
 {
     size_t n = 0, used = b->used;
     for (uint64_t at = change->now.head; n < most && n < SECTION; n++) {
-        size_t end = used + aligned(weir__change_peek(change, at, &at)->size);
+        size_t end = used + aligned(weir__change_peek(change, at, &at).size);
         if (n > 0 && end - b->used > LONG)
             break;
         used = end;
@@ -496,14 +499,20 @@ static size_t measure(const weir__change *change, const batch *b, size_t most, s
     return n;
 }
 
+/* (Should somebody write over a size after it was measured, what does not fit is cut.) */
 static void take(weir__change *change, batch *b, size_t n)
 {
-    while (n-- > 0) {
+    while (n-- > 0 && b->used < b->buffer->capacity) {
         uint64_t next;
-        const weir__ring_record *record = weir__change_peek(change, change->now.head, &next);
+        size_t room = b->buffer->capacity - b->used;
+        weir__ring_record record = weir__change_peek(change, change->now.head, &next);
         weir_message *message = &b->messages[b->got++];
-        *message = (weir_message){(void *)(uintptr_t)b->used, record->size, record->tag};
-        weir__change_pop(change, (char *)b->buffer->data + b->used, -1);
+        *message = (weir_message){
+            .data = (void *)(uintptr_t)b->used,
+            .size = record.size < room ? record.size : room,
+            .tag = record.tag,
+        };
+        weir__change_pop(change, (char *)b->buffer->data + b->used, message->size, -1);
         b->used += aligned(message->size);
     }
 }
@@ -511,13 +520,13 @@ static void take(weir__change *change, batch *b, size_t n)
 static void drop_expired(weir_shared_queue *queue, weir__change *change)
 {
     int64_t max_age_ns = queue->shared->max_age_ns;
-    if (max_age_ns == 0 || change->now.depth == 0)
+    if (max_age_ns <= 0 || change->now.depth == 0)
         return;
     weir_time now = weir_now();
     for (uint64_t next; change->now.depth > 0;) {
-        if (now - weir__change_peek(change, change->now.head, &next)->since <= max_age_ns)
+        if (weir__change_peek(change, change->now.head, &next).since >= now - max_age_ns)
             return;
-        weir__change_pop(change, NULL, WEIR_DROP_EXPIRED);
+        weir__change_pop(change, NULL, 0, WEIR_DROP_EXPIRED);
     }
 }
 
@@ -662,7 +671,7 @@ int64_t weir_shared_queue_discard(weir_shared_queue *queue)
     weir__change_begin(&change, &queue->ring);
     int64_t n = change.now.depth;
     while (change.now.depth > 0)
-        weir__change_pop(&change, NULL, WEIR_DROP_DISCARDED);
+        weir__change_pop(&change, NULL, 0, WEIR_DROP_DISCARDED);
     if (n > 0)
         commit(queue, &change);
     update_marks(queue, &change.now);

@@ -87,21 +87,54 @@ static uint32_t mapped(uint64_t head, uint64_t tail)
     return (uint32_t)((tail + WEIR__CHUNK - 1) / WEIR__CHUNK - head / WEIR__CHUNK);
 }
 
-void weir__change_begin(weir__change *change, weir__ring *ring)
+/* What holds of every tide that was committed.  One of which it does not hold was written over. */
+static bool is_whole(const weir__ring *ring, const weir__tide *now)
+{
+    uint64_t inside = now->tail - now->head;
+    if ((now->head | now->tail) % ALIGN != 0 || now->head > now->tail ||
+        now->tail > UINT64_MAX - WEIR__CHUNK || inside > (uint64_t)ring->n_chunks * WEIR__CHUNK)
+        return false;
+    uint32_t in_use = inside > 0 ? mapped(now->head, now->tail) : 0;
+    return in_use <= ring->n_chunks && now->spare <= ring->n_chunks - in_use &&
+           now->depth <= inside / ALIGN && (now->depth == 0) == (inside == 0) &&
+           now->bytes <= inside;
+}
+
+static void begin(weir__change *change, weir__ring *ring)
 {
     uint64_t commit = atomic_load_explicit(&ring->shared->commit, memory_order_relaxed);
     change->ring = ring;
     load(&change->now, ring->shared->tide[commit & 1], WEIR__TIDE_WORDS);
     change->has_losses = change->appended = change->popped = false;
-    change->bare = ring->n_chunks - change->now.spare - mapped(change->now.head, change->now.tail);
     change->released = 0;
+}
+
+static void lose_all(weir__change *change);
+
+void weir__change_begin(weir__change *change, weir__ring *ring)
+{
+    begin(change, ring);
+    if (!is_whole(ring, &change->now)) {
+        lose_all(change);
+        weir__change_commit(change);
+        begin(change, ring);
+    }
+    change->bare = ring->n_chunks - change->now.spare - mapped(change->now.head, change->now.tail);
+}
+
+/* The number of a chunk, as the table or the stack says; one that cannot be is that of some chunk: what is
+ * read there is as wrong as the number was, but it is in the file. */
+static uint64_t chunk_of(const weir__ring *ring, const uint32_t *number)
+{
+    uint32_t chunk = *(const volatile uint32_t *)number; /* once: others may write there */
+    return chunk < ring->n_chunks ? chunk : 0;
 }
 
 static void release_memory(weir__change *change)
 {
     weir__ring *ring = change->ring;
     for (uint32_t i = 0; i < change->released; i++) {
-        uint64_t chunk = ring->stack[ring->n_chunks - change->bare + i];
+        uint64_t chunk = chunk_of(ring, &ring->stack[ring->n_chunks - change->bare + i]);
         weir__memfd_release(ring->fd, ring->chunks_offset + chunk * WEIR__CHUNK, WEIR__CHUNK);
     }
 }
@@ -131,7 +164,7 @@ void weir__change_commit(weir__change *change)
 
 static char *locate(const weir__ring *ring, uint64_t at)
 {
-    uint64_t chunk = ring->table[at / WEIR__CHUNK & ring->table_mask];
+    uint64_t chunk = chunk_of(ring, &ring->table[at / WEIR__CHUNK & ring->table_mask]);
     return ring->chunks + chunk * WEIR__CHUNK + at % WEIR__CHUNK;
 }
 
@@ -166,9 +199,11 @@ static int extend(weir__change *change, uint64_t tail)
     for (uint64_t v = (change->now.tail + WEIR__CHUNK - 1) / WEIR__CHUNK; v < end; v++) {
         uint32_t chunk;
         if (spare > 0) {
-            chunk = ring->stack[--spare];
+            chunk = (uint32_t)chunk_of(ring, &ring->stack[--spare]);
+        } else if (bare == 0) {
+            return WEIR_ENOSHM; /* the bounds were written over: the file has no more */
         } else {
-            chunk = ring->stack[ring->n_chunks - bare];
+            chunk = (uint32_t)chunk_of(ring, &ring->stack[ring->n_chunks - bare]);
             int rc = weir__memfd_reserve(ring->fd, ring->chunks_offset + chunk * WEIR__CHUNK,
                                          WEIR__CHUNK);
             if (rc < 0)
@@ -204,11 +239,17 @@ int weir__change_append(weir__change *change, const weir_message *message, int64
     return WEIR_OK;
 }
 
-const weir__ring_record *weir__change_peek(const weir__change *change, uint64_t at,
-                                           uint64_t *ret_next)
+weir__ring_record weir__change_peek(const weir__change *change, uint64_t at, uint64_t *ret_next)
 {
-    const weir__ring_record *record = (const weir__ring_record *)locate(change->ring, at);
-    *ret_next = at + footprint(record->size);
+    weir__ring_record record = {0};
+    uint64_t left = change->now.tail - at;
+    *ret_next = change->now.tail;
+    if (left < sizeof record)
+        return record;
+    memcpy(&record, locate(change->ring, at), sizeof record);
+    if (footprint(record.size) > left)
+        record.size = (uint32_t)(left - sizeof record);
+    *ret_next = at + footprint(record.size);
     return record;
 }
 
@@ -228,26 +269,51 @@ static void retract(weir__change *change, uint64_t head)
     }
 }
 
-static void count_drop(weir__change *change, uint64_t size, weir_drop_reason reason)
+static weir__losses *losses_of(weir__change *change)
 {
     if (!change->has_losses) {
         uint64_t commit = atomic_load_explicit(&change->ring->shared->commit, memory_order_relaxed);
         load_losses(change->ring->shared, commit, &change->losses);
         change->has_losses = true;
     }
-    change->losses.dropped[reason]++;
-    change->losses.dropped_bytes[reason] += size;
+    return &change->losses;
 }
 
-void weir__change_pop(weir__change *change, void *to, int reason)
+static void count_drop(weir__change *change, uint64_t size, weir_drop_reason reason)
+{
+    weir__losses *losses = losses_of(change);
+    losses->dropped[reason]++;
+    losses->dropped_bytes[reason] += size;
+}
+
+/* Of a tide that was written over: nothing is inside, and what was is lost, as far as the counts tell.  Begins
+ * anew in all memory; should this process be killed meanwhile, the next one finds the same and does it again. */
+static void lose_all(weir__change *change)
+{
+    weir__ring *ring = change->ring;
+    weir__tide *now = &change->now;
+    weir__losses *losses = losses_of(change);
+    losses->dropped[WEIR_DROP_LOST] = now->accepted - now->delivered;
+    losses->dropped_bytes[WEIR_DROP_LOST] = now->accepted_bytes - now->delivered_bytes;
+    for (int i = 0; i < WEIR_DROP_LOST; i++) {
+        losses->dropped[WEIR_DROP_LOST] -= losses->dropped[i];
+        losses->dropped_bytes[WEIR_DROP_LOST] -= losses->dropped_bytes[i];
+    }
+    now->head = now->tail = now->bytes = 0;
+    now->depth = now->spare = 0;
+    weir__ring_init(ring);
+    weir__memfd_release(ring->fd, ring->chunks_offset, (uint64_t)ring->n_chunks * WEIR__CHUNK);
+}
+
+void weir__change_pop(weir__change *change, void *to, size_t room, int reason)
 {
     assert(!change->appended && change->now.depth > 0);
     weir__tide *now = &change->now;
     uint64_t next;
-    const weir__ring_record *record = weir__change_peek(change, now->head, &next);
-    uint64_t size = record->size;
+    uint64_t size = weir__change_peek(change, now->head, &next).size;
     if (to)
-        read_bytes(change->ring, now->head + sizeof *record, to, size);
+        read_bytes(change->ring, now->head + sizeof(weir__ring_record), to,
+                   size < room ? size : room);
     if (next / WEIR__CHUNK != now->head / WEIR__CHUNK)
         retract(change, next);
     now->head = next;

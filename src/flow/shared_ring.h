@@ -14,6 +14,9 @@
  * Memory:     a chunk is reserved before it is written (no SIGBUS), and used again while it is
  *             warm.  Beyond SPARE_MAX of them the memory of a drained chunk goes back to the
  *             system: memory <= content + (SPARE_MAX + 2) chunks, at each instant.
+ * Damage:     what somebody has written over it is not believed: no number in the file makes anybody read or
+ *             write beside the file, or go on for ever.  Where the counts cannot be, what was inside is lost
+ *             (WEIR_DROP_LOST), and the ring goes on, empty.
  * Threads:    who changes the ring holds the queue's lock.  look needs none.
  *
  * "Before" and "after" are about one process's order of instructions, which is what an exception
@@ -96,13 +99,13 @@ typedef struct weir__ring_record {
     int64_t since;
 } weir__ring_record;
 
-/* The record at a position in [head, tail), and the position of the next one. */
-const weir__ring_record *weir__change_peek(const weir__change *change, uint64_t at,
-                                           uint64_t *ret_next);
+/* The record at a position in [head, tail), and the position of the next one, which is not behind tail: so
+ * one that was written over ends there at the latest. */
+weir__ring_record weir__change_peek(const weir__change *change, uint64_t at, uint64_t *ret_next);
 
-/* Removes the head, copying its bytes out first unless `to` is NULL; counted as delivered, or, with
- * reason >= 0, as dropped. */
-void weir__change_pop(weir__change *change, void *to, int reason);
+/* Removes the head, copying its bytes, up to `room` of them, out first unless `to` is NULL; counted as
+ * delivered, or, with reason >= 0, as dropped. */
+void weir__change_pop(weir__change *change, void *to, size_t room, int reason);
 
 /* Counts a message that is taken and dropped in the same breath. */
 void weir__change_drop_new(weir__change *change, uint64_t size, weir_drop_reason reason);

@@ -8,7 +8,7 @@ bool weir__shed_is_late(weir__shed *shed, weir_time now, int64_t waited_ns)
     shed->served = now;
     if (now >= shed->until) {
         /* The first interval, or one after a pause, has seen nobody and says nothing. */
-        bool is_next = now - shed->until < shed->interval_ns;
+        bool is_next = shed->until > now - shed->interval_ns;
         shed->overloaded = is_next && shed->least_ns > shed->target_ns;
         shed->until = now + shed->interval_ns;
         shed->least_ns = waited_ns;
