@@ -400,8 +400,8 @@ class _Line:
 
     No process can tell the event loop of another, so a thread stands in the shared line for all of
     them, as long as there are any, and hands on what it gets.  What it gets for one that has gone
-    meanwhile is the next one's, or given back; and where nobody is left who would take it, it leaves the
-    line within 50 ms, so that those who have gone keep out nobody.
+    meanwhile is the next one's, or given back; and where nobody is left who would take it, it
+    leaves the line within 50 ms, so that those who have gone keep out nobody.
     """
 
     def __init__(self, limiter: Limiter, partition: str | None) -> None:
