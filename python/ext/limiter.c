@@ -62,13 +62,20 @@ static void count_waiting(Limiter *self, int by)
     EXT_UNLOCK(&self->lock);
 }
 
+/* Somebody has set the byte: asked without the GIL. */
+static bool is_set(void *byte)
+{
+    return __atomic_load_n((unsigned char *)byte, __ATOMIC_RELAXED);
+}
+
+/* unwanted NULL, or a byte: once it is set the wait ends with WEIR_EINTR. */
 static int acquire_waiting(Limiter *self, uint64_t cost, unsigned partition, int64_t timeout_ns,
-                           weir_permit *ret_permit)
+                           void *unwanted, weir_permit *ret_permit)
 {
     weir_time deadline = ext_deadline(timeout_ns);
     ext_wait wait;
     count_waiting(self, 1);
-    ext_wait_begin(&wait);
+    ext_wait_begin_until(&wait, unwanted ? is_set : NULL, unwanted);
     int rc = weir_limit_acquire(self->limit, cost, partition, deadline, ret_permit);
     ext_wait_end(&wait);
     count_waiting(self, -1);
@@ -86,7 +93,7 @@ static int acquire(Limiter *self, uint64_t cost, unsigned partition, int64_t tim
     weir_time first = timeout_ns > 0 ? WEIR_PROBE : WEIR_POLL;
     int rc = weir_limit_acquire(self->limit, cost, partition, first, ret_permit);
     if (first == WEIR_PROBE && (rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT))
-        rc = acquire_waiting(self, cost, partition, timeout_ns, ret_permit);
+        rc = acquire_waiting(self, cost, partition, timeout_ns, NULL, ret_permit);
     return rc;
 }
 
@@ -366,6 +373,33 @@ static PyObject *Limiter_probe(Limiter *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     int rc = weir_limit_acquire(self->limit, cost, partition, WEIR_PROBE, &permit);
     if (rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT)
+        Py_RETURN_NONE;
+    return rc < 0 ? raise_acquire(self, rc, cost) : permit_new(self, &permit);
+}
+
+PyDoc_STRVAR(stand_doc,
+             "_stand($self, unwanted, partition, cost, /)\n--\n\n"
+             "acquire(), for a thread that waits for others: None, and out of the line, soon\n"
+             "after the first byte of `unwanted` was set.");
+
+static PyObject *Limiter_stand(Limiter *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    uint64_t cost;
+    unsigned partition;
+    weir_permit permit;
+    Py_buffer unwanted;
+    if (n_args != 3) {
+        PyErr_SetString(PyExc_TypeError, "_stand() takes unwanted, partition and cost");
+        return NULL;
+    }
+    if (parse_partition(self, args[1], &partition) < 0 || parse_cost(args[2], &cost) < 0 ||
+        !limit_of(self) || PyObject_GetBuffer(args[0], &unwanted, PyBUF_WRITABLE) < 0)
+        return NULL;
+    int rc = WEIR_EINTR;
+    if (unwanted.len > 0)
+        rc = acquire_waiting(self, cost, partition, EXT_FOREVER_NS, unwanted.buf, &permit);
+    PyBuffer_Release(&unwanted);
+    if (rc == WEIR_EINTR && !PyErr_Occurred())
         Py_RETURN_NONE;
     return rc < 0 ? raise_acquire(self, rc, cost) : permit_new(self, &permit);
 }
@@ -902,6 +936,7 @@ static PyMethodDef limiter_methods[] = {
     {"try_acquire", FAST(try_acquire), try_acquire_doc},
     {"close", (PyCFunction)Limiter_close, METH_NOARGS, close_doc},
     {"_probe", (PyCFunction)(void (*)(void))Limiter_probe, METH_FASTCALL, probe_doc},
+    {"_stand", (PyCFunction)(void (*)(void))Limiter_stand, METH_FASTCALL, stand_doc},
     {"_pend", (PyCFunction)(void (*)(void))Limiter_pend, METH_FASTCALL, pend_doc},
     {"_try_enter", (PyCFunction)Limiter_try_enter, METH_NOARGS, try_enter_doc},
     {"_enter_with", (PyCFunction)Limiter_enter_with, METH_O, enter_with_doc},

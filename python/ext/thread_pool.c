@@ -242,13 +242,18 @@ static PyObject *fullness(ThreadPool *pool)
     return text;
 }
 
-/* Raises with a sentence in which %U is the fullness; counts. */
-static int refuse(ThreadPool *pool, PyObject *exception, const char *format, PyObject *argument)
+static void count_refused(ThreadPool *pool)
 {
     EXT_LOCK(&pool->lock);
     pool->refused++;
     tell_all(pool);
     EXT_UNLOCK(&pool->lock);
+}
+
+/* Raises with a sentence in which %U is the fullness; counts. */
+static int refuse(ThreadPool *pool, PyObject *exception, const char *format, PyObject *argument)
+{
+    count_refused(pool);
     PyObject *text = fullness(pool);
     if (text && argument)
         PyErr_Format(exception, format, argument, text);
@@ -913,6 +918,12 @@ static PyObject *submit(ThreadPool *pool, PyObject *const *args, Py_ssize_t n_ar
         return launch(pool, task);
     Py_DECREF(task);
     return outcome;
+}
+
+static PyObject *pool_count_refused(ThreadPool *self, PyObject *Py_UNUSED(ignored))
+{
+    count_refused(self);
+    Py_RETURN_NONE;
 }
 
 static PyObject *try_submit(ThreadPool *pool, PyObject *const *args, Py_ssize_t n_args,
@@ -1620,6 +1631,8 @@ static PyMethodDef pool_methods[] = {
      "cancel_pending($self, /)\n--\n\nCancel every task that has not started."},
     {"break_down", (PyCFunction)pool_break_down, METH_O, break_down_doc},
     {"pend", (PyCFunction)(void (*)(void))pool_pend, METH_FASTCALL | METH_KEYWORDS, pend_doc},
+    {"count_refused", (PyCFunction)pool_count_refused, METH_NOARGS,
+     "count_refused($self, /)\n--\n\nA coroutine's wait for room ended without."},
     {"counts", (PyCFunction)pool_counts, METH_NOARGS,
      "counts($self, /)\n--\n\nWhat stats() tells, at one instant."},
     {NULL, NULL, 0, NULL},

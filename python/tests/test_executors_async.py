@@ -151,8 +151,16 @@ def test_a_timeout_says_so(make: Make) -> None:
             with pytest.raises(TimeoutError, match=r"no room .*within"):
                 await pool.submit_async(double, 1)
             assert waiting(pool) == 0
+            assert pool.stats().refused == 1
 
     run(main())
+
+
+def test_its_repr_says_what_it_is(make: Make) -> None:
+    with make(2, max_submit_backlog=3, on_full="fail") as pool:
+        assert "2 workers, backlog 3, on_full='fail'>" in repr(pool)
+        assert repr(pool).startswith("<weir.")
+    assert repr(pool).endswith(", shut down>")
 
 
 def test_a_policy_that_does_not_wait_does_not_wait_here_either(make: Make) -> None:

@@ -26,6 +26,71 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+# ---- rules -----------------------------------------------------------------------------------
+
+RULES = {
+    "docs/design.md": "# Design\n\n## Queue\n",
+    "include/weir/queue.h": "",
+    "docs/rules.md": """## Q
+
+Tests: `python/tests/test_rules_queue.py`.
+
+| face | object |
+|---|---|
+| `c`, `threads` | a queue |
+
+| rule | | from | not asked of |
+|---|---|---|---|
+| Q01 | Nothing is lost. | Queue | |
+| Q02 | It has a repr. | `weir/queue.h` | `c`: it has none |
+""",
+    "python/tests/rules_queues.py": 'QUEUES: dict = {"c": 1, "threads": 2}\n',
+    "python/tests/test_rules_queue.py": """
+@rule()
+def test_q01_nothing_is_lost():
+    \"\"\"Nothing is
+    lost.\"\"\"
+
+@rule(c="it has none")
+def test_q02_it_has_a_repr():
+    \"\"\"It has a repr.\"\"\"
+""",
+}
+
+PLANTED_RULES = [
+    ("docs/rules.md", "| Q02 | It has a repr.", "| Q03 | It has a repr.", "Q03 has no test"),
+    ("docs/rules.md", "| Q02 | It has a repr.", "| Q03 | It has a repr.", "Q02 is not in docs"),
+    ("docs/rules.md", "Nothing is lost", "Little is lost", "says 'Nothing is lost.'"),
+    ("docs/rules.md", "`c`: it has none", "", "is not asked of ['c'] by its test"),
+    ("docs/rules.md", "| Queue |", "| Stack |", "from 'Stack', which design.md has not"),
+    ("docs/rules.md", "`weir/queue.h`", "`weir/stack.h`", "from '`weir/stack.h`'"),
+    ("docs/rules.md", "| Q02 |", "| Q01 |", "there is another rule Q01"),
+    ("python/tests/rules_queues.py", '"c": 1', '"c": 1, "asyncio": 3', "the face 'asyncio'"),
+    ("python/tests/test_rules_queue.py", "test_q01_", "test_q04_", "Q04 is not in docs"),
+]
+
+
+def test_rules_that_agree_are_accepted(tmp_path: Path) -> None:
+    for name, text in RULES.items():
+        write(tmp_path / name, text)
+    done = run(ROOT / "scripts/check_rules", tmp_path)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "rules: the document and the tests agree on 2 rules\n",
+    )
+
+
+@pytest.mark.parametrize(("file", "old", "new", "sentence"), PLANTED_RULES)
+def test_rules_that_differ_are_told(
+    tmp_path: Path, file: str, old: str, new: str, sentence: str
+) -> None:
+    for name, text in RULES.items():
+        write(tmp_path / name, text.replace(old, new) if name == file else text)
+    done = run(ROOT / "scripts/check_rules", tmp_path)
+    assert done.returncode == 1
+    assert sentence in done.stdout
+
+
 # ---- layers ----------------------------------------------------------------------------------
 
 LAYERED = {

@@ -456,6 +456,39 @@ def test_what_a_killed_process_held_comes_back() -> None:
     assert limiter.in_flight == 0
 
 
+def test_a_coroutine_that_gave_up_keeps_nobody_out_of_a_shared_limit() -> None:
+    limiter = weir.Limiter(5, shared=name())
+    kept = limiter.acquire(cost=3)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await limiter.aacquire(0.01, cost=3)
+        cancelled = asyncio.create_task(limiter.aacquire(cost=4))
+        await asyncio.sleep(0.01)
+        cancelled.cancel()
+        (await limiter.aacquire(20, cost=2)).release()  # there are two
+
+    asyncio.run(main())
+    limiter.acquire(20, cost=2).release()
+    wait_until(lambda: limiter.stats().waiting == 0)
+    kept.release()
+    assert limiter.in_flight == 0
+
+
+def test_a_coroutine_that_does_not_want_to_wait_does_not_stand_in_line() -> None:
+    limiter = weir.Limiter(5, shared=name())
+    with limiter.acquire(cost=3):
+
+        async def main() -> None:
+            with pytest.raises(TimeoutError):
+                await limiter.aacquire(0, cost=3)
+            assert limiter.stats().waiting == 0
+            assert limiter.stats().refused == 1
+            (await limiter.aacquire(0, cost=2)).release()
+
+        asyncio.run(main())
+
+
 def test_a_program_ends_while_its_coroutines_wait_and_leaves_nothing_behind() -> None:
     shared = name()
     out = output_of(f"""

@@ -15,6 +15,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -549,6 +550,26 @@ def test_processes_together_get_the_rate_and_no_more(shared_name: str, method: A
         process.join()
     assert total == bucket.stats().granted
     assert 400 < total <= 1000 * (time.monotonic() - began) + 50
+
+
+def test_a_process_killed_in_line_for_more_than_is_there_keeps_nobody_out(shared_name: str) -> None:
+    bucket = weir.TokenBucket(1, per=HOUR, burst=5, shared=shared_name)
+    assert bucket.try_acquire(3)
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(tell, b"!")
+        bucket.acquire(5)  # for three hours
+        os._exit(0)
+    os.read(told, 1)
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "S")  # it sleeps in line
+    os.close(told)
+    os.close(tell)
+    waiter = InThread(bucket.acquire, 2)  # there are two, but for who is first
+    wait_until(lambda: bucket.stats().waiting == 1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert waiter.result()
 
 
 def test_a_process_killed_in_line_holds_nobody_up_for_long(shared_name: str) -> None:

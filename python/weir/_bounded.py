@@ -253,6 +253,14 @@ class BoundedExecutor(MappingExecutor):
                 is_shutdown=bound.closed,
             )
 
+    def __repr__(self) -> str:
+        bound = self._bound
+        backlog = "unbounded" if bound.backlog is None else bound.backlog
+        return (
+            f"<weir.bounded {bound.executor!r}: {bound.workers} workers, backlog {backlog}, "
+            f"on_full={bound.on_full!r}{', shut down' if bound.closed else ''}>"
+        )
+
     def _submit_wait(
         self, fn: Callable[..., T], args: tuple[Any, ...], timeout: float | None
     ) -> Future[T]:

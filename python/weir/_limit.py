@@ -293,6 +293,8 @@ class Limiter(_weir.Limiter):
         One that is cancelled leaves the line, or gives back what it was just given.
         """
         check_timeout(timeout)
+        if timeout == 0:
+            return self._try_at_once(partition, cost)
         permit = None if self._others_wait(partition) else self._probe(partition, cost)
         if permit is not None:
             return permit
@@ -302,6 +304,14 @@ class Limiter(_weir.Limiter):
             return await _weir.wait(lambda ready: self._pend(ready, partition, cost), timeout)
         except TimeoutError:
             raise TimeoutError("no permit within the timeout") from None
+
+    def _try_at_once(self, partition: str | None, cost: int) -> LimitPermit:
+        """Without a place in line, which would keep others out while it is given up again."""
+        if not self._others_wait(partition):
+            permit = self.try_acquire(partition=partition, cost=cost)
+            if permit is not None:
+                return permit
+        raise TimeoutError("no permit within the timeout")
 
     def _others_wait(self, partition: str | None) -> bool:
         """Coroutines of this process, of which only the first stands in the shared line."""
@@ -390,7 +400,8 @@ class _Line:
 
     No process can tell the event loop of another, so a thread stands in the shared line for all of
     them, as long as there are any, and hands on what it gets.  What it gets for one that has gone
-    meanwhile is the next one's, or given back.
+    meanwhile is the next one's, or given back; and where nobody is left who would take it, it
+    leaves the line within 50 ms, so that those who have gone keep out nobody.
     """
 
     def __init__(self, limiter: Limiter, partition: str | None) -> None:
@@ -398,6 +409,8 @@ class _Line:
         self._lock = threading.Lock()
         self._calls: deque[_Call] = deque()
         self._runs = False
+        self._cost = 0  # that the thread stands in line for
+        self._unwanted = bytearray(1)  # set: nobody wants that any more
         self._thread: threading.Thread | None = None
 
     @property
@@ -430,6 +443,9 @@ class _Line:
             with self._lock:
                 call.is_over = True
                 permit, call.permit = call.permit, None
+                head = self._head()
+                if head is None or head.cost != self._cost:
+                    self._unwanted[0] = 1
             if permit is not None:  # cancelled
                 permit.ignore()
 
@@ -446,16 +462,16 @@ class _Line:
                 if first is None:
                     self._runs = False
                     return
-                cost = first.cost
+                self._cost = cost = first.cost
+                self._unwanted = unwanted = bytearray(1)
             del first
+            permit, error = None, None
             try:
-                permit: LimitPermit | None = self._limiter.acquire(
-                    partition=self._partition, cost=cost
-                )
-                error = None
+                permit = self._limiter._stand(unwanted, self._partition, cost)
             except BaseException as raised:
-                permit, error = None, raised
-            self._hand_on(permit, error, cost)
+                error = raised
+            if permit is not None or error is not None:
+                self._hand_on(permit, error, cost)
             del permit, error
 
     def _hand_on(self, permit: LimitPermit | None, error: BaseException | None, cost: int) -> None:

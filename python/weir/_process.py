@@ -597,9 +597,19 @@ class ProcessPoolExecutor(MappingExecutor):
         try:
             permit = await _weir.wait(self._pool.pend_permit, self._submit_timeout)
         except TimeoutError:
-            raise self._no_room() from None
+            permit = self._permit_at_last()
         kind = _kind_of(fn) if self._learns else 0
         return self._post(permit, lambda: _transfer.dump_call(fn, args, kwargs), kind)
+
+    def _permit_at_last(self) -> _weir.Permit:
+        """The time of a coroutine is up: a last look, as a thread has one, which counts it as
+        refused."""
+        try:
+            permit = self._pool.admit(1e-9, True)
+        except TimeoutError:
+            raise self._no_room() from None
+        assert permit
+        return permit
 
     def _no_room(self) -> Timeout:
         return Timeout(

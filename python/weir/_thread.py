@@ -228,6 +228,7 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
         try:
             return await wait(lambda ready: pool.pend(ready, fn, *args, **kwargs), self._timeout)
         except TimeoutError:
+            pool.count_refused()
             raise Timeout(
                 f"no room within {self._timeout} s: the backlog is full "
                 f"(max_submit_backlog={pool.backlog}, workers={pool.workers})"
@@ -256,6 +257,15 @@ class ThreadPoolExecutor(ThreadExecutor, MappingExecutor):
             max_submit_backlog=pool.backlog,
             backlog_why=pool.backlog_why,
             **counts,
+        )
+
+    def __repr__(self) -> str:
+        pool = self._pool
+        backlog = "unbounded" if pool.backlog is None else pool.backlog
+        name = f" {pool.name!r}" if pool.name else ""
+        return (
+            f"<weir.ThreadPoolExecutor{name}: {pool.workers} workers, backlog {backlog}, "
+            f"on_full={self._on_full!r}{', shut down' if pool.closed else ''}>"
         )
 
     # -- what map needs

@@ -303,6 +303,13 @@ static void watch_first(const weir__bucket *bucket, const others *line, weir_tim
         bury(bucket, (unsigned)(line->first_word & SEAT_MASK));
 }
 
+void weir__bucket_bury_first(const weir__bucket *bucket, const weir__turn *turn, weir_time now)
+{
+    others line = look_at_line(bucket, turn, now);
+    if (line.first && bucket->named && line.first_word >> SEAT_BITS < turn->ticket)
+        bury(bucket, (unsigned)(line.first_word & SEAT_MASK));
+}
+
 static void watch(const weir__bucket *bucket, const others *line, const weir__rate_terms *terms,
                   weir__supply supply, uint64_t taken, weir_time now)
 {

@@ -70,6 +70,10 @@ void weir__bucket_hand_on(const weir__bucket *bucket, weir__turn *turn, uint64_t
 
 void weir__bucket_leave(const weir__bucket *bucket, weir__turn *turn);
 
+/* The first of those ahead of the turn loses its place if it was killed, also where there is not enough for
+ * it yet: what it waited for keeps nobody out.  A system call, so not for each look. */
+void weir__bucket_bury_first(const weir__bucket *bucket, const weir__turn *turn, weir_time now);
+
 /* Takes a cost if that leaves theirs to those ahead of the turn, and `also_ahead` to others.
  * false: *ret_when is the earliest time at which it may work. */
 bool weir__bucket_take(const weir__bucket *bucket, const weir__turn *turn, uint64_t cost,

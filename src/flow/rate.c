@@ -53,6 +53,7 @@ struct weir_rate {
     uint64_t line_cost;          /* of all in line */
     weir__turn turn;             /* of the first in line */
     place *owner;                /* that one, or NULL */
+    weir_time buried_at;         /* when it last looked whether who is ahead of it lives */
     weir__record *record;        /* what other processes see; NULL: nothing, or ... */
     weir__shared_record records; /* ... each has one of its own; set at creation */
 };
@@ -248,6 +249,7 @@ static void join(weir_rate *rate, place *p, weir_time now)
     rate->line_cost += p->cost;
     if (!rate->owner) {
         rate->owner = p;
+        rate->buried_at = now;
         weir__bucket_enter(&rate->bucket, &rate->turn, p->cost);
     }
     note_waiting(rate);
@@ -278,9 +280,19 @@ static bool is_passed_over(place *p, weir_time now)
     return p->due_since && now - p->due_since > PASSED_OVER;
 }
 
+/* Whoever waits for long looks whether he does so behind a dead one. */
+static void look_ahead(weir_rate *rate, weir_time now)
+{
+    if (!rate->bucket.named || !rate->owner || now - rate->buried_at < LOOK_EVERY)
+        return;
+    rate->buried_at = now;
+    weir__bucket_bury_first(&rate->bucket, &rate->turn, now);
+}
+
 /* Under the mutex: gives everybody what is there for him, `self` included, the first first. */
 static void serve(weir_rate *rate, place *self, weir_time now, calls *after)
 {
+    look_ahead(rate, now);
     uint64_t burst = weir__bucket_terms(&rate->bucket).burst, ahead = 0;
     for (place *p = first_in(rate), *next; p && ahead < burst; p = next) {
         next = behind(p);
