@@ -589,24 +589,26 @@ typedef struct source {
     size_t chunk_size;
 } source;
 
-/* 1: more may follow; 0: that was all; -1: an exception, behind what the chunk holds. */
+/* What fill returns; the last two with an exception, behind what the chunk holds. */
+enum { FILL_MORE = 1, FILL_END = 0, FILL_RAISED = -1, FILL_NO_MEMORY = -2 };
+
 static int fill(Queue *self, source *from, chunk *into)
 {
     into->n = 0;
     while (into->n < from->chunk_size) {
         PyObject *item = PyIter_Next(from->iterator);
         if (!item)
-            return PyErr_Occurred() ? -1 : 0;
+            return PyErr_Occurred() ? FILL_RAISED : FILL_END;
         size_t slot;
-        int rc = ext_queue_measure(self, item, &into->costs[into->n]);
-        if (rc == 0)
-            rc = ext_queue_hold(self, item, &slot);
+        int rc = ext_queue_measure(self, item, &into->costs[into->n]) < 0 ? FILL_RAISED
+                 : ext_queue_hold(self, item, &slot) < 0                  ? FILL_NO_MEMORY
+                                                                          : FILL_MORE;
         Py_DECREF(item);
         if (rc < 0)
-            return -1;
+            return rc;
         into->items[into->n++] = ext_to_item(slot);
     }
-    return 1;
+    return FILL_MORE;
 }
 
 /* Puts a chunk as far as it goes: returns how many, and why no more (0: all). */
@@ -647,7 +649,7 @@ static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
     weir_time deadline = WEIR_POLL; /* not known before the first wait */
     size_t total = 0;
     chunk c;
-    for (int more = 1; more > 0;) {
+    for (int more = FILL_MORE; more == FILL_MORE;) {
         more = fill(self, from, &c);
         PyObject *type = NULL, *value = NULL, *traceback = NULL;
         if (more < 0)
@@ -657,7 +659,8 @@ static PyObject *put_many(Queue *self, source *from, int64_t timeout_ns)
         total += done;
         for (size_t i = done; i < c.n; i++)
             ext_queue_take_back(self, ext_to_slot(c.items[i]));
-        if (more < 0 && !PyErr_Occurred())
+        bool is_told_by_count = more == FILL_NO_MEMORY && total > 0;
+        if (more < 0 && !is_told_by_count && !PyErr_Occurred())
             PyErr_Restore(type, value, traceback);
         else
             Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(traceback);
@@ -680,9 +683,13 @@ static PyObject *put_many_governed(Queue *self, PyObject *iterator, int64_t time
     int rc = WEIR_OK;
     for (PyObject *item; rc >= 0 && (item = PyIter_Next(iterator));) {
         size_t slot;
-        bool is_held =
-            ext_queue_measure(self, item, &cost) == 0 && ext_queue_hold(self, item, &slot) == 0;
+        bool is_measured = ext_queue_measure(self, item, &cost) == 0;
+        bool is_held = is_measured && ext_queue_hold(self, item, &slot) == 0;
         Py_DECREF(item);
+        if (is_measured && !is_held && total > 0) {
+            PyErr_Clear(); /* the count tells */
+            break;
+        }
         if (!is_held)
             return NULL;
         rc = put_governed(self, slot, cost, timeout_ns, &deadline);
@@ -880,30 +887,61 @@ static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_n
     return n;
 }
 
-PyObject *ext_queue_to_list(Queue *self, void *const *items, size_t n)
+/* Out of sight of the collector, and so of everybody, as long as there is nothing in it. */
+PyObject *ext_queue_new_list(size_t max)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; i < n; i++) {
-        PyObject *item = ext_queue_let_go(self, ext_to_slot(items[i]));
-        if (list)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-        else
-            Py_DECREF(item);
-    }
+    PyObject *list = PyList_New((Py_ssize_t)max);
+    if (list)
+        PyObject_GC_UnTrack(list);
     return list;
+}
+
+static PyObject **slots_of(PyObject *list)
+{
+    return ((PyListObject *)list)->ob_item;
+}
+
+int64_t ext_queue_fill_list(Queue *self, PyObject **list, ext_queue_take_fn *take, void *ctx)
+{
+    PyObject *room = *list, **slots = slots_of(room);
+    Py_ssize_t max = PyList_GET_SIZE(room);
+    int64_t n = take(self, (void **)slots, (size_t)max, ctx);
+    for (int64_t i = 0; i < n; i++)
+        slots[i] = ext_queue_let_go(self, ext_to_slot((void *)slots[i]));
+    for (Py_ssize_t i = n > 0 ? (Py_ssize_t)n : 0; i < max; i++)
+        slots[i] = NULL;
+    PyObject *fitting = n > 0 && n < max ? PyList_New((Py_ssize_t)n) : NULL;
+    if (fitting) { /* a list of 65,536 that holds three would keep its memory */
+        memcpy(slots_of(fitting), slots, (size_t)n * sizeof *slots);
+        memset(slots, 0, (size_t)n * sizeof *slots);
+        Py_SETREF(*list, fitting);
+    } else if (n > 0) {
+        PyErr_Clear(); /* no memory: then this one */
+        Py_SET_SIZE(room, (Py_ssize_t)n);
+        PyObject_GC_Track(room);
+    } else {
+        Py_CLEAR(*list);
+    }
+    return n;
+}
+
+typedef struct patience {
+    int64_t timeout_ns, linger_ns;
+} patience;
+
+static int64_t take_many(Queue *self, void **items, size_t max, void *ctx)
+{
+    const patience *p = ctx;
+    return get_many(self, items, max, p->timeout_ns, p->linger_ns);
 }
 
 static PyObject *get_list(Queue *self, size_t max, int64_t timeout_ns, int64_t linger_ns)
 {
-    void *few[CHUNK], **items = few;
-    if (max > CHUNK && !(items = PyMem_New(void *, max)))
-        return PyErr_NoMemory();
-    int64_t n = get_many(self, items, max, timeout_ns, linger_ns);
-    PyObject *list =
-        n < 0 ? ext_queue_raise_get(self, (int)n) : ext_queue_to_list(self, items, (size_t)n);
-    if (items != few)
-        PyMem_Free(items);
-    return list;
+    PyObject *list = ext_queue_new_list(max);
+    if (!list)
+        return NULL;
+    int64_t n = ext_queue_fill_list(self, &list, take_many, &(patience){timeout_ns, linger_ns});
+    return n < 0 ? ext_queue_raise_get(self, (int)n) : list;
 }
 
 int ext_queue_parse_batch(PyObject *max, PyObject *linger, size_t *ret_max, int64_t *ret_linger_ns)

@@ -106,8 +106,16 @@ PyObject *ext_queue_raise_get(Queue *self, int rc);
 /* max= of get_many; and linger=.  -1 with an exception. */
 int ext_queue_parse_batch(PyObject *max, PyObject *linger, size_t *ret_max, int64_t *ret_linger_ns);
 
-/* A list of what the slots hold.  NULL with MemoryError: they are lost. */
-PyObject *ext_queue_to_list(Queue *self, void *const *items, size_t n);
+/* A list for what is to be taken out, made before it is: then nothing that was taken has nowhere to go.
+ * NULL with MemoryError. */
+PyObject *ext_queue_new_list(size_t max);
+
+/* Takes up to max items, as weir_queue_get_many. */
+typedef int64_t ext_queue_take_fn(Queue *self, void **items, size_t max, void *ctx);
+
+/* Fills such a list with what `take` gets, and cuts it to that; without any, it is gone and *list NULL.
+ * What `take` returned. */
+int64_t ext_queue_fill_list(Queue *self, PyObject **list, ext_queue_take_fn *take, void *ctx);
 
 /* Whether a put waits that finds no room. */
 static inline bool ext_queue_blocks(const Queue *self)

@@ -341,20 +341,23 @@ PyObject *ext_queue_anext(Queue *self)
 
 /* ---- many at once --------------------------------------------------------------------------- */
 
-/* Up to max items by `take`: a list; NULL with an exception; NULL without one, and *ret_rc. */
+static int64_t take_waited(Queue *queue, void **items, size_t max, void *ctx)
+{
+    ext_pending *place = ctx;
+    return place ? weir_queue_get_waited(queue->queue, items, NULL, max, &place->core)
+                 : weir_queue_get_many(queue->queue, items, NULL, max, WEIR_POLL, 0);
+}
+
+/* Up to max items, of a place or none: a list; NULL with an exception; NULL without one, and *ret_rc. */
 static PyObject *take_list(Queue *queue, size_t max, ext_pending *place, int *ret_rc)
 {
-    void *few[64], **items = few;
     *ret_rc = WEIR_OK;
-    if (max > sizeof few / sizeof *few && !(items = PyMem_New(void *, max)))
-        return PyErr_NoMemory();
-    int64_t n = place ? weir_queue_get_waited(queue->queue, items, NULL, max, &place->core)
-                      : weir_queue_get_many(queue->queue, items, NULL, max, WEIR_POLL, 0);
-    PyObject *list = n > 0 ? ext_queue_to_list(queue, items, (size_t)n) : NULL;
+    PyObject *list = ext_queue_new_list(max);
+    if (!list)
+        return NULL;
+    int64_t n = ext_queue_fill_list(queue, &list, take_waited, place);
     if (n < 0)
         *ret_rc = (int)n;
-    if (items != few)
-        PyMem_Free(items);
     return list;
 }
 

@@ -175,6 +175,8 @@ int weir__file_open(weir__dir *dir, const char *name, weir__file_mode mode, int 
     struct stat is;
     if (fstat(fd, &is) < 0 || !S_ISREG(is.st_mode)) {
         close(fd);
+        if (mode == WEIR__FILE_NEW) /* or its name would be taken for ever */
+            weir__file_remove(dir, name);
         return WEIR_ESYSTEM;
     }
     *ret_fd = fd;

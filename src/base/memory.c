@@ -2,6 +2,7 @@
 #include "base/memory.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,8 +32,9 @@ static bool slurp(const char *path, char *buf, size_t size)
         return false;
     size_t used = 0;
     ssize_t n;
-    while (used < size - 1 && (n = read(fd, buf + used, size - 1 - used)) > 0)
-        used += (size_t)n;
+    while (used < size - 1 &&
+           ((n = read(fd, buf + used, size - 1 - used)) > 0 || (n < 0 && errno == EINTR)))
+        used += n > 0 ? (size_t)n : 0;
     close(fd);
     buf[used] = '\0';
     return used > 0;

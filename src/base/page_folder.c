@@ -96,6 +96,7 @@ int weir__page_open(int folder, const char *name)
     if (is_ours(folder, fd) && is_locked(fd))
         return fd;
     close(fd);
+    errno = 0; /* it is no page */
     return -1;
 }
 

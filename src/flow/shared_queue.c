@@ -14,6 +14,7 @@
  */
 #include <weir/shared_queue.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -857,7 +858,8 @@ static int read_layout(int fd, layout *ret_layout)
         return WEIR_EINVAL;
     const shared *s = weir__memfd_map(fd, 0, sizeof *s);
     if (!s)
-        return WEIR_EINVAL; /* not a file that can be mapped and written */
+        return errno == ENOMEM ? WEIR_ENOMEM
+                               : WEIR_EINVAL; /* not a file that can be mapped and written */
     int rc = WEIR_EINVAL;
     if (s->magic == MAGIC && s->version == VERSION && s->size == sizeof *s && s->capacity > 0 &&
         s->capacity <= CAPACITY_MAX && s->max_bytes > 0 && s->max_bytes <= MAX_BYTES_MAX &&

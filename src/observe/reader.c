@@ -169,13 +169,15 @@ static void describe(const weir__page_head *head, weir_stats_process *ret)
     copy_text(ret->command, head->command, sizeof ret->command);
 }
 
-/* Whether it is a page, open now. */
-static bool open_page(weir_stats *stats, const char *name, weir__page_head *head)
+/* 1: it is a page, open now; 0: it is none; < 0: whether it is one cannot be told now. */
+static int open_page(weir_stats *stats, const char *name, weir__page_head *head)
 {
     stats->next = stats->records = 0;
     stats->file = weir__page_open(dirfd(stats->folder), name);
-    if (stats->file < 0)
-        return false;
+    if (stats->file < 0) {
+        int rc = error_of(errno);
+        return rc == WEIR_EINVAL ? 0 : rc;
+    }
     if (read_all(stats->file, 0, head, sizeof *head))
         stats->records = records_of(stats->file, head);
     if (stats->records == 0)
@@ -196,10 +198,14 @@ int weir_stats_next_process(weir_stats *stats, weir_stats_process *ret_process)
     struct dirent *entry;
     while ((entry = readdir(stats->folder))) {
         weir__page_head head;
-        if (!weir__page_is_name(entry->d_name) || !open_page(stats, entry->d_name, &head))
+        int rc = weir__page_is_name(entry->d_name) ? open_page(stats, entry->d_name, &head) : 0;
+        if (rc == 0)
             continue;
-        describe(&head, ret_process);
-        return 1;
+        if (rc < 0)
+            close_folder(stats);
+        else
+            describe(&head, ret_process);
+        return rc;
     }
     close_folder(stats);
     return 0;
