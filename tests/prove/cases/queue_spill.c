@@ -273,7 +273,8 @@ static void put_in_time(void *arg)
 {
     (void)arg;
     for (unsigned value = 17; value < 19; value++) {
-        int rc = weir_queue_put(queue, (void *)(uintptr_t)value, 0, weir_after(WEIR_SECOND));
+        int rc = weir_queue_put(queue, (void *)(uintptr_t)value, 0,
+                                weir_after(50 * WEIR_MILLISECOND)); /* less than DISK_AGAIN */
         prove_claim(rc == WEIR_KEPT || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED);
         q_note_put(value, rc);
     }
@@ -363,6 +364,26 @@ static void queue_waits_for_an_acknowledgement(void)
 
 PROVE_CASE(queue_waits_for_an_acknowledgement,
            "who finds the log full and who empties it do not miss each other");
+
+/* It may be trying the disk just then. */
+static void put_in_vain(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_queue_put(queue, (void *)2, 0, WEIR_FOREVER) == WEIR_ECLOSED);
+}
+
+static void queue_spilling_closed_in_vain(void)
+{
+    begin(1, false);
+    put_as(1, 1);
+    s_disk_is_full();
+    Q_TOGETHER(put_in_vain, close_it);
+    get_until_closed(NULL);
+    end();
+}
+
+PROVE_CASE(queue_spilling_closed_in_vain,
+           "who waits for a full disk when it is closed sees that it is closed");
 
 static void queue_spilling_closed_when_full(void)
 {
