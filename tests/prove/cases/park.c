@@ -148,6 +148,68 @@ static void park_meets_nudge(void)
 PROVE_CASE(park_meets_nudge,
            "who is nudged looks, also after its hook, and sees what was done before");
 
+/* ---- futex words ------------------------------------------------------------------------------ */
+
+static _Atomic uint32_t word;
+
+static void change_word(void *arg)
+{
+    (void)arg;
+    published = 1;
+    atomic_store_explicit(&word, 1, memory_order_release);
+    weir__futex_wake(&word, 1, false);
+}
+
+static int interrupt_always(void *ctx)
+{
+    *(bool *)ctx = true;
+    return 1;
+}
+
+/* Until the word changes, or why it did not wait for that. */
+static int wait_for_word(weir_time deadline)
+{
+    int rc = 0;
+    while (rc == 0 && atomic_load_explicit(&word, memory_order_acquire) == 0)
+        rc = weir__futex_wait(&word, 0, deadline, false);
+    return rc;
+}
+
+static void park_on_a_word(void)
+{
+    bool was_asked = false, has_hook = prove_pick(2);
+    weir_time deadline = prove_pick(2) ? WEIR_FOREVER : weir_after(WEIR_SECOND);
+    atomic_store(&word, 0);
+    published = 0;
+    if (has_hook)
+        weir_set_interrupt(interrupt_always, &was_asked);
+    int t = prove_spawn(change_word, NULL);
+    int rc = wait_for_word(deadline);
+    prove_claim(rc == 0 || (rc == WEIR_EINTR && was_asked) ||
+                (rc == WEIR_ETIMEDOUT && weir_now() >= deadline));
+    prove_claim(rc < 0 || published == 1);
+    weir_set_interrupt(NULL, NULL);
+    prove_join(t);
+}
+
+PROVE_CASE(park_on_a_word, "who sleeps on a word wakes when it has changed, or in time");
+
+static void park_on_a_word_in_vain(void)
+{
+    bool was_asked = false, has_hook = prove_pick(2);
+    weir_time deadline = has_hook ? WEIR_FOREVER : weir_after(WEIR_SECOND);
+    atomic_store(&word, 0);
+    if (has_hook)
+        weir_set_interrupt(interrupt_always, &was_asked);
+    int rc = wait_for_word(deadline);
+    prove_claim(has_hook ? rc == WEIR_EINTR && was_asked
+                         : rc == WEIR_ETIMEDOUT && weir_now() >= deadline);
+    weir_set_interrupt(NULL, NULL);
+}
+
+PROVE_CASE(park_on_a_word_in_vain,
+           "who sleeps on a word that nobody changes comes back all the same");
+
 /* ---- the mutex -------------------------------------------------------------------------------- */
 
 static weir__mutex mutex;

@@ -195,6 +195,31 @@ static void queue_resize_refuses(void)
 PROVE_CASE(queue_resize_refuses,
            "who is too big for a smaller bound waits no longer, nor does who stood behind");
 
+/* Also one who is not the first in line. */
+static void be_refused(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_queue_put(queue, (void *)1, 3, WEIR_FOREVER) == WEIR_ETOOBIG);
+}
+
+static void queue_resize_refuses_behind(void)
+{
+    weir_queue_opts opts = q_options(1, WEIR_OVERFLOW_BLOCK);
+    opts.max_cost = 3;
+    q_make(&opts);
+    q_note_put(9, weir_queue_put(queue, (void *)9, 1, WEIR_POLL));
+    int t = prove_spawn(put_a_small_one, NULL);
+    q_until_waiting(1, 0);
+    int u = prove_spawn(be_refused, NULL);
+    prove_claim(weir_queue_resize(queue, 1, 2) == WEIR_OK);
+    prove_join(u);
+    q_get(WEIR_POLL);
+    prove_join(t);
+    q_end();
+}
+
+PROVE_CASE(queue_resize_refuses_behind, "who is too big is let go from the middle of the line");
+
 /* ---- drain and done --------------------------------------------------------------------------- */
 
 static void drain(void *arg)

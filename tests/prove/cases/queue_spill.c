@@ -273,7 +273,8 @@ static void put_in_time(void *arg)
 {
     (void)arg;
     for (unsigned value = 17; value < 19; value++) {
-        int rc = weir_queue_put(queue, (void *)(uintptr_t)value, 0, weir_after(WEIR_SECOND));
+        int rc = weir_queue_put(queue, (void *)(uintptr_t)value, 0,
+                                weir_after(50 * WEIR_MILLISECOND)); /* less than DISK_AGAIN */
         prove_claim(rc == WEIR_KEPT || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED);
         q_note_put(value, rc);
     }
@@ -334,6 +335,67 @@ static void queue_waits_for_the_log(void)
 
 PROVE_CASE(queue_waits_for_the_log,
            "the same of one that logs first, where room comes by acknowledging");
+
+/* The log is full; who waits for it and who acknowledges what is in it may miss each other. */
+static void put_the_third(void *arg)
+{
+    (void)arg;
+    put_as(3, 1);
+}
+
+static void queue_waits_for_an_acknowledgement(void)
+{
+    static const weir_codec codec = {.encode = encode_large, .decode = decode_large};
+    void *item;
+    uint64_t seq = 0;
+    begin_with(4, true, &codec);
+    put_as(1, 2);
+    prove_claim(weir_queue_get_seq(queue, &item, NULL, &seq, WEIR_POLL) == WEIR_OK && seq > 0);
+    q_note_got((int64_t)(uintptr_t)item);
+    prove_let_time_stand_still();
+    weir_time begun = weir_now();
+    int t = prove_spawn(put_the_third, NULL);
+    weir_queue_ack(queue, seq);
+    prove_join(t);
+    prove_claim(weir_now() - begun < 100 * WEIR_MILLISECOND);
+    get_two(NULL);
+    end();
+}
+
+PROVE_CASE(queue_waits_for_an_acknowledgement,
+           "who finds the log full and who empties it do not miss each other");
+
+/* It may be trying the disk just then. */
+static void put_in_vain(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_queue_put(queue, (void *)2, 0, WEIR_FOREVER) == WEIR_ECLOSED);
+}
+
+static void queue_spilling_closed_in_vain(void)
+{
+    begin(1, false);
+    put_as(1, 1);
+    s_disk_is_full();
+    Q_TOGETHER(put_in_vain, close_it);
+    get_until_closed(NULL);
+    end();
+}
+
+PROVE_CASE(queue_spilling_closed_in_vain,
+           "who waits for a full disk when it is closed sees that it is closed");
+
+static void queue_spilling_closed_when_full(void)
+{
+    begin(1, prove_pick(2));
+    s_disk_may_fail(true);
+    Q_TOGETHER(get_until_closed, close_it, put_until_closed);
+    get_until_closed(NULL);
+    end();
+}
+
+PROVE_CASE(queue_spilling_closed_when_full,
+           "who is trying the disk when it is closed has put the item, or sees that it is closed");
 
 /* ---- no memory ------------------------------------------------------------------------------------ */
 

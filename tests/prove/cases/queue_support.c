@@ -90,6 +90,8 @@ static weir_queue_snapshot look(void)
     prove_same(s.accepted_cost, s.delivered_cost + drops_cost + s.cost + s.spilled_cost);
     prove_claim(ledger.is_resized || s.depth + s.in_flight <= ledger.capacity);
     prove_claim(ledger.is_resized || s.cost + s.in_flight_cost <= ledger.max_cost);
+    /* the clock begins at 1000 s, and no case waits so long */
+    prove_claim(s.put_blocked_ns + s.get_blocked_ns < 1000 * (uint64_t)WEIR_SECOND);
     prove_claim(s.peak_depth >= s.depth && (ledger.is_resized || s.peak_depth <= ledger.capacity));
     return s;
 }

@@ -93,10 +93,11 @@ static void queue_watermark(void)
 
 PROVE_CASE(queue_watermark, "each change of the level is told, in order, and the last one, too");
 
-static void queue_watermark_to_the_end(void)
+NOTES static void queue_watermark_to_the_end(void)
 {
     make(2);
     Q_TOGETHER(put_two, put_one, get_two, get_one);
+    prove_claim(!told.above); /* before any other call could tell it */
     end();
 }
 

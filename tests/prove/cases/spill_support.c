@@ -49,7 +49,18 @@ void s_make(weir_spill **ret_spill, bool durable)
 static int fail_for_space(size_t *n)
 {
     *n = 0;
-    return prove_rarely() ? ENOSPC : 0;
+    return prove_pick(2) ? ENOSPC : 0;
+}
+
+static int fail_always(size_t *n)
+{
+    *n = 0;
+    return ENOSPC;
+}
+
+void s_disk_is_full(void)
+{
+    weir__write_fails = fail_always;
 }
 
 static int fail_to_sync(void)

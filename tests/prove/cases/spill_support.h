@@ -11,6 +11,7 @@ void s_make(weir_spill **ret_spill, bool durable);
 
 /* From now on writes, or syncs, fail now and then (ENOSPC; EIO). */
 void s_disk_may_fail(bool may);
+void s_disk_is_full(void); /* each write fails */
 void s_syncs_may_fail(bool may);
 
 /* The law of the log. */
