@@ -63,6 +63,7 @@ void prove_hold_time(void);
 
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
+void prove_allocations_fail(bool fail); /* each of them */
 
 /* Objects that are made from now on have records, for others to see.  In the beginning of a run none has. */
 void prove_keep_records(bool keep);

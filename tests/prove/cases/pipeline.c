@@ -625,9 +625,12 @@ static void see_both(weir_stage_opts opts)
     start();
     for (int i = 1; i < 3 && !opts.source; i++)
         prove_claim(weir_pipeline_put(pipeline, fed, item_of(i), 0, WEIR_FOREVER) == WEIR_KEPT);
+    prove_allocations_fail(
+        true); /* then nobody looks at their meters, which would order them, too */
     weir_pipeline_close_input(pipeline, fed);
     prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
     prove_claim(came_out[1] == 1 && came_out[2] == 1);
+    prove_allocations_fail(false);
     weir_pipeline_destroy(pipeline);
 }
 
@@ -660,17 +663,28 @@ static void pipeline_of_two_sources(void)
 
 PROVE_CASE(pipeline_of_two_sources, "who waits for the end sees what each worker of a source did");
 
-/* Two stages that have nothing to do with each other. */
+/* Two stages that have nothing to do with each other, of two threads of the caller's. */
+static void end_one(void *arg)
+{
+    weir_stage number = (weir_stage)(uintptr_t)arg;
+    came_out[number]++;
+    prove_claim(weir_pipeline_end_stage(pipeline, number) == WEIR_OK);
+}
+
 static void pipeline_of_two_ends(void)
 {
     make();
-    weir_stage a = add(open_stage("a", take_in)), b = add(open_stage("b", take_in));
+    for (int i = 0; i < 2; i++) {
+        weir_stage_opts opts = open_stage(i ? "b" : "a", NULL);
+        opts.kind = WEIR_STAGE_EXTERNAL;
+        add(opts);
+    }
     start();
-    prove_claim(weir_pipeline_put(pipeline, a, item_of(1), 0, WEIR_FOREVER) == WEIR_KEPT);
-    prove_claim(weir_pipeline_put(pipeline, b, item_of(2), 0, WEIR_FOREVER) == WEIR_KEPT);
-    weir_pipeline_stop(pipeline);
+    int t[] = {prove_spawn(end_one, (void *)0), prove_spawn(end_one, (void *)1)};
     prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
-    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+    prove_claim(came_out[0] == 1 && came_out[1] == 1);
+    for (int i = 0; i < 2; i++)
+        prove_join(t[i]);
     weir_pipeline_destroy(pipeline);
 }
 
