@@ -287,8 +287,8 @@ static uint64_t own_usage(const weir_governor *governor, const weir__memory *mem
 /* Measures, unless somebody does or has done since `earliest`. */
 static void measure(weir_governor *governor, weir_time now, weir_time earliest)
 {
-    /* acquire, release: the next to measure sees what this one did */
-    if (atomic_exchange_explicit(&governor->measuring, true, memory_order_acquire))
+    /* relaxed: what is found out is put under the gate's lock; this only spares others the reading */
+    if (atomic_exchange_explicit(&governor->measuring, true, memory_order_relaxed))
         return;
     /* What stays so if nobody can get at the state: a process is stopped in the middle of a call. */
     struct measurement m = {.now = now,
@@ -305,7 +305,7 @@ static void measure(weir_governor *governor, weir_time now, weir_time earliest)
     }
     SET(governor->due_at, m.turn_at + governor->interval_ns);
     SET(governor->limit, m.limit);
-    atomic_store_explicit(&governor->measuring, false, memory_order_release);
+    SET(governor->measuring, false);
     note_step(governor, m.step);
 }
 

@@ -17,7 +17,7 @@ typedef struct block {
 
 static block blocks[BLOCKS];
 static size_t n_blocks;
-static bool may_fail;
+static bool may_fail, all_fail;
 
 extern bool (*weir__alloc_fails)(void);
 
@@ -110,7 +110,7 @@ void *__wrap_realloc(void *old, size_t size)
 
 static bool fails(void)
 {
-    return may_fail && prove_self >= 0 && prove_choose_rarely();
+    return prove_self >= 0 && (all_fail || (may_fail && prove_choose_rarely()));
 }
 
 void prove_allocations_may_fail(bool may)
@@ -118,10 +118,15 @@ void prove_allocations_may_fail(bool may)
     may_fail = may;
 }
 
+void prove_allocations_fail(bool fail)
+{
+    all_fail = fail;
+}
+
 void prove_heap_begin(void)
 {
     n_blocks = 0;
-    may_fail = false;
+    may_fail = all_fail = false;
     weir__alloc_fails = fails;
 }
 

@@ -69,6 +69,7 @@ bool prove_rarely(void);
 
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
+void prove_allocations_fail(bool fail); /* each of them */
 
 /* How often nobody could go on before time had passed.  Where nobody waits for a time, and nobody was killed, a wake-up
  * was lost then which a timeout made good. */

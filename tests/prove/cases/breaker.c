@@ -90,6 +90,8 @@ static void succeed(void *arg)
 {
     (void)arg;
     call(WEIR_CALL_SUCCESS);
+    look();
+    prove_claim(weir_breaker_retry_after(breaker) >= 0);
 }
 
 static void join_all(const int *threads, int n)

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <weir/pipeline.h>
+#include "exec/pipeline_impl.h"
 
 #define ITEMS 4
 
@@ -575,7 +575,7 @@ static void wait_in_time(void *arg)
 {
     (void)arg;
     int rc = weir_pipeline_wait(pipeline, weir_after(WEIR_MILLISECOND));
-    prove_claim(rc == WEIR_OK || rc == WEIR_ETIMEDOUT);
+    prove_claim(rc == WEIR_ETIMEDOUT || (rc == WEIR_OK && came() == 2));
 }
 
 static void pipeline_waits(void)
@@ -591,3 +591,203 @@ static void pipeline_waits(void)
 }
 
 PROVE_CASE(pipeline_waits, "all who wait for the end hear of it");
+
+/* ---- who saw what ------------------------------------------------------------------------------- */
+
+static _Atomic int brought; /* relaxed: orders nothing */
+
+/* A source of several workers, of two. */
+static int bring_together(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n, (void)run;
+    int item = atomic_fetch_add_explicit(&brought, 1, memory_order_relaxed) + 1;
+    if (item > 2)
+        return WEIR_END;
+    came_out[item]++;
+    return WEIR_MORE;
+}
+
+static int note_and_pass(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    take_in(ctx, items, n, run);
+    return 0; /* nothing is emitted: it is the worker that is waited for */
+}
+
+/* Two workers: who waits for the end sees what each of them did, whichever ends the stage. */
+static void see_both(weir_stage_opts opts)
+{
+    opts.workers = 2;
+    if (!opts.source) {
+        opts.open = true;
+        opts.queue = 2;
+    }
+    fed = add(opts);
+    start();
+    for (int i = 1; i < 3 && !opts.source; i++)
+        prove_claim(weir_pipeline_put(pipeline, fed, item_of(i), 0, WEIR_FOREVER) == WEIR_KEPT);
+    prove_allocations_fail(
+        true); /* then nobody looks at their meters, which would order them, too */
+    weir_pipeline_close_input(pipeline, fed);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+    prove_allocations_fail(false);
+    weir_pipeline_destroy(pipeline);
+}
+
+static void pipeline_of_two_workers(void)
+{
+    make();
+    see_both(stage("sink", note_and_pass));
+}
+
+PROVE_CASE(pipeline_of_two_workers, "who waits for the end sees what each worker did");
+
+static void pipeline_of_two_in_order(void)
+{
+    weir_stage_opts sink = stage("sink", note_and_pass);
+    make();
+    sink.ordered = true;
+    sink.window = 2;
+    see_both(sink);
+}
+
+PROVE_CASE(pipeline_of_two_in_order,
+           "who waits for the end sees what each worker of an ordered stage did");
+
+static void pipeline_of_two_sources(void)
+{
+    make();
+    atomic_store_explicit(&brought, 0, memory_order_relaxed);
+    see_both(source(bring_together));
+}
+
+PROVE_CASE(pipeline_of_two_sources, "who waits for the end sees what each worker of a source did");
+
+/* Two stages that have nothing to do with each other, of two threads of the caller's. */
+static void end_one(void *arg)
+{
+    weir_stage number = (weir_stage)(uintptr_t)arg;
+    came_out[number]++;
+    prove_claim(weir_pipeline_end_stage(pipeline, number) == WEIR_OK);
+}
+
+static void pipeline_of_two_ends(void)
+{
+    make();
+    for (int i = 0; i < 2; i++) {
+        weir_stage_opts opts = open_stage(i ? "b" : "a", NULL);
+        opts.kind = WEIR_STAGE_EXTERNAL;
+        add(opts);
+    }
+    start();
+    int t[] = {prove_spawn(end_one, (void *)0), prove_spawn(end_one, (void *)1)};
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_claim(came_out[0] == 1 && came_out[1] == 1);
+    for (int i = 0; i < 2; i++)
+        prove_join(t[i]);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_of_two_ends, "who waits for the end sees what each stage did");
+
+/* ---- threads of the caller's ---------------------------------------------------------------------- */
+
+static int own[PROVE_THREADS], n_own;
+
+static int start_own(void (*main)(void *arg), void *arg, const char *name, void *ctx)
+{
+    (void)name, (void)ctx;
+    own[n_own++] = prove_spawn(main, arg);
+    return 0;
+}
+
+/* Nobody joins them before it is gone. */
+static void pipeline_has_other_threads(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    make();
+    weir_pipeline_destroy(pipeline);
+    opts.on_drop = note_drop;
+    opts.start_thread = start_own;
+    prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    n_own = 0;
+    prove_hold_time();
+    fed = add(open_stage("sink", take_in));
+    start();
+    weir_time begun = weir_now();
+    weir_pipeline_destroy(pipeline);
+    prove_claim(weir_now() < begun + 50 * WEIR_MILLISECOND); /* it was woken */
+    for (int i = 0; i < n_own; i++)
+        prove_join(own[i]);
+}
+
+PROVE_CASE(pipeline_has_other_threads,
+           "destroyed, no thread touches it any more, whoever started it");
+
+/* ---- long pauses ---------------------------------------------------------------------------------- */
+
+#define HOUR (3600 * WEIR_SECOND)
+
+static weir_stage_opts with_long_pauses(weir_stage_opts opts)
+{
+    opts.attempts = 2;
+    opts.backoff = (weir_backoff)WEIR_BACKOFF_INIT;
+    opts.backoff.base_ns = opts.backoff.max_ns = HOUR;
+    opts.backoff.jitter = WEIR_JITTER_NONE;
+    return opts;
+}
+
+static void pipeline_pauses(void)
+{
+    bool halts = prove_pick(2) == 1;
+    make();
+    prove_hold_time();
+    weir_time begun = weir_now();
+    if (halts) {
+        fed = add(with_long_pauses(open_stage("sink", fail)));
+        start();
+        prove_claim(weir_pipeline_put(pipeline, fed, item_of(1), 0, WEIR_FOREVER) == WEIR_KEPT);
+        weir_pipeline_halt(pipeline);
+    } else {
+        add(with_long_pauses(source(fail)));
+        start();
+        weir_pipeline_stop(pipeline);
+    }
+    weir_pipeline_wait(pipeline, WEIR_FOREVER);
+    prove_claim(weir_now() < begun + HOUR / 2);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_pauses, "who pauses for long is woken when it is to end");
+
+/* ---- meter ---------------------------------------------------------------------------------------- */
+
+static weir__meter meter;
+static weir_pipeline nothing;
+
+static void be_metered(void *arg)
+{
+    (void)arg;
+    weir__meter_come(&meter);
+    weir__wait wait = weir__wait_begin(&nothing, &meter, WEIR__IDLE, 0);
+    weir__wait_end(&nothing, &meter, wait);
+    weir__meter_leave(&meter);
+}
+
+static void meter_is_read_whole(void)
+{
+    memset(&meter, 0, sizeof meter);
+    meter.doing = WEIR__ABSENT;
+    weir_time begun = weir_now();
+    int t = prove_spawn(be_metered, NULL);
+    weir__times times;
+    weir__meter_read(&meter, weir_now(), &times);
+    prove_claim(times.busy_ns + times.idle_ns <= (uint64_t)(weir_now() - begun));
+    prove_join(t);
+    weir_time done = weir_now();
+    weir__meter_read(&meter, done, &times);
+    prove_claim(times.busy_ns + times.idle_ns <= (uint64_t)(done - begun));
+    prove_claim(times.busy_ns > 0 && times.idle_ns > 0 && times.doing == WEIR__ABSENT);
+}
+
+PROVE_CASE(meter_is_read_whole, "no moment is counted twice, whenever somebody looks");

@@ -572,9 +572,9 @@ PROVE_CASE(rate_reserves_and_waits, "who waits and who takes in advance both get
 /* Who reserves lets the first in line go before him, and nobody else. */
 static void rate_promises_to_one(void)
 {
-    begin(1, WEIR_MILLISECOND, 2);
+    begin(1, WEIR_MILLISECOND, 3);
     weir_time at;
-    take_two((void *)0);
+    prove_claim(acquire(0, 3, WEIR_POLL) == WEIR_OK);
     guest *first = make_guest(1, 1);
     prove_same(come(first, &at), WEIR_WAITING);
     reserve((void *)2);

@@ -403,6 +403,31 @@ static void watermark_is_never_negative(void)
 
 PROVE_CASE(watermark_is_never_negative, "nothing leaves that did not come");
 
+static void sub_add_sub(void *arg)
+{
+    sub_or_not(arg);
+    if (*(int *)arg == 0)
+        return;
+    add_one(NULL);
+    sub_or_not(arg);
+}
+
+/* As it tries again much may have come and gone. */
+static void watermark_is_never_overdrawn(void)
+{
+    make(4, 2, false);
+    add_one(NULL);
+    int t = prove_spawn(sub_add_sub, &went_out[0]);
+    sub_or_not(&went_out[1]);
+    prove_join(t);
+    weir_watermark_snapshot s = look();
+    prove_claim(s.out <= s.in && s.level <= 1);
+    end(s.level, false);
+}
+
+PROVE_CASE(watermark_is_never_overdrawn,
+           "nothing leaves that did not come, however often it is tried");
+
 /* Who goes by the descriptor. */
 static void poll_it(void *arg)
 {
