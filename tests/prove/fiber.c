@@ -14,6 +14,7 @@
 #define STACK    (256u << 10)
 #define TLS_MAX  4096   /* bytes of thread-local variables */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
+#define PATIENCE 500    /* choices of one thread in a row: it may spin until another one goes on */
 
 prove_thread prove_threads[PROVE_THREADS];
 int prove_self = -1;
@@ -26,7 +27,7 @@ static void (*body)(void);
 static bool has_failed,
     tells; /* tells: a thread that is switched to says where it is, and comes back */
 static uint32_t points;
-static unsigned stalls;
+static unsigned stalls, in_a_row;
 
 #define TLS ((size_t)(__stop_weir_tls - __start_weir_tls))
 
@@ -110,6 +111,7 @@ static void switch_to(int thread)
     int from = prove_self;
     if (from == thread)
         return;
+    in_a_row = 0;
     if (tells) {
         told_from = from;
         prove_self = thread;
@@ -204,7 +206,7 @@ void prove_point(void)
     if (prove_self < 0)
         return;
     count_point();
-    turn(false);
+    turn(++in_a_row > PATIENCE);
 }
 
 void prove_yield(void)
@@ -339,7 +341,7 @@ bool prove_run(void (*fn)(void))
     memset(__start_weir_tls, 0, TLS);
     body = fn;
     has_failed = false;
-    points = stalls = 0;
+    points = stalls = in_a_row = 0;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_memory_begin();
