@@ -472,6 +472,7 @@ static int claim(weir_worker *worker, weir_time deadline)
     for (;;) {
         weir__slot *slot = next_slot(worker);
         uint32_t state = SLOT_READY;
+        bool leaves = told_to_leave(worker); /* looked at first: what was dealt before that is run */
         /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
          * a revoke */
         if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,
@@ -491,7 +492,7 @@ static int claim(weir_worker *worker, weir_time deadline)
             ring_parent(worker);
             skipped = false;
         }
-        if (told_to_leave(worker)) {
+        if (leaves) {
             set_state(worker, SEAT_LEAVING);
             return WEIR_ECLOSED;
         }

@@ -189,11 +189,16 @@ static void pool_recycled(void)
 
 PROVE_CASE(pool_recycled, "a worker that leaves after its last task takes none with it");
 
+static void allow(unsigned n)
+{
+    prove_same(weir_pool_set_workers(kit.pool, n), 0);
+}
+
 static void allow_one(void *arg)
 {
     (void)arg;
-    prove_same(weir_pool_set_workers(kit.pool, 1), 0);
-    prove_same(weir_pool_set_workers(kit.pool, 2), 0);
+    allow(1);
+    allow(2);
 }
 
 static void pool_resized(void)
@@ -211,6 +216,55 @@ static void pool_resized(void)
 }
 
 PROVE_CASE(pool_resized, "a worker that is told to leave finishes what it has");
+
+static void pool_dismissed(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    kit_submit_some((void *)2);
+    kit_collect_some(2);
+    for (unsigned tag = 3; tag <= 4; tag++)
+        prove_same(kit_submit(tag, WEIR_FOREVER, NULL), WEIR_KEPT);
+    allow(1);
+    kit_collect_some(4);
+    close_and_collect(NULL);
+    weir_pool_snapshot s = kit_look();
+    prove_claim(s.workers_died == 0 && s.workers_started == 2);
+    kit_end(4);
+}
+
+PROVE_CASE(pool_dismissed, "a worker that is told to leave runs what it was dealt before");
+
+static void fail_at_once(void *arg)
+{
+    weir_worker *worker;
+    static const char why[] = "no licence";
+    prove_same(weir_worker_open(&worker, arg), WEIR_OK);
+    weir_worker_fail(worker, why, sizeof why);
+    weir_worker_close(worker);
+}
+
+static void pool_not_started(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.main = fail_at_once;
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)1);
+    weir_completion done;
+    prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+    prove_same(done.outcome, WEIR_OUTCOME_NOT_STARTED);
+    prove_claim(strcmp(done.data, "no licence") == 0);
+    kit.collected[1]++;
+    weir_pool_settle(kit.pool, 1);
+    kit_check_permits();
+    close_and_collect(NULL);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_not_started, "a worker that cannot serve says why, and the task comes back");
 
 /* ---- work that waits behind a long task -------------------------------------------------------- */
 

@@ -21,6 +21,7 @@ static struct {
     size_t limit; /* permits */
     unsigned retries;
     kit_serve_fn *serve;
+    void (*main)(void *ticket); /* of a worker's process */
     bool workers_may_die;
     weir_worker_ticket tickets[KIT_STARTS];
     unsigned starts;
@@ -74,7 +75,7 @@ static int kit_start(void *ctx, unsigned seat, pid_t *ret_pid)
     ticket->memory_fd = prove_inherit(ticket->memory_fd);
     ticket->bell_fd = prove_inherit(ticket->bell_fd);
     ticket->parent_fd = prove_inherit(ticket->parent_fd);
-    *ret_pid = prove_start_process(kit_work, ticket, kit.workers_may_die);
+    *ret_pid = prove_start_process(kit.main, ticket, kit.workers_may_die);
     return 0;
 }
 
@@ -96,6 +97,7 @@ static weir_pool_opts kit_opts(unsigned workers, size_t backlog)
     weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
     memset(&kit, 0, sizeof kit);
     kit.serve = kit_echo;
+    kit.main = kit_work;
     kit.workers_may_die = true;
     opts.workers = workers;
     opts.backlog = backlog;
