@@ -266,6 +266,34 @@ static void pool_not_started(void)
 
 PROVE_CASE(pool_not_started, "a worker that cannot serve says why, and the task comes back");
 
+static unsigned lent; /* by the worker, until the parent has read its reply */
+
+static void serve_lent(weir_worker *worker, const weir_task *task)
+{
+    uint64_t replied, has_read;
+    while (weir_worker_get_positions(worker, &replied, &has_read), has_read + 1 < replied)
+        prove_pause(); /* this one is among those replied */
+    lent = *(const unsigned *)task->data;
+    kit_echo(worker, task);
+}
+
+static void pool_read_replies(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    kit.workers_may_die = false;
+    kit.serve = serve_lent;
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    for (unsigned i = 1; i <= 3; i++) {
+        kit_collect_some(i);
+        prove_claim(lent <= 3); /* a race, if it is written meanwhile */
+    }
+    close_and_collect(NULL);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_read_replies, "what a reply tells of stays as it is until the parent has read it");
+
 /* ---- work that waits behind a long task -------------------------------------------------------- */
 
 static _Atomic uint32_t others_are_done;

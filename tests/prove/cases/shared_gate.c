@@ -274,6 +274,20 @@ static void shared_gate_killed_holders(void)
 
 PROVE_CASE(shared_gate_killed_holders, "what a killed process held comes back once, and who waits gets it");
 
+static void shared_gate_looked_at(void)
+{
+    begin(20, WEIR_LIMIT_AIMD);
+    weir_limit *limit = find();
+    start(0, false);
+    let_go_on(1);
+    for (int i = 0; i < 3; i++)
+        prove_claim(weir_limit_get(limit) >= 10); /* what was there before the first update is 0 */
+    prove_process_wait_all();
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_looked_at, "who looks sees one state of a limit or the next, though it takes no lock");
+
 static void shared_gate_killed_in_an_update(void)
 {
     begin(2, WEIR_LIMIT_AIMD);
