@@ -11,10 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STACK    (256u << 10)
-#define TLS_MAX  4096   /* bytes of thread-local variables */
+#define STACK   (256u << 10)
+#define TLS_MAX 4096 /* bytes of thread-local variables */
+#define PATIENCE                                                                                   \
+    1000 /* points of one thread while others could go on: it waits for them, by looking */
 #define TOO_MANY 200000 /* choices in one run: it goes round in circles */
-#define PATIENCE 500    /* choices of one thread in a row: it may spin until another one goes on */
 
 prove_thread prove_threads[PROVE_THREADS];
 int prove_self = -1;
@@ -26,8 +27,9 @@ static ucontext_t prover;
 static void (*body)(void);
 static bool has_failed,
     tells; /* tells: a thread that is switched to says where it is, and comes back */
-static uint32_t points;
-static unsigned stalls, in_a_row;
+static bool holds_time;
+static uint32_t points, alone; /* alone: since another thread went on */
+static unsigned stalls;
 
 #define TLS ((size_t)(__stop_weir_tls - __start_weir_tls))
 
@@ -111,7 +113,6 @@ static void switch_to(int thread)
     int from = prove_self;
     if (from == thread)
         return;
-    in_a_row = 0;
     if (tells) {
         told_from = from;
         prove_self = thread;
@@ -182,13 +183,17 @@ static void turn(bool yields)
     unsigned n = able(list);
     int due = first_due();
     stalls += n == 0 && due >= 0 && prove_threads[due].waits_on; /* it does not just sleep */
-    if (due >= 0 && (n == 0 || prove_choose(2) == 1)) { /* time may pass at any moment */
+    /* time may pass at any moment */
+    if (due >= 0 && (n == 0 || (!holds_time && prove_choose(2) == 1))) {
         time_out(due);
         n = able(list);
     }
     if (n == 0)
         fail_stuck();
-    switch_to(prove_choose_thread(list, n, prove_self, yields));
+    int self = prove_self;
+    int chosen = prove_choose_thread(list, n, self, yields || alone > PATIENCE);
+    alone = chosen == self && n > 1 && alone <= PATIENCE ? alone + 1 : 0;
+    switch_to(chosen);
 }
 
 /* A process that may be killed may be killed here. */
@@ -201,12 +206,17 @@ static void count_point(void)
         prove_kill(process, 9);
 }
 
+void prove_hold_time(void)
+{
+    holds_time = true;
+}
+
 void prove_point(void)
 {
     if (prove_self < 0)
         return;
     count_point();
-    turn(++in_a_row > PATIENCE);
+    turn(false);
 }
 
 void prove_yield(void)
@@ -341,7 +351,9 @@ bool prove_run(void (*fn)(void))
     memset(__start_weir_tls, 0, TLS);
     body = fn;
     has_failed = false;
-    points = stalls = in_a_row = 0;
+    points = alone = 0;
+    holds_time = false;
+    stalls = 0;
     prove_time = 1000 * WEIR_SECOND;
     prove_self = -1;
     prove_memory_begin();

@@ -61,6 +61,9 @@ void prove_pause(void);
 /* One of n, from 0: what the body leaves open.  0 is what is tried first. */
 unsigned prove_pick(unsigned n);
 
+/* From now on no deadline comes as long as anybody can go on: who sleeps until his has not been woken by anybody. */
+void prove_hold_time(void);
+
 /* Allocations of the code, by weir__malloc and so on, may fail from now on, or not. */
 void prove_allocations_may_fail(bool may);
 

@@ -369,6 +369,7 @@ static void pool_woken(void)
     weir_pool_opts opts = kit_opts(1, 1);
     kit.workers_may_die = false;
     kit_make(&opts);
+    prove_hold_time();
     int t = prove_spawn(kit_submit_some, (void *)4);
     kit_collect_some(4);
     prove_join(t);

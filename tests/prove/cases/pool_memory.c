@@ -86,6 +86,7 @@ static void pool_short_of_room(void)
     kit.workers_may_die = false;
     kit_make(&opts);
     kit.serve = reply_with_half;
+    prove_hold_time();
     kit_submit_some((void *)3);
     kit_collect_some(3);
     prove_same(prove_stalls(), 0);

@@ -138,6 +138,7 @@ static void shared_gate_excludes(void)
 {
     begin(1, WEIR_LIMIT_FIXED);
     inside = 0;
+    prove_hold_time();
     weir_limit *limit = find();
     for (int i = 0; i < 3; i++)
         prove_start_process(add_twice, NULL, false);
@@ -184,6 +185,7 @@ static void shared_gate_woken(void)
     default: break;
     }
     inside++;
+    prove_hold_time();
     unsigned stalls = prove_stalls(); /* so far they waited rightly */
     weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
     prove_process_wait_all();
@@ -232,6 +234,7 @@ static void take_one(void *arg)
 static void shared_gate_left_with_a_permit(void)
 {
     begin(1, WEIR_LIMIT_FIXED);
+    prove_hold_time();
     weir_limit *limit = find();
     prove_start_process(take_one, NULL, false);
     prove_start_process(take_one, NULL, false);

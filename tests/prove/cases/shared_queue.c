@@ -257,6 +257,7 @@ static void shared_queue_called_in_vain(void)
     if (weir_shared_queue_discard(queue) == 1) {
         for (unsigned i = 0; i < 4; i++)
             prove_pause(); /* it comes, and waits again */
+        prove_hold_time();
         stalls = prove_stalls();
         prove_same(put_one(queue, 501, sizeof(unsigned), WEIR_FOREVER), WEIR_KEPT);
     }
@@ -311,6 +312,7 @@ static void shared_queue_all_wait(void)
     start(true, 1, false);
     start(false, 2, false);
     start(false, 1, false);
+    prove_hold_time();
     prove_process_wait_all();
     prove_same(prove_stalls(), 0);
     end();
@@ -326,6 +328,7 @@ static void shared_queue_closed_with_waiters(void)
     party *a = start(puts, 3, false), *b = start(puts, 3, false);
     if (prove_pick(2))
         until_waiting(puts ? 2 : 0, puts ? 0 : 2);
+    prove_hold_time();
     unsigned stalls = prove_stalls();
     prove_same(weir_shared_queue_close(queue), WEIR_OK);
     prove_process_wait_all();
