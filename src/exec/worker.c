@@ -472,7 +472,8 @@ static int claim(weir_worker *worker, weir_time deadline)
     for (;;) {
         weir__slot *slot = next_slot(worker);
         uint32_t state = SLOT_READY;
-        bool leaves = told_to_leave(worker); /* looked at first: what was dealt before that is run */
+        /* before the slot is looked at: what was dealt before it was told is still run */
+        bool leaves = told_to_leave(worker);
         /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
          * a revoke */
         if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,

@@ -129,8 +129,7 @@ int __wrap_open(const char *path, int flags, ...)
     }
     char to[PROVE_PATH];
     prove_point();
-    return keep(__real_open(prove_names_path(path, to), flags, mode),
-                __builtin_return_address(0));
+    return keep(__real_open(prove_names_path(path, to), flags, mode), __builtin_return_address(0));
 }
 
 /* Under the names that they have with 64-bit offsets. */

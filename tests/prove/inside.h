@@ -121,7 +121,7 @@ void prove_files_drop(void);
 void prove_files_forget(int process);
 void prove_files_give(int fd, int process);
 void prove_files_signal(int fd, const prove_clock known); /* readable, by the kernel */
-void prove_files_changed(void);                   /* who polls looks again */
+void prove_files_changed(void);                           /* who polls looks again */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
 
 /* names.c: files with a name, locks on bytes of them, and what is static. */
@@ -135,7 +135,8 @@ int prove_names_lock(int fd, int command, struct flock *lock);
 void prove_names_closed(int fd, int process);
 void prove_names_ended(const prove_clock known);
 void prove_names_switch(int process);
-uintptr_t prove_names_address(uintptr_t address); /* what is static is another one in each process */
+uintptr_t prove_names_address(
+    uintptr_t address); /* what is static is another one in each process */
 
 void prove_processes_begin(void);
 void prove_processes_drop(void);

@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STORES    6 /* of an atomic that are kept */
+#define STORES       6 /* of an atomic that are kept */
 #define GRANULE_BITS 17
-#define GRANULES  (1u << GRANULE_BITS)
-#define LOCATIONS (1u << 12)
+#define GRANULES     (1u << GRANULE_BITS)
+#define LOCATIONS    (1u << 12)
 
 typedef struct store {
     uint64_t value;

@@ -234,8 +234,8 @@ static void find_variables(void)
             uint16_t of = symbols[k].st_shndx;
             if (type == STT_FILE)
                 file = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
-            else if (type == STT_OBJECT && of < head->e_shnum && (sections[of].sh_flags & SHF_WRITE) &&
-                     is_of_processes(file, name))
+            else if (type == STT_OBJECT && of < head->e_shnum &&
+                     (sections[of].sh_flags & SHF_WRITE) && is_of_processes(file, name))
                 add_variable(&symbols[k]);
         }
     }

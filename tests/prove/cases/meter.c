@@ -47,4 +47,5 @@ static void meter_read_meanwhile(void)
     prove_join(t);
 }
 
-PROVE_CASE(meter_read_meanwhile, "all time since a worker came is somewhere, and once, at any moment");
+PROVE_CASE(meter_read_meanwhile,
+           "all time since a worker came is somewhere, and once, at any moment");

@@ -53,11 +53,13 @@ static void pool_batch_cancelled(void)
     close_and_collect(NULL);
     prove_join(t);
     for (unsigned i = 0; i < 3; i++)
-        prove_claim(kit.answered[1][i] <= 1 && (i == 0 || kit.answered[1][i] <= kit.answered[1][i - 1]));
+        prove_claim(kit.answered[1][i] <= 1 &&
+                    (i == 0 || kit.answered[1][i] <= kit.answered[1][i - 1]));
     kit_end(1);
 }
 
-PROVE_CASE(pool_batch_cancelled, "a batch that is cancelled ends after an item, and its tag comes once");
+PROVE_CASE(pool_batch_cancelled,
+           "a batch that is cancelled ends after an item, and its tag comes once");
 
 /* ---- closing, killing ------------------------------------------------------------------------- */
 
@@ -122,7 +124,8 @@ static void pool_destroyed(void)
         prove_same(kit.collected[tag] + kit.dropped[tag], 1);
 }
 
-PROVE_CASE(pool_destroyed, "what is in a pool that is destroyed is handed back, and no worker is left");
+PROVE_CASE(pool_destroyed,
+           "what is in a pool that is destroyed is handed back, and no worker is left");
 
 /* ---- overflow --------------------------------------------------------------------------------- */
 
@@ -360,7 +363,8 @@ static void pool_batch_shared_out(void)
     kit_end(1);
 }
 
-PROVE_CASE(pool_batch_shared_out, "an item that waits behind a long one is done by the worker that idles");
+PROVE_CASE(pool_batch_shared_out,
+           "an item that waits behind a long one is done by the worker that idles");
 
 /* ---- nobody sleeps through -------------------------------------------------------------------- */
 

@@ -181,7 +181,8 @@ static void arena_allocates(void)
     weir__channel_fini(&channel);
 }
 
-PROVE_CASE(arena_allocates, "a block is one thread's until that frees it, and all memory goes back");
+PROVE_CASE(arena_allocates,
+           "a block is one thread's until that frees it, and all memory goes back");
 
 /* ---- reserved memory -------------------------------------------------------------------------- */
 

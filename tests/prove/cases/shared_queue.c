@@ -18,8 +18,8 @@ static weir_shared_queue *queue; /* the body's handle */
 /* What a process, or a thread of the body's, did as it noted itself; read when it has ended. */
 typedef struct party {
     bool puts;
-    unsigned number, n; /* n: messages to put, or at most to get */
-    size_t size;        /* of each */
+    unsigned number, n;    /* n: messages to put, or at most to get */
+    size_t size;           /* of each */
     unsigned began, ended; /* one more began than ended where it was killed in between */
     unsigned got[MESSAGES];
     int last; /* result */
@@ -234,7 +234,8 @@ static void shared_queue_keeps_the_turn(void)
         prove_same(get_one(queue, &value, WEIR_FOREVER), WEIR_OK);
     else
         prove_same(put_one(queue, 500, sizeof value, WEIR_FOREVER), WEIR_KEPT);
-    int rc = puts ? put_one(queue, 600, sizeof value, WEIR_POLL) : get_one(queue, &value, WEIR_POLL);
+    int rc =
+        puts ? put_one(queue, 600, sizeof value, WEIR_POLL) : get_one(queue, &value, WEIR_POLL);
     prove_claim(rc < 0 || weir_now() > since + WEIR__OVERDUE);
     if (rc == WEIR_OK && puts) /* in its stead */
         prove_same(get_one(queue, &value, WEIR_FOREVER), WEIR_OK);
