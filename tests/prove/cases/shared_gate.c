@@ -45,6 +45,7 @@ static void check_permits(weir_limit *limit)
     prove_same(look(limit).used, capacity);
     for (uint64_t i = 0; i < capacity; i++)
         weir_limit_release(limit, &permit[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_release(limit, &permit[0], WEIR_LIMIT_SUCCESS); /* once too often: nothing happens */
     weir_limit_snapshot s = look(limit);
     prove_same(s.used, 0);
     prove_same(s.admitted,
@@ -58,6 +59,7 @@ static int inside; /* guarded by a limit of one */
 static struct holder {
     _Atomic int pid;
     _Atomic bool holds, has_come;
+    _Atomic unsigned had; /* permits */
 } holders[3];
 
 /* All have come before one goes on: who comes later would take a dead one's seat, and so clear it. */
@@ -68,6 +70,7 @@ static void begin(uint64_t of, weir_limit_algorithm by)
 {
     for (int i = 0; i < 3; i++) {
         holders[i].pid = 0;
+        holders[i].had = 0;
         holders[i].holds = holders[i].has_come = false;
     }
     all_have_come = false;
@@ -88,6 +91,7 @@ static void hold_once(weir_limit *limit, struct holder *own)
     unsigned n = 0;
     prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
     atomic_store_explicit(&own->holds, true, memory_order_relaxed);
+    atomic_fetch_add_explicit(&own->had, 1, memory_order_relaxed);
     for (int i = 0; i < 3; i++)
         n += is_inside(&holders[i]);
     prove_claim(n <= capacity);
@@ -279,6 +283,40 @@ static void shared_gate_closed(void)
 
 PROVE_CASE(shared_gate_closed, "who waits in the process that closes a limit sees it");
 
+static void wait_for_one(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_called_in_vain(void)
+{
+    begin(2, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    weir_permit a, b;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &a), WEIR_OK);
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &b), WEIR_OK);
+    prove_start_process(wait_for_one, NULL, false);
+    while (look(limit).waiting == 0)
+        prove_pause();
+    weir_limit_release(limit, &a, WEIR_LIMIT_SUCCESS);
+    prove_same(weir_limit_set(limit, 1), 0);
+    for (unsigned i = 0; i < 8; i++)
+        prove_pause(); /* it comes, and waits again */
+    prove_hold_time();
+    unsigned stalls = prove_stalls();
+    weir_limit_release(limit, &b, WEIR_LIMIT_SUCCESS);
+    prove_process_wait_all();
+    prove_same(prove_stalls(), stalls);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_called_in_vain, "who is called and finds no room is called again");
+
 static void shared_gate_killed_holders(void)
 {
     begin(1 + prove_pick(2), WEIR_LIMIT_FIXED);
@@ -289,6 +327,9 @@ static void shared_gate_killed_holders(void)
     prove_process_wait_all();
     if (!prove_process_was_killed(a->pid) && !prove_process_was_killed(b->pid))
         prove_same(look(limit).lost, 0);
+    unsigned killed = prove_process_was_killed(a->pid) + prove_process_was_killed(b->pid);
+    weir_limit_snapshot s = look(limit); /* who is killed as it finds a dead one may not count that */
+    prove_claim(killed == 2 || s.admitted >= holders[0].had + holders[1].had + holders[2].had);
     check_permits(limit);
     weir_limit_destroy(limit);
 }
