@@ -27,7 +27,7 @@ static void close_and_collect(void *arg)
 static void pool_cancelled(void)
 {
     weir_pool_opts opts = kit_opts(1, 2);
-    kit.workers_may_die = prove_pick(2);
+    kit.workers_may_die = !prove_pick(2);
     kit_make(&opts);
     for (unsigned tag = 1; tag <= 3; tag++)
         prove_same(kit_submit(tag, WEIR_FOREVER, &ids[tag]), WEIR_KEPT);
@@ -240,6 +240,23 @@ static void pool_dismissed(void)
 
 PROVE_CASE(pool_dismissed, "a worker that is told to leave runs what it was dealt before");
 
+static void pool_dismissed_idle(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    kit_submit_some((void *)2);
+    kit_collect_some(2);
+    allow(1);
+    while (kit_look().workers_alive > 1)
+        prove_same(kit_collect(weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    close_and_collect(NULL);
+    kit_end(2);
+}
+
+PROVE_CASE(pool_dismissed_idle, "a worker that sleeps is told to leave, too");
+
 static void fail_at_once(void *arg)
 {
     weir_worker *worker;
@@ -328,22 +345,61 @@ static void pool_redealt(void)
 
 PROVE_CASE(pool_redealt, "what waits behind a long task goes to the worker that idles");
 
+static void serve_together(weir_worker *worker, const weir_task *task)
+{
+    unsigned tag = *(const unsigned *)task->data;
+    if (tag == 2) {
+        atomic_store(&others_are_done, 1);
+        weir__futex_wake(&others_are_done, 8, true);
+    }
+    serve_late(worker, task);
+}
+
+static void allow_two(void *arg)
+{
+    (void)arg;
+    allow(2);
+}
+
+static void pool_allowed_more(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit.serve = serve_together;
+    atomic_store(&others_are_done, 0);
+    allow(1);
+    kit_submit_some((void *)2);
+    int t = prove_spawn(allow_two, NULL);
+    kit_collect_some(2);
+    prove_join(t);
+    close_and_collect(NULL);
+    kit_end(2);
+}
+
+PROVE_CASE(pool_allowed_more, "a worker that is allowed later comes, and gets what waits");
+
 static void answer_late(weir_worker *worker, const weir_task *task)
 {
     uint32_t item;
     while (weir_worker_next_item(worker, &item) == WEIR_OK) {
         weir_bytes reply = {&item, sizeof item};
-        if (item == 0)
+        if (item == 0 && *(const unsigned *)task->data == 1)
             while (!others_are_done)
                 prove_same(weir__futex_wait(&others_are_done, 0, WEIR_FOREVER, true), 0);
         prove_same(weir_worker_reply_item(worker, &reply, 1), WEIR_OK);
-        if (item == 3) {
+        if (item == KIT_ITEMS - 1) {
             atomic_store(&others_are_done, 1);
             weir__futex_wake(&others_are_done, 8, true);
         }
     }
     prove_same(weir_worker_end_batch(worker), WEIR_OK);
-    (void)task;
+}
+
+static void submit_long_batch(void *arg)
+{
+    (void)arg;
+    kit_submit_batch(1, KIT_ITEMS);
 }
 
 static void pool_batch_shared_out(void)
@@ -353,14 +409,23 @@ static void pool_batch_shared_out(void)
     kit_make(&opts);
     kit.serve = answer_late;
     atomic_store(&others_are_done, 0);
-    kit_submit_batch(1, KIT_ITEMS);
+    bool is_first = !prove_pick(2); /* else the workers idle when it comes */
+    if (is_first)
+        submit_long_batch(NULL);
     prove_claim(weir_pool_start_workers(kit.pool, 2) == 2);
-    kit_collect_some(1);
+    if (!is_first) {
+        kit_submit_batch(2, 1);
+        kit_collect_some(1);
+    }
+    int t = is_first ? -1 : prove_spawn(submit_long_batch, NULL);
+    kit_collect_some(2 - is_first);
+    if (!is_first)
+        prove_join(t);
     for (unsigned i = 0; i < KIT_ITEMS; i++)
         prove_same(kit.answered[1][i], 1);
     kit_check_permits();
     close_and_collect(NULL);
-    kit_end(1);
+    kit_end(2 - is_first);
 }
 
 PROVE_CASE(pool_batch_shared_out,

@@ -130,7 +130,7 @@ static void pool_kept_and_released(void)
 {
     weir_pool_opts opts = kit_opts(1, 1);
     opts.retries = prove_pick(2);
-    kit.workers_may_die = prove_pick(2);
+    kit.workers_may_die = !prove_pick(2);
     kit_make(&opts);
     kit.serve = keep_and_release;
     submit_large(1, KEPT);
@@ -220,15 +220,15 @@ static void pool_governed(void)
 {
     weir_pool_opts opts = kit_opts(2, 2);
     opts.retries = 2;
-    kit.workers_may_die = prove_pick(2);
+    kit.workers_may_die = !prove_pick(2);
     govern(&opts);
     kit_make(&opts);
     kit.serve = serve_alone;
     at_once = 0;
-    int t = prove_spawn(reserve, NULL);
-    kit_submit_some((void *)3);
+    int t = prove_spawn(reserve, NULL), u = prove_spawn(kit_submit_some, (void *)3);
     kit_collect_some(3);
     prove_join(t);
+    prove_join(u);
     close_and_end(3);
     weir_governor_snapshot s = WEIR_GOVERNOR_SNAPSHOT_INIT;
     weir_governor_get_snapshot(governor, &s);
