@@ -7,8 +7,21 @@
 
 static uint64_t ids[KIT_TASKS + 1];
 
+/* So that some of the tasks have begun, and some have been dealt, when they are cancelled. */
+static void serve_slowly(weir_worker *worker, const weir_task *task)
+{
+    for (unsigned i = 0; i < 3; i++)
+        prove_pause();
+    if (task->is_batch)
+        kit_answer(worker, task);
+    else
+        kit_echo(worker, task);
+}
+
 static void cancel_all(void *n)
 {
+    for (unsigned i = 4 * prove_pick(4); i > 0; i--)
+        prove_pause();
     for (unsigned tag = (unsigned)(uintptr_t)n; tag > 0; tag--) {
         int rc = weir_pool_cancel(kit.pool, ids[tag]);
         prove_claim(rc == 0 || rc == WEIR_ENOTASK);
@@ -28,6 +41,7 @@ static void pool_cancelled(void)
 {
     weir_pool_opts opts = kit_opts(1, 2);
     kit.workers_may_die = !prove_pick(2);
+    kit.serve = serve_slowly;
     kit_make(&opts);
     for (unsigned tag = 1; tag <= 3; tag++)
         prove_same(kit_submit(tag, WEIR_FOREVER, &ids[tag]), WEIR_KEPT);
@@ -44,7 +58,7 @@ static void pool_batch_cancelled(void)
     weir_pool_opts opts = kit_opts(1, 1);
     kit.workers_may_die = false;
     kit_make(&opts);
-    kit.serve = kit_answer;
+    kit.serve = serve_slowly;
     unsigned tag = 1;
     weir_bytes part = {&tag, sizeof tag};
     prove_same(weir_pool_admit(kit.pool, WEIR_FOREVER), WEIR_KEPT);
@@ -89,6 +103,48 @@ static void pool_closed_with_waiters(void)
 }
 
 PROVE_CASE(pool_closed_with_waiters, "who waits for a permit of a pool that is closed is told so");
+
+static void close_late(void *arg)
+{
+    (void)arg;
+    kit_pause();
+    weir_pool_close(kit.pool);
+}
+
+static void pool_closed_by_another(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)1);
+    int t = prove_spawn(close_late, NULL);
+    kit_collect_all();
+    prove_join(t);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_closed_by_another,
+           "who collects is told that the pool was closed, and lets its workers go");
+
+static void pool_closed_with_permits_out(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    for (size_t i = 0; i < kit.limit; i++)
+        prove_same(weir_pool_admit(kit.pool, WEIR_POLL), WEIR_KEPT);
+    int t = prove_spawn(submit_one, (void *)1);
+    weir_pool_close(kit.pool);
+    prove_join(t);
+    prove_same(results[1], WEIR_ECLOSED);
+    for (size_t i = 0; i < kit.limit; i++)
+        weir_pool_unadmit(kit.pool);
+    kit_collect_all();
+    kit_end(1);
+}
+
+PROVE_CASE(pool_closed_with_permits_out,
+           "who waits for a permit does not wait for its owner when the pool is closed");
 
 static void kill_it(void *arg)
 {
@@ -358,6 +414,7 @@ static void serve_together(weir_worker *worker, const weir_task *task)
 static void allow_two(void *arg)
 {
     (void)arg;
+    kit_pause();
     allow(2);
 }
 

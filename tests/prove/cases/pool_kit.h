@@ -129,6 +129,13 @@ __attribute__((unused)) static void kit_submit_some(void *n)
         prove_same(kit_submit(tag, WEIR_FOREVER, NULL), WEIR_KEPT);
 }
 
+/* Until the others have nothing to do, most of the time. */
+__attribute__((unused)) static void kit_pause(void)
+{
+    for (unsigned i = 0; i < 30; i++)
+        prove_pause();
+}
+
 __attribute__((unused)) static void kit_submit_batch(unsigned tag, uint32_t items)
 {
     weir_bytes part = {&tag, sizeof tag};

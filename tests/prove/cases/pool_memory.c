@@ -216,6 +216,13 @@ static void reserve(void *arg)
     weir_governor_release(governor, 1000);
 }
 
+static void submit_late(void *arg)
+{
+    (void)arg;
+    kit_pause();
+    prove_same(kit_submit(4, WEIR_FOREVER, NULL), WEIR_KEPT);
+}
+
 static void pool_governed(void)
 {
     weir_pool_opts opts = kit_opts(2, 2);
@@ -229,7 +236,10 @@ static void pool_governed(void)
     kit_collect_some(3);
     prove_join(t);
     prove_join(u);
-    close_and_end(3);
+    t = prove_spawn(submit_late, NULL);
+    kit_collect_some(4);
+    prove_join(t);
+    close_and_end(4);
     weir_governor_snapshot s = WEIR_GOVERNOR_SNAPSHOT_INIT;
     weir_governor_get_snapshot(governor, &s);
     prove_same(s.reserved, 0);

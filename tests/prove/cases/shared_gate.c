@@ -328,7 +328,8 @@ static void shared_gate_killed_holders(void)
     if (!prove_process_was_killed(a->pid) && !prove_process_was_killed(b->pid))
         prove_same(look(limit).lost, 0);
     unsigned killed = prove_process_was_killed(a->pid) + prove_process_was_killed(b->pid);
-    weir_limit_snapshot s = look(limit); /* who is killed as it finds a dead one may not count that */
+    weir_limit_snapshot s =
+        look(limit); /* who is killed as it finds a dead one may not count that */
     prove_claim(killed == 2 || s.admitted >= holders[0].had + holders[1].had + holders[2].had);
     check_permits(limit);
     weir_limit_destroy(limit);
