@@ -60,6 +60,7 @@ static void pool_batch_cancelled(void)
     kit_make(&opts);
     kit.serve = serve_slowly;
     unsigned tag = 1;
+    kit.has_batches = true;
     weir_bytes part = {&tag, sizeof tag};
     prove_same(weir_pool_admit(kit.pool, WEIR_FOREVER), WEIR_KEPT);
     prove_same(weir_pool_post_batch(kit.pool, &part, 1, 3, (void *)1, &ids[1]), 0);

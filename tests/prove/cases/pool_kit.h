@@ -10,6 +10,8 @@
 
 #include <weir/pool.h>
 
+#include "exec/pool_impl.h"
+
 #define KIT_TASKS  8 /* tags are 1 to KIT_TASKS */
 #define KIT_ITEMS  4 /* of a batch */
 #define KIT_STARTS 48
@@ -29,6 +31,8 @@ static struct {
     unsigned collected[KIT_TASKS + 1], dropped[KIT_TASKS + 1], taken_back[KIT_TASKS + 1];
     unsigned answered[KIT_TASKS + 1][KIT_ITEMS], died[KIT_TASKS + 1][KIT_ITEMS];
     unsigned completions;
+    unsigned died_running; /* workers that had begun a task, and not replied */
+    bool has_batches;
 } kit;
 
 /* ---- a worker --------------------------------------------------------------------------------- */
@@ -79,9 +83,14 @@ static int kit_start(void *ctx, unsigned seat, pid_t *ret_pid)
     return 0;
 }
 
+/* What the worker was doing is read from where a kill has left it. */
 static void kit_reap(void *ctx, unsigned seat, weir_exit *exit)
 {
-    (void)ctx, (void)seat, (void)exit;
+    (void)ctx, (void)exit;
+    const weir__desk *desk = &kit.pool->desks[seat];
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++)
+        kit.died_running += atomic_load_explicit(&weir__slot_at(desk, at)->state,
+                                                 memory_order_relaxed) == SLOT_RUNNING;
 }
 
 /* ---- the parent ------------------------------------------------------------------------------- */
@@ -139,6 +148,7 @@ __attribute__((unused)) static void kit_pause(void)
 __attribute__((unused)) static void kit_submit_batch(unsigned tag, uint32_t items)
 {
     weir_bytes part = {&tag, sizeof tag};
+    kit.has_batches = true;
     prove_same(weir_pool_admit(kit.pool, WEIR_FOREVER), WEIR_KEPT);
     prove_same(weir_pool_post_batch(kit.pool, &part, 1, items, (void *)(uintptr_t)tag, NULL), 0);
 }
@@ -247,6 +257,8 @@ static void kit_end(unsigned tags)
     prove_same(s.waiting + s.running, 0);
     prove_same(s.accepted, s.completed + kit_drops(&s) + s.cancelled);
     prove_same(s.workers_alive, 0);
+    if (!kit.has_batches) /* who had not begun a task is no victim, and each victim is one once */
+        prove_same(s.died + s.retried, kit.died_running);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
     weir_pool_destroy(kit.pool);
