@@ -250,6 +250,22 @@ __attribute__((unused)) static void kit_check_permits(void)
         weir_pool_unadmit(kit.pool);
 }
 
+/* With all tasks gone, all blocks are back but for the stretches of replies, and each is free once. */
+static void kit_check_blocks(void)
+{
+    const weir__arena *arena = &kit.pool->arena;
+    uint64_t back = 0;
+    for (unsigned i = 0; i < kit.pool->n_desks; i++)
+        back += kit.pool->desks[i].extent.offset ? WEIR__EXTENT : 0;
+    for (unsigned class = 0; class < WEIR__ARENA_CLASSES; class ++)
+        for (const void *free = arena->classes[class].free_list; free;
+             free = *(const void *const *)free) { /* a record begins with the next one */
+            back += UINT64_C(512) << class;
+            prove_claim(back <= arena->reserved_bytes);
+        }
+    prove_same(back, arena->reserved_bytes);
+}
+
 /* After the last collect: each of the tags that were accepted came back once, one way or the other. */
 static void kit_end(unsigned tags)
 {
@@ -261,6 +277,7 @@ static void kit_end(unsigned tags)
         prove_same(s.died + s.retried, kit.died_running);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
+    kit_check_blocks();
     weir_pool_destroy(kit.pool);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
