@@ -111,12 +111,12 @@ static void on_ready(weir_pending *pending, int result)
         pool->memory.came = pool->memory.asked;
     pool->memory.off |= result == WEIR_ECLOSED;
     pool->memory.asked = 0;
-    pool->memory.telling = true; /* destroy waits: this thread still has to do with the pool */
+    /* destroy waits: this thread still has to do with the pool */
+    atomic_store_explicit(&pool->memory.telling, true, memory_order_relaxed);
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
-    weir__lock(&pool->mutex);
-    pool->memory.telling = false;
-    weir__unlock(&pool->mutex);
+    /* release: the last touch, for the pool may be gone then; an unlock looks at the mutex once more */
+    atomic_store_explicit(&pool->memory.telling, false, memory_order_release);
 }
 
 /* Asks for `need`, in line if it has to wait.  Collector only, without the mutex.  Whether it is
@@ -192,8 +192,10 @@ void weir__pool_return_memory(weir_pool *pool)
         pool->memory.asked = 0;
     for (bool busy = true; busy;) { /* it is being told just now */
         weir__lock(&pool->mutex);
-        busy = pool->memory.asked > 0 || pool->memory.telling;
+        busy = pool->memory.asked > 0;
         weir__unlock(&pool->mutex);
+        /* acquire: pairs with the release in on_ready, which clears `asked` when `telling` is set */
+        busy |= atomic_load_explicit(&pool->memory.telling, memory_order_acquire);
     }
     if (pool->memory.grant > 0)
         weir_governor_release(governor, pool->memory.grant);

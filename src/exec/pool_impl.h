@@ -97,7 +97,7 @@ struct weir_pool {
         uint64_t grant;       /* reserved for a next task; 0: nothing */
         uint64_t asked;       /* and waiting in the governor's line; 0: not */
         uint64_t came;        /* reserved in that line, and not looked at yet; 0: nothing */
-        bool telling;         /* the governor's call is not over */
+        _Atomic bool telling; /* the governor's call is not over; cleared without the mutex */
         bool off;             /* the governor is closed: everybody may run */
         bool is_stale;        /* a worker is new, and has taken memory.  Collector only, as are */
         bool polls;           /* it has no line for us.  */

@@ -472,6 +472,8 @@ static int claim(weir_worker *worker, weir_time deadline)
     for (;;) {
         weir__slot *slot = next_slot(worker);
         uint32_t state = SLOT_READY;
+        /* before the slot is looked at: what was dealt before it was told is still run */
+        bool leaves = told_to_leave(worker);
         /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
          * a revoke */
         if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,
@@ -491,7 +493,7 @@ static int claim(weir_worker *worker, weir_time deadline)
             ring_parent(worker);
             skipped = false;
         }
-        if (told_to_leave(worker)) {
+        if (leaves) {
             set_state(worker, SEAT_LEAVING);
             return WEIR_ECLOSED;
         }

@@ -711,7 +711,7 @@ static void pipeline_has_other_threads(void)
     opts.start_thread = start_own;
     prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
     n_own = 0;
-    prove_hold_time();
+    prove_let_time_stand_still();
     fed = add(open_stage("sink", take_in));
     start();
     weir_time begun = weir_now();
@@ -741,7 +741,7 @@ static void pipeline_pauses(void)
 {
     bool halts = prove_pick(2) == 1;
     make();
-    prove_hold_time();
+    prove_let_time_stand_still();
     weir_time begun = weir_now();
     if (halts) {
         fed = add(with_long_pauses(open_stage("sink", fail)));

@@ -10,6 +10,8 @@
 
 #include <weir/pool.h>
 
+#include "exec/pool_impl.h"
+
 #define KIT_TASKS  8 /* tags are 1 to KIT_TASKS */
 #define KIT_ITEMS  4 /* of a batch */
 #define KIT_STARTS 48
@@ -21,6 +23,7 @@ static struct {
     size_t limit; /* permits */
     unsigned retries;
     kit_serve_fn *serve;
+    void (*main)(void *ticket); /* of a worker's process */
     bool workers_may_die;
     weir_worker_ticket tickets[KIT_STARTS];
     unsigned starts;
@@ -28,6 +31,8 @@ static struct {
     unsigned collected[KIT_TASKS + 1], dropped[KIT_TASKS + 1], taken_back[KIT_TASKS + 1];
     unsigned answered[KIT_TASKS + 1][KIT_ITEMS], died[KIT_TASKS + 1][KIT_ITEMS];
     unsigned completions;
+    unsigned died_running; /* workers that had begun a task, and not replied */
+    bool has_batches;
 } kit;
 
 /* ---- a worker --------------------------------------------------------------------------------- */
@@ -74,13 +79,18 @@ static int kit_start(void *ctx, unsigned seat, pid_t *ret_pid)
     ticket->memory_fd = prove_inherit(ticket->memory_fd);
     ticket->bell_fd = prove_inherit(ticket->bell_fd);
     ticket->parent_fd = prove_inherit(ticket->parent_fd);
-    *ret_pid = prove_start_process(kit_work, ticket, kit.workers_may_die);
+    *ret_pid = prove_start_process(kit.main, ticket, kit.workers_may_die);
     return 0;
 }
 
+/* What the worker was doing is read from where a kill has left it. */
 static void kit_reap(void *ctx, unsigned seat, weir_exit *exit)
 {
-    (void)ctx, (void)seat, (void)exit;
+    (void)ctx, (void)exit;
+    const weir__desk *desk = &kit.pool->desks[seat];
+    for (uint64_t at = desk->scanned; at < desk->dealt; at++)
+        kit.died_running += atomic_load_explicit(&weir__slot_at(desk, at)->state,
+                                                 memory_order_relaxed) == SLOT_RUNNING;
 }
 
 /* ---- the parent ------------------------------------------------------------------------------- */
@@ -96,6 +106,7 @@ static weir_pool_opts kit_opts(unsigned workers, size_t backlog)
     weir_pool_opts opts = WEIR_POOL_OPTS_INIT;
     memset(&kit, 0, sizeof kit);
     kit.serve = kit_echo;
+    kit.main = kit_work;
     kit.workers_may_die = true;
     opts.workers = workers;
     opts.backlog = backlog;
@@ -127,9 +138,17 @@ __attribute__((unused)) static void kit_submit_some(void *n)
         prove_same(kit_submit(tag, WEIR_FOREVER, NULL), WEIR_KEPT);
 }
 
+/* Until the others have nothing to do, most of the time. */
+__attribute__((unused)) static void kit_pause(void)
+{
+    for (unsigned i = 0; i < 30; i++)
+        prove_pause();
+}
+
 __attribute__((unused)) static void kit_submit_batch(unsigned tag, uint32_t items)
 {
     weir_bytes part = {&tag, sizeof tag};
+    kit.has_batches = true;
     prove_same(weir_pool_admit(kit.pool, WEIR_FOREVER), WEIR_KEPT);
     prove_same(weir_pool_post_batch(kit.pool, &part, 1, items, (void *)(uintptr_t)tag, NULL), 0);
 }
@@ -176,8 +195,11 @@ static void kit_note_items(const weir_completion *done, unsigned tag)
 static void kit_note_reply(const weir_completion *done, unsigned tag)
 {
     if (done->outcome == WEIR_OUTCOME_REPLIED) {
+        unsigned told;
         prove_same(done->status, 7);
-        prove_claim(done->data_size >= sizeof tag && memcmp(done->data, &tag, sizeof tag) == 0);
+        prove_claim(done->data_size >= sizeof told);
+        memcpy(&told, done->data, sizeof told);
+        prove_same(told, tag);
         prove_claim(done->attempts <= kit.retries + 1);
     } else {
         prove_same(done->outcome, WEIR_OUTCOME_DIED);
@@ -228,6 +250,22 @@ __attribute__((unused)) static void kit_check_permits(void)
         weir_pool_unadmit(kit.pool);
 }
 
+/* With all tasks gone, all blocks are back but for the stretches of replies, and each is free once. */
+static void kit_check_blocks(void)
+{
+    const weir__arena *arena = &kit.pool->arena;
+    uint64_t back = 0;
+    for (unsigned i = 0; i < kit.pool->n_desks; i++)
+        back += kit.pool->desks[i].extent.offset ? WEIR__EXTENT : 0;
+    for (unsigned class = 0; class < WEIR__ARENA_CLASSES; class ++)
+        for (const void *free = arena->classes[class].free_list; free;
+             free = *(const void *const *)free) { /* a record begins with the next one */
+            back += UINT64_C(512) << class;
+            prove_claim(back <= arena->reserved_bytes);
+        }
+    prove_same(back, arena->reserved_bytes);
+}
+
 /* After the last collect: each of the tags that were accepted came back once, one way or the other. */
 static void kit_end(unsigned tags)
 {
@@ -235,8 +273,11 @@ static void kit_end(unsigned tags)
     prove_same(s.waiting + s.running, 0);
     prove_same(s.accepted, s.completed + kit_drops(&s) + s.cancelled);
     prove_same(s.workers_alive, 0);
+    if (!kit.has_batches) /* who had not begun a task is no victim, and each victim is one once */
+        prove_same(s.died + s.retried, kit.died_running);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
+    kit_check_blocks();
     weir_pool_destroy(kit.pool);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);

@@ -45,9 +45,10 @@ static void pool_killed_with_extents(void)
     opts.retries = 1;
     kit_make(&opts);
     kit.serve = reply_with_extent;
-    submit_large(1, WEIR__IN_BYTES + 8);
-    submit_large(2, WEIR__IN_BYTES + 8);
-    kit_collect_some(2);
+    for (unsigned tag = 1; tag <= 2; tag++) {
+        submit_large(tag, WEIR__IN_BYTES + 8);
+        kit_collect_some(tag);
+    }
     close_and_end(2);
 }
 
@@ -65,9 +66,9 @@ static void pool_killed_with_a_block(void)
     opts.retries = 1;
     kit_make(&opts);
     kit.serve = reply_with_block;
-    kit_submit_some((void *)1);
-    kit_collect_some(1);
-    close_and_end(1);
+    kit_submit_some((void *)2);
+    kit_collect_some(2);
+    close_and_end(2);
 }
 
 PROVE_CASE(pool_killed_with_a_block, "a block that was asked for is used, or comes back");
@@ -86,6 +87,7 @@ static void pool_short_of_room(void)
     kit.workers_may_die = false;
     kit_make(&opts);
     kit.serve = reply_with_half;
+    prove_let_time_stand_still();
     kit_submit_some((void *)3);
     kit_collect_some(3);
     prove_same(prove_stalls(), 0);
@@ -129,7 +131,7 @@ static void pool_kept_and_released(void)
 {
     weir_pool_opts opts = kit_opts(1, 1);
     opts.retries = prove_pick(2);
-    kit.workers_may_die = prove_pick(2);
+    kit.workers_may_die = !prove_pick(2);
     kit_make(&opts);
     kit.serve = keep_and_release;
     submit_large(1, KEPT);
@@ -173,7 +175,10 @@ static void arena_allocates(void)
         weir__arena_trim(&arena, weir_now() + 10 * WEIR_SECOND);
     prove_join(a);
     prove_join(b);
+    weir__block last;
+    prove_same(weir__arena_alloc(&arena, (uint64_t)(uintptr_t)size, &last), 0);
     weir__arena_keep_nothing(&arena);
+    weir__arena_free(&arena, &last);
     if (is_large)
         prove_same(weir__arena_reserved(&arena), 0);
     weir__arena_fini(&arena);
@@ -207,28 +212,20 @@ static void govern(weir_pool_opts *opts)
 }
 
 /* Somebody else who wants memory, too. */
+static _Atomic bool has_had_its_own;
+
 static void reserve(void *arg)
 {
     (void)arg;
     prove_same(weir_governor_reserve(governor, 1000, WEIR_FOREVER), WEIR_OK);
     prove_yield();
     weir_governor_release(governor, 1000);
+    has_had_its_own = true;
 }
 
-static void pool_governed(void)
+/* All of it was given back. */
+static void check_governor(void)
 {
-    weir_pool_opts opts = kit_opts(2, 2);
-    opts.retries = 2;
-    kit.workers_may_die = prove_pick(2);
-    govern(&opts);
-    kit_make(&opts);
-    kit.serve = serve_alone;
-    at_once = 0;
-    int t = prove_spawn(reserve, NULL);
-    kit_submit_some((void *)3);
-    kit_collect_some(3);
-    prove_join(t);
-    close_and_end(3);
     weir_governor_snapshot s = WEIR_GOVERNOR_SNAPSHOT_INIT;
     weir_governor_get_snapshot(governor, &s);
     prove_same(s.reserved, 0);
@@ -237,4 +234,52 @@ static void pool_governed(void)
     weir_governor_destroy(governor);
 }
 
+static void submit_late(void *arg)
+{
+    (void)arg;
+    kit_pause();
+    prove_same(kit_submit(4, WEIR_FOREVER, NULL), WEIR_KEPT);
+}
+
+static void pool_governed(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.retries = 2;
+    kit.workers_may_die = !prove_pick(2);
+    govern(&opts);
+    kit_make(&opts);
+    kit.serve = serve_alone;
+    at_once = 0;
+    has_had_its_own = false;
+    int t = prove_spawn(reserve, NULL), u = prove_spawn(kit_submit_some, (void *)3);
+    kit_collect_some(3);
+    while (!has_had_its_own) /* what idle workers have is given back by who collects */
+        kit_collect(weir_after(WEIR_MILLISECOND));
+    prove_join(t);
+    prove_join(u);
+    t = prove_spawn(submit_late, NULL);
+    kit_collect_some(4);
+    prove_join(t);
+    close_and_end(4);
+    check_governor();
+}
+
 PROVE_CASE(pool_governed, "a task runs with its memory reserved, and all of it is given back");
+
+static void pool_governed_destroyed(void)
+{
+    weir_pool_opts opts = kit_opts(2, 3);
+    kit.workers_may_die = !prove_pick(2);
+    govern(&opts);
+    kit_make(&opts);
+    kit_submit_some((void *)3);
+    kit_collect_some(prove_pick(3));
+    kit_collect(WEIR_POLL);
+    weir_pool_destroy(kit.pool);
+    for (unsigned tag = 1; tag <= 3; tag++)
+        prove_same(kit.collected[tag] + kit.dropped[tag], 1);
+    check_governor();
+}
+
+PROVE_CASE(pool_governed_destroyed,
+           "a pool that is destroyed gives back all memory that it had reserved");

@@ -45,6 +45,7 @@ static void check_permits(weir_limit *limit)
     prove_same(look(limit).used, capacity);
     for (uint64_t i = 0; i < capacity; i++)
         weir_limit_release(limit, &permit[i], WEIR_LIMIT_SUCCESS);
+    weir_limit_release(limit, &permit[0], WEIR_LIMIT_SUCCESS); /* once too often: nothing happens */
     weir_limit_snapshot s = look(limit);
     prove_same(s.used, 0);
     prove_same(s.admitted,
@@ -58,18 +59,22 @@ static int inside; /* guarded by a limit of one */
 static struct holder {
     _Atomic int pid;
     _Atomic bool holds, has_come;
+    _Atomic unsigned had; /* permits */
 } holders[3];
 
 /* All have come before one goes on: who comes later would take a dead one's seat, and so clear it. */
 static _Atomic bool all_have_come;
+static unsigned times; /* that each holds it */
 
 static void begin(uint64_t of, weir_limit_algorithm by)
 {
     for (int i = 0; i < 3; i++) {
         holders[i].pid = 0;
+        holders[i].had = 0;
         holders[i].holds = holders[i].has_come = false;
     }
     all_have_come = false;
+    times = 2;
     capacity = of;
     algorithm = by;
 }
@@ -86,6 +91,7 @@ static void hold_once(weir_limit *limit, struct holder *own)
     unsigned n = 0;
     prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
     atomic_store_explicit(&own->holds, true, memory_order_relaxed);
+    atomic_fetch_add_explicit(&own->had, 1, memory_order_relaxed);
     for (int i = 0; i < 3; i++)
         n += is_inside(&holders[i]);
     prove_claim(n <= capacity);
@@ -95,20 +101,20 @@ static void hold_once(weir_limit *limit, struct holder *own)
     weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
 }
 
-static void hold_twice(void *arg)
+static void hold_some(void *arg)
 {
     weir_limit *limit = find();
     ((struct holder *)arg)->has_come = true;
     while (!all_have_come)
         prove_pause();
-    hold_once(limit, arg);
-    hold_once(limit, arg);
+    for (unsigned i = 0; i < times; i++)
+        hold_once(limit, arg);
     weir_limit_destroy(limit);
 }
 
 static struct holder *start(unsigned i, bool may_die)
 {
-    holders[i].pid = prove_start_process(hold_twice, &holders[i], may_die);
+    holders[i].pid = prove_start_process(hold_some, &holders[i], may_die);
     return &holders[i];
 }
 
@@ -137,6 +143,7 @@ static void shared_gate_excludes(void)
 {
     begin(1, WEIR_LIMIT_FIXED);
     inside = 0;
+    prove_let_time_stand_still();
     weir_limit *limit = find();
     for (int i = 0; i < 3; i++)
         prove_start_process(add_twice, NULL, false);
@@ -168,17 +175,27 @@ static void shared_gate_woken(void)
     weir_limit *limit = find();
     weir_permit permit;
     prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit), WEIR_OK);
-    unsigned n = 2 - prove_pick(2);
+    unsigned n = 1 + prove_pick(2);
     for (unsigned i = 0; i < n; i++)
         prove_start_process(add_one, NULL, false);
-    if (!prove_pick(2))
+    switch (prove_pick(3)) {
+    case 0: /* they wait, but nobody has said so */
+        for (unsigned i = 0; i < 8; i++)
+            prove_pause();
+        break;
+    case 1:
         while (look(limit).waiting < n)
             prove_pause();
+        break;
+    default: break;
+    }
     inside++;
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls(); /* so far they waited rightly */
     weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
     prove_process_wait_all();
     prove_same(inside, n + 1);
-    prove_same(prove_stalls(), 0);
+    prove_same(prove_stalls(), stalls);
     prove_same(look(limit).waiting, 0);
     prove_same(look(limit).used, 0);
     weir_limit_destroy(limit);
@@ -216,22 +233,29 @@ static void take_one(void *arg)
     weir_permit permit;
     (void)arg;
     prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    inside++;
+    for (unsigned i = 0; i < 20 && look(limit).waiting == 0; i++)
+        prove_pause(); /* the other one comes */
     weir_limit_destroy(limit);
 }
 
 static void shared_gate_left_with_a_permit(void)
 {
     begin(1, WEIR_LIMIT_FIXED);
+    inside = 0;
+    prove_let_time_stand_still();
     weir_limit *limit = find();
     prove_start_process(take_one, NULL, false);
     prove_start_process(take_one, NULL, false);
     prove_process_wait_all();
+    prove_same(inside, 2);
     prove_same(prove_stalls(), 0);
     check_permits(limit);
     weir_limit_destroy(limit);
 }
 
-PROVE_CASE(shared_gate_left_with_a_permit, "what a process holds goes back when it lets go of the limit");
+PROVE_CASE(shared_gate_left_with_a_permit,
+           "what a process holds goes back when it lets go of the limit");
 
 static void wait_until_closed(void *arg)
 {
@@ -259,6 +283,40 @@ static void shared_gate_closed(void)
 
 PROVE_CASE(shared_gate_closed, "who waits in the process that closes a limit sees it");
 
+static void wait_for_one(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_called_in_vain(void)
+{
+    begin(2, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    weir_permit a, b;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &a), WEIR_OK);
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &b), WEIR_OK);
+    prove_start_process(wait_for_one, NULL, false);
+    while (look(limit).waiting == 0)
+        prove_pause();
+    weir_limit_release(limit, &a, WEIR_LIMIT_SUCCESS);
+    prove_same(weir_limit_set(limit, 1), 0);
+    for (unsigned i = 0; i < 8; i++)
+        prove_pause(); /* it comes, and waits again */
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls();
+    weir_limit_release(limit, &b, WEIR_LIMIT_SUCCESS);
+    prove_process_wait_all();
+    prove_same(prove_stalls(), stalls);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_called_in_vain, "who is called and finds no room is called again");
+
 static void shared_gate_killed_holders(void)
 {
     begin(1 + prove_pick(2), WEIR_LIMIT_FIXED);
@@ -269,12 +327,32 @@ static void shared_gate_killed_holders(void)
     prove_process_wait_all();
     if (!prove_process_was_killed(a->pid) && !prove_process_was_killed(b->pid))
         prove_same(look(limit).lost, 0);
+    unsigned killed = prove_process_was_killed(a->pid) + prove_process_was_killed(b->pid);
+    weir_limit_snapshot s =
+        look(limit); /* who is killed as it finds a dead one may not count that */
+    prove_claim(killed == 2 || s.admitted >= holders[0].had + holders[1].had + holders[2].had);
     check_permits(limit);
     weir_limit_destroy(limit);
 }
 
 PROVE_CASE(shared_gate_killed_holders,
            "what a killed process held comes back once, and who waits gets it");
+
+static void shared_gate_looked_at(void)
+{
+    begin(20, WEIR_LIMIT_AIMD);
+    weir_limit *limit = find();
+    times = 1;
+    start(0, false);
+    let_go_on(1);
+    for (int i = 0; i < 3; i++)
+        prove_claim(weir_limit_get(limit) >= 10); /* what was there before the first update is 0 */
+    prove_process_wait_all();
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_looked_at,
+           "who looks sees one state of a limit or the next, though it takes no lock");
 
 static void shared_gate_killed_in_an_update(void)
 {
