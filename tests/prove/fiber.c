@@ -211,7 +211,6 @@ static void count_point(void)
         prove_kill(process, 9);
 }
 
-
 void prove_point(void)
 {
     if (prove_self < 0)
