@@ -64,4 +64,4 @@ format: ## rewrite C and Python in the project's format
 clean: ## remove what was built, not .venv
 	@rm -rf $(ROOT)/build $(ROOT)/build-asan $(ROOT)/build-tsan $(ROOT)/build-release \
 		$(ROOT)/build-prove $(ROOT)/build-fuzz $(ROOT)/build-cov $(ROOT)/build-mutate $(ROOT)/build-bench \
-		$(ROOT)/build-bare $(ROOT)/python/weir/*.so $(ROOT)/out
+		$(ROOT)/build-bare $(ROOT)/build-py?san $(ROOT)/python/weir/*.so $(ROOT)/out

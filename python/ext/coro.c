@@ -306,7 +306,8 @@ static PySendResult begin(ext_coro *self, PyObject **ret)
     return run(self, Py_None, ret);
 }
 
-static PySendResult coro_am_send(ext_coro *self, PyObject *arg, PyObject **ret)
+/* One thread at a time drives it; the other is told so by the state, like a generator's. */
+static PySendResult go_on(ext_coro *self, PyObject *arg, PyObject **ret)
 {
     *ret = NULL;
     switch (self->state) {
@@ -320,6 +321,15 @@ static PySendResult coro_am_send(ext_coro *self, PyObject *arg, PyObject **ret)
     default: PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
     }
     return PYGEN_ERROR;
+}
+
+static PySendResult coro_am_send(ext_coro *self, PyObject *arg, PyObject **ret)
+{
+    PySendResult result;
+    EXT_BEGIN_CRITICAL_SECTION(self);
+    result = go_on(self, arg, ret);
+    EXT_END_CRITICAL_SECTION();
+    return result;
 }
 
 /* As an iterator's next says it. */
@@ -375,10 +385,7 @@ static int set_thrown(PyObject *const *args, Py_ssize_t n)
     return 0;
 }
 
-PyDoc_STRVAR(throw_doc, "throw($self, type, value=None, traceback=None, /)\n--\n\n"
-                        "End it with an exception: it leaves the line.");
-
-static PyObject *coro_throw(ext_coro *self, PyObject *const *args, Py_ssize_t n)
+static PyObject *end_by_throw(ext_coro *self, PyObject *const *args, Py_ssize_t n)
 {
     if (self->state == RUNNING) {
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
@@ -401,9 +408,19 @@ static PyObject *coro_throw(ext_coro *self, PyObject *const *args, Py_ssize_t n)
     return NULL;
 }
 
-PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\nEnd it: it leaves the line.");
+PyDoc_STRVAR(throw_doc, "throw($self, type, value=None, traceback=None, /)\n--\n\n"
+                        "End it with an exception: it leaves the line.");
 
-static PyObject *coro_close(ext_coro *self, PyObject *Py_UNUSED(ignored))
+static PyObject *coro_throw(ext_coro *self, PyObject *const *args, Py_ssize_t n)
+{
+    PyObject *value;
+    EXT_BEGIN_CRITICAL_SECTION(self);
+    value = end_by_throw(self, args, n);
+    EXT_END_CRITICAL_SECTION();
+    return value;
+}
+
+static PyObject *end_by_close(ext_coro *self)
 {
     if (self->state == RUNNING) {
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
@@ -417,6 +434,17 @@ static PyObject *coro_close(ext_coro *self, PyObject *Py_UNUSED(ignored))
     }
     end(self);
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\nEnd it: it leaves the line.");
+
+static PyObject *coro_close(ext_coro *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *none;
+    EXT_BEGIN_CRITICAL_SECTION(self);
+    none = end_by_close(self);
+    EXT_END_CRITICAL_SECTION();
+    return none;
 }
 
 /* ---- the type ------------------------------------------------------------------------------- */

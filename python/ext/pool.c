@@ -249,10 +249,20 @@ typedef struct {
     PyObject_HEAD Pool *pool; /* NULL: used */
 } Permit;
 
+/* Whoever takes its pool uses it, once: a reference, or NULL. */
+static Pool *use(Permit *self)
+{
+    Pool *pool;
+    EXT_BEGIN_CRITICAL_SECTION(self);
+    pool = self->pool;
+    self->pool = NULL;
+    EXT_END_CRITICAL_SECTION();
+    return pool;
+}
+
 static void give_back(Permit *self)
 {
-    Pool *pool = self->pool;
-    self->pool = NULL;
+    Pool *pool = use(self);
     if (pool && !is_copy(pool))
         weir_pool_unadmit(pool->pool);
     Py_XDECREF(pool);
@@ -474,7 +484,12 @@ static PyObject *pool_post(PyObject *object, PyObject *args)
         ext_parts_get(data, &parts) < 0)
         return NULL;
     uint64_t id = 0;
-    int rc = permit->pool == self ? post(pool, tag, &parts, items, kind, &id) : WEIR_EINVAL;
+    Pool *used = use(permit);
+    int rc = used == self ? post(pool, tag, &parts, items, kind, &id) : WEIR_EINVAL;
+    if (rc < 0)
+        permit->pool = used; /* its use again: nobody else's before this call has returned */
+    else
+        Py_DECREF(used);
     Py_ssize_t size = parts.size;
     ext_parts_release(&parts);
     if (rc == WEIR_ENOSHM)
@@ -482,8 +497,6 @@ static PyObject *pool_post(PyObject *object, PyObject *args)
                             "there is not enough shared memory for the task's %zd bytes", size);
     if (rc < 0)
         return raise_refusal(self, rc);
-    permit->pool = NULL;
-    Py_DECREF(self);
     return PyLong_FromUnsignedLongLong(id);
 }
 

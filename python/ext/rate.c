@@ -15,8 +15,8 @@
 
 typedef struct Bucket {
     PyObject_HEAD module_state *state;
-    weir_rate *rate; /* NULL: not initialised */
-    int64_t per_ns;  /* the unit in which `rate` is told */
+    weir_rate *rate;        /* NULL: not initialised */
+    _Atomic int64_t per_ns; /* the unit in which `rate` is told */
     PyObject *name, *shared;
     PyObject *weakrefs;
     unsigned generation;

@@ -288,7 +288,7 @@ def ns() -> Iterator[int]:
     n = 1
     while True:
         yield n
-        n += 1 if every else 1 + n // 20
+        n += 1 if every else 1 + n // 8
 
 
 def main(name: str) -> None:
