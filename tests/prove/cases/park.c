@@ -148,6 +148,23 @@ static void park_meets_nudge(void)
 PROVE_CASE(park_meets_nudge,
            "who is nudged looks, also after its hook, and sees what was done before");
 
+static int interrupt_always(void *ctx)
+{
+    *(bool *)ctx = true;
+    return 1;
+}
+
+static void park_is_interrupted_in_vain(void)
+{
+    bool was_asked = false;
+    weir__parker_init(&parker);
+    weir_set_interrupt(interrupt_always, &was_asked);
+    prove_claim(weir__park(&parker, WEIR_FOREVER) == WEIR_EINTR && was_asked);
+    weir_set_interrupt(NULL, NULL);
+}
+
+PROVE_CASE(park_is_interrupted_in_vain, "who is never unparked comes back when its hook says so");
+
 /* ---- futex words ------------------------------------------------------------------------------ */
 
 static _Atomic uint32_t word;
@@ -158,12 +175,6 @@ static void change_word(void *arg)
     published = 1;
     atomic_store_explicit(&word, 1, memory_order_release);
     weir__futex_wake(&word, 1, false);
-}
-
-static int interrupt_always(void *ctx)
-{
-    *(bool *)ctx = true;
-    return 1;
 }
 
 /* Until the word changes, or why it did not wait for that. */
