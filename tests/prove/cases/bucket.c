@@ -268,6 +268,8 @@ static void bucket_shrinks(void)
     prove_join(t);
     int64_t level = weir__bucket_level(&ways[0], begun);
     prove_claim(level >= 0 && level <= (int64_t)WEIR__TOKEN);
+    set_burst((void *)3); /* does not bring it back */
+    prove_same(weir__bucket_level(&ways[0], begun), level);
     weir__bucket_try(&ways[0], WEIR__TOKEN, begun);
     prove_claim(!weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
     weir__free(page);
