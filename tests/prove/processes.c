@@ -67,7 +67,7 @@ static void end(int number, int code, int signal)
         prove_memory_publish(p->known);
     for (int i = 0; i < PROVE_THREADS; i++) {
         prove_thread *t = &prove_threads[i];
-        if (t->process != number || (t->state != PROVE_ABLE && t->state != PROVE_WAITS))
+        if (t->process != number || t->state == PROVE_NONE) /* also one that nobody has joined */
             continue;
         for (int k = 0; k < PROVE_THREADS; k++)
             if (t->known[k] > p->known[k])
