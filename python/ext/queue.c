@@ -887,10 +887,28 @@ static int64_t get_many(Queue *self, void **items, size_t max, int64_t timeout_n
     return n;
 }
 
+/* Of many slots nobody pays for making them NULL: the list has room for them, and holds none. */
+static PyObject *new_list_with_room(size_t max)
+{
+#ifdef Py_GIL_DISABLED
+    return PyList_New((Py_ssize_t)max); /* whose room has a head of its own */
+#else
+    PyListObject *list = (PyListObject *)PyList_New(0);
+    PyObject **room = list ? PyMem_New(PyObject *, max) : NULL;
+    if (!room) {
+        Py_XDECREF(list);
+        return PyErr_NoMemory();
+    }
+    list->ob_item = room;
+    list->allocated = (Py_ssize_t)max;
+    return (PyObject *)list;
+#endif
+}
+
 /* Out of sight of the collector, and so of everybody, as long as there is nothing in it. */
 PyObject *ext_queue_new_list(size_t max)
 {
-    PyObject *list = PyList_New((Py_ssize_t)max);
+    PyObject *list = max > CHUNK ? new_list_with_room(max) : PyList_New((Py_ssize_t)max);
     if (list)
         PyObject_GC_UnTrack(list);
     return list;
@@ -904,19 +922,17 @@ static PyObject **slots_of(PyObject *list)
 int64_t ext_queue_fill_list(Queue *self, PyObject **list, ext_queue_take_fn *take, void *ctx)
 {
     PyObject *room = *list, **slots = slots_of(room);
-    Py_ssize_t max = PyList_GET_SIZE(room);
+    Py_ssize_t max = ((PyListObject *)room)->allocated;
     int64_t n = take(self, (void **)slots, (size_t)max, ctx);
     for (int64_t i = 0; i < n; i++)
         slots[i] = ext_queue_let_go(self, ext_to_slot((void *)slots[i]));
-    for (Py_ssize_t i = n > 0 ? (Py_ssize_t)n : 0; i < max; i++)
-        slots[i] = NULL;
-    PyObject *fitting = n > 0 && n < max ? PyList_New((Py_ssize_t)n) : NULL;
+    PyObject *fitting = n > 0 && n < max && max > CHUNK ? PyList_New((Py_ssize_t)n) : NULL;
     if (fitting) { /* a list of 65,536 that holds three would keep its memory */
         memcpy(slots_of(fitting), slots, (size_t)n * sizeof *slots);
         memset(slots, 0, (size_t)n * sizeof *slots);
         Py_SETREF(*list, fitting);
     } else if (n > 0) {
-        PyErr_Clear(); /* no memory: then this one */
+        PyErr_Clear(); /* of no memory: then this one */
         Py_SET_SIZE(room, (Py_ssize_t)n);
         PyObject_GC_Track(room);
     } else {

@@ -396,6 +396,10 @@ def test_every_source_is_listed_in_a_meson_build() -> None:
         )
         for name in re.findall(r"'([\w-]+)'", names)
     }
+    fuzzers = {
+        f"tests/fuzz/{name}.c"
+        for name in re.findall(r"'(\w+)'", (ROOT / "tests/fuzz/meson.build").read_text())
+    }
     examples = {
         f"examples/c/{name}.c"
         for name in re.findall(r"'(\w+)'", (ROOT / "examples/c/meson.build").read_text())
@@ -410,7 +414,7 @@ def test_every_source_is_listed_in_a_meson_build() -> None:
         )
         for path in ROOT.glob(pattern)
     }  # fmt: skip
-    assert there - listed - tests - examples == set()
+    assert there - listed - tests - examples - fuzzers == set()
 
 
 def test_an_unknown_step_of_check_is_refused_by_name() -> None:
