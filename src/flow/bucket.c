@@ -36,13 +36,13 @@ struct weir__bucket_page {
     _Atomic uint64_t line; /* the ticket of who came last; 0: nobody is in the line */
     _Atomic uint64_t granted;
     _Atomic uint64_t refused;
-    _Atomic uint64_t reserved; /* grains ever; only grows but for what is unreserved */
+    _Atomic uint64_t reserved; /* grains ever, of reservations that know who is in line */
     _Atomic uint64_t returned; /* grains ever */
     _Atomic uint64_t returned_tokens, blocked_ns;
     /* What it reads. */
     _Alignas(WEIR__LINE) _Atomic uint64_t version; /* of the terms; odd: the second copy holds */
     terms_copy copies[2];
-    _Alignas(WEIR__LINE) weir__robust writer; /* of terms */
+    _Alignas(WEIR__LINE) weir__robust writer; /* of terms, turns and reservations */
     _Atomic uint64_t next_ticket;
     _Atomic uint32_t slots_used; /* those behind were never taken */
     uint32_t n_slots;
@@ -227,8 +227,7 @@ static others look_at_line(const weir__bucket *bucket, const weir__turn *turn, w
     unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
         slot *at = &page->slots[i];
-        /* seq_cst: after the change of `reserved` in reserve, before which who is not protected
-         * from it has come into line */
+        /* seq_cst: after the change of `taken` in reserve */
         uint64_t word = atomic_load(&at->word), ticket = word >> SEAT_BITS;
         if (word == 0 || ticket == ENTERING || (turn && turn->slot == (int)i))
             continue;
@@ -339,12 +338,26 @@ static slot *take_slot(const weir__bucket *bucket, weir__turn *turn)
     return NULL;
 }
 
-/* In this order: the cost, the place, that there is a line, and then what had been reserved.  Who
- * reserves does it the other way round: each sees the other, or both do. */
+/* Turns are begun and used, and reservations made, one at a time: so one of two that meet is the first, for both.
+ * Who is stopped in the middle of one holds up nobody for longer than this; then each may take the other for the
+ * first. */
+static bool lock_turns(const weir__bucket *bucket)
+{
+    return weir__robust_lock(&bucket->page->writer, weir_after(WRITER_WAITS)) >= 0;
+}
+
+static void unlock_turns(const weir__bucket *bucket, bool locked)
+{
+    if (locked)
+        weir__robust_unlock(&bucket->page->writer);
+}
+
+/* In this order: the cost, the place, that there is a line, and then what had been reserved. */
 static void stand(const weir__bucket *bucket, weir__turn *turn, uint64_t cost)
 {
     weir__bucket_page *page = bucket->page;
     slot *at = &page->slots[turn->slot];
+    bool locked = lock_turns(bucket);
     atomic_store_explicit(&at->cost, cost, memory_order_relaxed);
     atomic_store_explicit(&at->due_since, 0, memory_order_relaxed);
     atomic_store(&at->word, turn->ticket << SEAT_BITS | bucket->seat);
@@ -353,6 +366,7 @@ static void stand(const weir__bucket *bucket, weir__turn *turn, uint64_t cost)
     turn->taken = atomic_load(&page->taken);
     turn->returned = atomic_load(&page->returned);
     turn->reserved = atomic_load(&page->reserved);
+    unlock_turns(bucket, locked);
 }
 
 void weir__bucket_enter(const weir__bucket *bucket, weir__turn *turn, uint64_t cost)
@@ -379,6 +393,11 @@ void weir__bucket_leave(const weir__bucket *bucket, weir__turn *turn)
 
 /* ---- taking --------------------------------------------------------------------------------- */
 
+static bool has_turn(const weir__turn *turn)
+{
+    return turn && turn->slot >= 0 && !turn->is_anothers;
+}
+
 /* What has been reserved since the turn began is used after it: those who reserved were told so.
  * That is true as long as the bucket has not been full since, for then the reserved tokens may have
  * been used and forgotten; which shows as long as nothing was given back. */
@@ -386,11 +405,10 @@ static uint64_t reserved_after(const weir__bucket *bucket, const weir__turn *tur
                                const weir__rate_terms *terms, weir__supply supply)
 {
     weir__bucket_page *page = bucket->page;
-    if (!turn || turn->slot < 0 || supply.is_forgotten ||
+    if (!has_turn(turn) || supply.is_forgotten ||
         (int64_t)(supply.position - (turn->taken + terms->burst)) >= 0 ||
         atomic_load(&page->returned) != turn->returned)
         return 0;
-    /* Before `taken` is read: what is counted here is taken there. */
     uint64_t later = atomic_load(&page->reserved) - turn->reserved;
     return later < WEIR__RATE_FAR ? later : 0;
 }
@@ -414,14 +432,20 @@ static bool take(const weir__bucket *bucket, const weir__turn *turn, weir__rate_
         *ret_when = weir_after(WEIR_MILLISECOND);
         return false;
     }
+    bool is_own = has_turn(turn), locked = is_own && lock_turns(bucket);
     ask->later = reserved_after(bucket, turn, &terms, supply);
     uint64_t taken = atomic_load(&page->taken), next;
-    while (weir__rate_take(&terms, supply, taken, ask, &next)) {
-        /* seq_cst, as all that orders the line; tokens carry no data */
-        if (atomic_compare_exchange_weak(&page->taken, &taken, next)) {
-            count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, ask->cost / WEIR__TOKEN);
-            return true;
-        }
+    bool is_there;
+    /* seq_cst, as all that orders the line; tokens carry no data */
+    while ((is_there = weir__rate_take(&terms, supply, taken, ask, &next)) &&
+           !atomic_compare_exchange_weak(&page->taken, &taken, next))
+        continue;
+    if (is_there && is_own) /* who reserves from now on does not leave it to us once more */
+        atomic_store_explicit(&page->slots[turn->slot].cost, 0, memory_order_relaxed);
+    unlock_turns(bucket, locked);
+    if (is_there) {
+        count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, ask->cost / WEIR__TOKEN);
+        return true;
     }
     *ret_when = weir__rate_when(&terms, weir__rate_position(&terms, supply, taken, ask));
     watch(bucket, line, &terms, supply, taken, now);
@@ -468,37 +492,49 @@ weir_time weir__bucket_when(const weir__bucket *bucket, const weir__turn *turn, 
     weir__rate_ask ask = ask_for(bucket, turn, cost, also_ahead, now, &line);
     weir__rate_terms terms = weir__bucket_terms(bucket);
     weir__supply supply = weir__rate_supply(&terms, now);
+    bool locked = has_turn(turn) && lock_turns(bucket);
     ask.later = reserved_after(bucket, turn, &terms, supply);
     uint64_t taken = atomic_load(&bucket->page->taken);
+    unlock_turns(bucket, locked);
     return weir__rate_when(&terms, weir__rate_position(&terms, supply, taken, &ask));
 }
 
 /* ---- reservations --------------------------------------------------------------------------- */
 
+/* Takes it, looks who is before it, and announces it to them. */
+static bool owe(const weir__bucket *bucket, const weir__rate_terms *terms, weir__supply supply,
+                uint64_t cost, weir_time now, weir__owed *ret_owed)
+{
+    weir__bucket_page *page = bucket->page;
+    uint64_t taken = atomic_load(&page->taken), next;
+    do {
+        next = weir__rate_owe(terms, supply, taken, cost);
+        if ((int64_t)(next - supply.position) > (int64_t)(WEIR__RATE_FAR / 2))
+            return false;
+    } while (!atomic_compare_exchange_weak(&page->taken, &taken, next));
+    *ret_owed = (weir__owed){
+        .begin = next - cost,
+        .end = next,
+        .due = next + look_at_line(bucket, NULL, now).everybody,
+        .ticket = atomic_load(&page->next_ticket),
+    };
+    atomic_fetch_add(&page->reserved, cost);
+    return true;
+}
+
 bool weir__bucket_reserve(const weir__bucket *bucket, uint64_t cost, weir_time now,
                           weir__owed *ret_owed)
 {
-    weir__bucket_page *page = bucket->page;
     weir__rate_terms terms;
     weir__supply supply;
     if (!get_terms(bucket, now, &terms, &supply))
         return false;
-    uint64_t taken = atomic_load(&page->taken), next;
-    do {
-        next = weir__rate_owe(&terms, supply, taken, cost);
-        if ((int64_t)(next - supply.position) > (int64_t)(WEIR__RATE_FAR / 2))
-            return false;
-    } while (!atomic_compare_exchange_weak(&page->taken, &taken, next));
-    /* Then that it is reserved, then a look at the line: see stand. */
-    atomic_fetch_add(&page->reserved, cost);
-    count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, cost / WEIR__TOKEN);
-    *ret_owed = (weir__owed){
-        .begin = next - cost,
-        .end = next,
-        .ticket = atomic_load(&page->next_ticket),
-    };
-    ret_owed->due = next + look_at_line(bucket, NULL, now).everybody;
-    return true;
+    bool locked = lock_turns(bucket);
+    bool owes = owe(bucket, &terms, supply, cost, now, ret_owed);
+    unlock_turns(bucket, locked);
+    if (owes)
+        count(bucket, bucket->granted, WEIR_STATS_ACCEPTED, cost / WEIR__TOKEN);
+    return owes;
 }
 
 /* Who came before it does not count it as taken (see reserved_after), so it must not come back

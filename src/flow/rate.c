@@ -168,7 +168,7 @@ static place *behind(const place *p)
 static weir__turn without_promises(const weir__turn *turn)
 {
     weir__turn other = *turn;
-    other.returned = ~other.returned;
+    other.is_anothers = true;
     return other;
 }
 

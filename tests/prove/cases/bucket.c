@@ -208,6 +208,7 @@ static void bucket_returns(void)
 {
     memset(took, 0, sizeof took);
     make(HOUR, 3);
+    prove_let_time_stand_still(); /* nobody is stopped for so long that he is not waited for */
     int t[] = {prove_spawn(reserve, (void *)1), prove_spawn(reserve, (void *)2)};
     try_one((void *)0);
     join_all(t, 2);
@@ -233,6 +234,7 @@ static void bucket_promises(void)
 {
     weir__turn turn = WEIR__NO_TURN;
     make(HOUR, 2);
+    prove_let_time_stand_still(); /* nobody is stopped for so long that he is not waited for */
     for (int i = 0; i < 2; i++)
         prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
     int t = prove_spawn(reserve_one, NULL);
