@@ -343,7 +343,9 @@ static slot *take_slot(const weir__bucket *bucket, weir__turn *turn)
  * first. */
 static bool lock_turns(const weir__bucket *bucket)
 {
-    return weir__robust_lock(&bucket->page->writer, weir_after(WRITER_WAITS)) >= 0;
+    weir__robust *writer = &bucket->page->writer;
+    return weir__robust_try(writer) >= 0 || /* without a look at the clock */
+           weir__robust_lock(writer, weir_after(WRITER_WAITS)) >= 0;
 }
 
 static void unlock_turns(const weir__bucket *bucket, bool locked)
