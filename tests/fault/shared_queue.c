@@ -340,16 +340,28 @@ static bool kill_after(const scenario *s, uint64_t n, kills *k)
     return end != OVER && (end != ASLEEP || s->wake);
 }
 
-static void kill_everywhere(const scenario *s)
+/* In strides of `by`; what they met. */
+static kills kill_in_strides(const scenario *s, uint64_t by)
 {
     kills k = {0};
-    uint64_t by = stride(), phase = (uint64_t)weir_now() % by;
+    uint64_t phase = (uint64_t)weir_now() % by;
     while (kill_after(s, 1 + phase + k.n * by, &k))
         ;
     printf("           %llu kills, %llu of them inside the lock\n", (unsigned long long)k.n,
            (unsigned long long)k.inside);
-    if (by <= STRIDE)
-        assert_true(k.n > 1 && k.inside > 0);
+    return k;
+}
+
+/* With shorter strides until some kill was inside the lock: how many instructions a sanitizer adds is not ours to
+ * know. */
+static void kill_everywhere(const scenario *s)
+{
+    uint64_t by = stride();
+    for (kills k = kill_in_strides(s, by); by <= STRIDE && k.inside == 0;
+         k = kill_in_strides(s, by)) {
+        assert_true(by > 1);
+        by /= 2;
+    }
 }
 
 static void check_put(const weir_shared_queue_snapshot *now, const int64_t *inside, size_t n)
@@ -526,11 +538,10 @@ static pid_t start_holder(weir_shared_queue *queue)
     return pid;
 }
 
-static void who_is_killed_as_it_recovers_is_recovered_from(void **state)
+/* Of a second one that is killed as it recovers from a first; how often it was inside the lock. */
+static uint64_t kill_recovering(uint64_t by)
 {
-    (void)state;
-    uint64_t recovered = 0, n = 0,
-             by = 1 + stride() / 8; /* the lock is held for a small part of it */
+    uint64_t recovered = 0, n = 0;
     for (enum end end = STEPPED; end == STEPPED; n++) {
         weir_shared_queue *queue = make(WEIR_OVERFLOW_BLOCK, 1);
         pid_t first = start_holder(queue), second = start(put_one, queue);
@@ -547,7 +558,17 @@ static void who_is_killed_as_it_recovers_is_recovered_from(void **state)
     }
     printf("           %llu kills, %llu of a second one inside the lock\n", (unsigned long long)n,
            (unsigned long long)recovered);
-    assert_true(stride() > STRIDE || recovered > 0);
+    return recovered;
+}
+
+static void who_is_killed_as_it_recovers_is_recovered_from(void **state)
+{
+    (void)state;
+    uint64_t by = 1 + stride() / 8; /* the lock is held for a small part of it */
+    while (kill_recovering(by) == 0 && by <= STRIDE) {
+        assert_true(by > 1);
+        by /= 2;
+    }
 }
 
 static void a_stopped_holder_delays_no_deadline_for_long(void **state)
@@ -587,7 +608,7 @@ static void a_stopped_waiter_holds_nobody_up_and_keeps_its_place(void **state)
     must(pid >= 0);
     if (pid == 0)
         report(queue);
-    soon(look(queue).getters_waiting == 1);
+    soon(look(queue).getters_waiting == 1 && is_asleep(pid)); /* and holds no lock any more */
     int status;
     must(kill(pid, SIGSTOP) == 0 && waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
     survivor getter = {.queue = queue};
