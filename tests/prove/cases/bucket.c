@@ -281,9 +281,9 @@ PROVE_CASE(bucket_shrinks, "what does not fit any more is gone, whoever takes at
 
 static weir__rate_terms expected[3];
 
-/* From the k-th change on. */
-#define RATE(k)  (7 * (k))
-#define PER(k)   ((k) * (k) * (uint64_t)HOUR + 1)
+/* From the k-th change on; fast enough that each has another speed. */
+#define RATE(k)  (7000 * (k) * (k) * (k))
+#define PER(k)   ((k) * (k) * (uint64_t)WEIR_SECOND + 1)
 #define BURST(k) ((k) * WEIR__TOKEN)
 #define AT(k)    (begun + (int64_t)(k) * WEIR_SECOND)
 
