@@ -1,7 +1,9 @@
 /* bucket.c - see bucket.h.
  *
- * All atomics are used with sequential consistency where two of them have to be seen in one order,
- * which is said there; what only counts is relaxed.
+ * Orders: turns are begun and used, and reservations made and given back, under the writer's lock
+ * (see lock_turns), and so each of them sees what was done before.  Who tries without a turn has no
+ * lock; what he sees late might as well have come later.  Whatever else is published is said there.
+ * All else is relaxed: tokens carry no data, and an exchange sees the last value in any order.
  */
 #include "flow/bucket.h"
 
@@ -52,6 +54,19 @@ struct weir__bucket_page {
 size_t weir__bucket_size(unsigned slots)
 {
     return sizeof(weir__bucket_page) + slots * sizeof(slot);
+}
+
+/* The number as it is, or has been. */
+static uint64_t look(const _Atomic uint64_t *number)
+{
+    return atomic_load_explicit(number, memory_order_relaxed);
+}
+
+/* If it is still the one that was seen; otherwise that is updated. */
+static bool change(_Atomic uint64_t *number, uint64_t *seen, uint64_t next)
+{
+    return atomic_compare_exchange_strong_explicit(number, seen, next, memory_order_relaxed,
+                                                   memory_order_relaxed);
 }
 
 /* ---- terms ---------------------------------------------------------------------------------- */
@@ -137,7 +152,8 @@ static weir__rate_terms begin_again(const weir__bucket *bucket, weir_time now)
     weir__rate_terms terms = weir__bucket_terms(bucket);
     weir__supply supply = weir__rate_supply(&terms, now);
     if (supply.is_forgotten)
-        atomic_store(&bucket->page->taken, supply.position - terms.burst);
+        atomic_store_explicit(&bucket->page->taken, supply.position - terms.burst,
+                              memory_order_relaxed); /* publish publishes it, too */
     if (now > terms.t0) {
         terms.t0 = now;
         terms.s0 = supply.position;
@@ -148,9 +164,9 @@ static weir__rate_terms begin_again(const weir__bucket *bucket, weir_time now)
 /* What would not fit into a burst is gone. */
 static void spill(weir__bucket_page *page, uint64_t position, uint64_t burst)
 {
-    uint64_t taken = atomic_load(&page->taken);
+    uint64_t taken = look(&page->taken);
     while ((int64_t)(position - taken) > (int64_t)burst)
-        if (atomic_compare_exchange_weak(&page->taken, &taken, position - burst))
+        if (change(&page->taken, &taken, position - burst))
             return;
 }
 
@@ -200,8 +216,7 @@ static bool get_terms(const weir__bucket *bucket, weir_time now, weir__rate_term
 /* Those behind were never taken.  Whatever a shared page says, there are no more than seats. */
 static unsigned slots_used(const weir__bucket_page *page)
 {
-    /* seq_cst: see look_at_line */
-    uint32_t used = atomic_load(&page->slots_used);
+    uint32_t used = atomic_load_explicit(&page->slots_used, memory_order_relaxed);
     return used < WEIR__SEATS ? used : WEIR__SEATS;
 }
 
@@ -227,8 +242,9 @@ static others look_at_line(const weir__bucket *bucket, const weir__turn *turn, w
     unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
         slot *at = &page->slots[i];
-        /* seq_cst: after the change of `taken` in reserve */
-        uint64_t word = atomic_load(&at->word), ticket = word >> SEAT_BITS;
+        /* acquire: pairs with the release in stand, which publishes the cost */
+        uint64_t word = atomic_load_explicit(&at->word, memory_order_acquire);
+        uint64_t ticket = word >> SEAT_BITS;
         if (word == 0 || ticket == ENTERING || (turn && turn->slot == (int)i))
             continue;
         uint64_t cost = atomic_load_explicit(&at->cost, memory_order_relaxed);
@@ -254,27 +270,35 @@ static others look_at_line(const weir__bucket *bucket, const weir__turn *turn, w
 static void tidy_line(const weir__bucket *bucket)
 {
     weir__bucket_page *page = bucket->page;
-    uint64_t last = atomic_load(&page->line);
+    /* acquire: pairs with the release in stand: whose ticket this is, is to be seen, or has left */
+    uint64_t last = atomic_load_explicit(&page->line, memory_order_acquire);
     if (!last)
         return;
     unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
-        uint64_t word = atomic_load(&page->slots[i].word);
+        uint64_t word = look(&page->slots[i].word);
         if (word != 0 && word >> SEAT_BITS != ENTERING)
             return;
     }
-    atomic_compare_exchange_strong(&page->line, &last, 0);
+    change(&page->line, &last, 0);
 }
 
-/* Everything that a dead process has in the line; each word is read before the look at its seat. */
+/* Unless it is another's by now. */
+static void free_slot(slot *at, uint64_t word)
+{
+    change(&at->word, &word, 0);
+}
+
+/* Everything that a dead process has in the line; each word is read before the look at its seat,
+ * which is a system call. */
 static void bury(const weir__bucket *bucket, unsigned seat)
 {
     weir__bucket_page *page = bucket->page;
     unsigned used = slots_used(page);
     for (unsigned i = 0; i < used; i++) {
-        uint64_t word = atomic_load(&page->slots[i].word);
+        uint64_t word = look(&page->slots[i].word);
         if (word != 0 && (word & SEAT_MASK) == seat && !weir__named_is_taken(bucket->named, seat))
-            atomic_compare_exchange_strong(&page->slots[i].word, &word, 0);
+            free_slot(&page->slots[i], word);
     }
     tidy_line(bucket);
 }
@@ -285,9 +309,9 @@ static void clear_seat(void *data, unsigned seat)
     weir__bucket bucket = {.page = data};
     unsigned used = slots_used(bucket.page);
     for (unsigned i = 0; i < used; i++) {
-        uint64_t word = atomic_load(&bucket.page->slots[i].word);
+        uint64_t word = look(&bucket.page->slots[i].word);
         if (word != 0 && (word & SEAT_MASK) == seat)
-            atomic_compare_exchange_strong(&bucket.page->slots[i].word, &word, 0);
+            free_slot(&bucket.page->slots[i], word);
     }
     tidy_line(&bucket);
 }
@@ -297,7 +321,8 @@ static void clear_seat(void *data, unsigned seat)
 static void watch_first(const weir__bucket *bucket, const others *line, weir_time now)
 {
     int64_t since = 0;
-    if (!atomic_compare_exchange_strong(&line->first->due_since, &since, now) &&
+    if (!atomic_compare_exchange_strong_explicit(&line->first->due_since, &since, now,
+                                                 memory_order_relaxed, memory_order_relaxed) &&
         since <= now - MAY_BE_DEAD && bucket->named)
         bury(bucket, (unsigned)(line->first_word & SEAT_MASK));
 }
@@ -327,20 +352,23 @@ static slot *take_slot(const weir__bucket *bucket, weir__turn *turn)
         unsigned which = (bucket->seat + i) % n;
         slot *at = &page->slots[which];
         uint64_t free = 0;
-        if (!atomic_compare_exchange_strong(&at->word, &free, ENTERING << SEAT_BITS | bucket->seat))
+        uint64_t entering = ENTERING << SEAT_BITS | bucket->seat;
+        if (!change(&at->word, &free, entering))
             continue;
-        uint32_t used = atomic_load(&page->slots_used);
-        while (used <= which && !atomic_compare_exchange_weak(&page->slots_used, &used, which + 1))
-            continue;
+        uint32_t used = atomic_load_explicit(&page->slots_used, memory_order_relaxed);
+        while (used <= which &&
+               !atomic_compare_exchange_weak_explicit(&page->slots_used, &used, which + 1,
+                                                      memory_order_relaxed, memory_order_relaxed))
+            continue; /* stand publishes it */
         turn->slot = (int)which;
         return at;
     }
     return NULL;
 }
 
-/* Turns are begun and used, and reservations made, one at a time: so one of two that meet is the first, for both.
- * Who is stopped in the middle of one holds up nobody for longer than this; then each may take the other for the
- * first. */
+/* Turns are begun and used, and reservations made and given back, one at a time: so one of two that
+ * meet is the first, for both.  Who is stopped in the middle of one holds up nobody for longer than
+ * this; then each may take the other for the first. */
 static bool lock_turns(const weir__bucket *bucket)
 {
     weir__robust *writer = &bucket->page->writer;
@@ -362,12 +390,14 @@ static void stand(const weir__bucket *bucket, weir__turn *turn, uint64_t cost)
     bool locked = lock_turns(bucket);
     atomic_store_explicit(&at->cost, cost, memory_order_relaxed);
     atomic_store_explicit(&at->due_since, 0, memory_order_relaxed);
-    atomic_store(&at->word, turn->ticket << SEAT_BITS | bucket->seat);
-    atomic_store(&page->line, turn->ticket);
-    /* `taken` first, so that being full since shows: see reserved_after */
-    turn->taken = atomic_load(&page->taken);
-    turn->returned = atomic_load(&page->returned);
-    turn->reserved = atomic_load(&page->reserved);
+    /* release: publishes the cost to look_at_line, which may come without the lock */
+    atomic_store_explicit(&at->word, turn->ticket << SEAT_BITS | bucket->seat,
+                          memory_order_release);
+    /* release: publishes the place to tidy_line, which comes without the lock */
+    atomic_store_explicit(&page->line, turn->ticket, memory_order_release);
+    turn->taken = look(&page->taken);
+    turn->returned = look(&page->returned);
+    turn->reserved = look(&page->reserved);
     unlock_turns(bucket, locked);
 }
 
@@ -375,7 +405,8 @@ void weir__bucket_enter(const weir__bucket *bucket, weir__turn *turn, uint64_t c
 {
     if (turn->slot < 0 && !take_slot(bucket, turn))
         return; /* more handles than seats: behind everybody */
-    turn->ticket = atomic_fetch_add(&bucket->page->next_ticket, 1) + 1;
+    turn->ticket =
+        atomic_fetch_add_explicit(&bucket->page->next_ticket, 1, memory_order_relaxed) + 1;
     stand(bucket, turn, cost);
 }
 
@@ -388,7 +419,7 @@ void weir__bucket_hand_on(const weir__bucket *bucket, weir__turn *turn, uint64_t
 void weir__bucket_leave(const weir__bucket *bucket, weir__turn *turn)
 {
     if (turn->slot >= 0)
-        atomic_store(&bucket->page->slots[turn->slot].word, 0);
+        atomic_store_explicit(&bucket->page->slots[turn->slot].word, 0, memory_order_relaxed);
     turn->slot = -1;
     tidy_line(bucket);
 }
@@ -409,9 +440,9 @@ static uint64_t reserved_after(const weir__bucket *bucket, const weir__turn *tur
     weir__bucket_page *page = bucket->page;
     if (!has_turn(turn) || supply.is_forgotten ||
         (int64_t)(supply.position - (turn->taken + terms->burst)) >= 0 ||
-        atomic_load(&page->returned) != turn->returned)
+        look(&page->returned) != turn->returned)
         return 0;
-    uint64_t later = atomic_load(&page->reserved) - turn->reserved;
+    uint64_t later = look(&page->reserved) - turn->reserved;
     return later < WEIR__RATE_FAR ? later : 0;
 }
 
@@ -436,11 +467,10 @@ static bool take(const weir__bucket *bucket, const weir__turn *turn, weir__rate_
     }
     bool is_own = has_turn(turn), locked = is_own && lock_turns(bucket);
     ask->later = reserved_after(bucket, turn, &terms, supply);
-    uint64_t taken = atomic_load(&page->taken), next;
+    uint64_t taken = look(&page->taken), next;
     bool is_there;
-    /* seq_cst, as all that orders the line; tokens carry no data */
     while ((is_there = weir__rate_take(&terms, supply, taken, ask, &next)) &&
-           !atomic_compare_exchange_weak(&page->taken, &taken, next))
+           !change(&page->taken, &taken, next))
         continue;
     if (is_there && is_own) /* who reserves from now on does not leave it to us once more */
         atomic_store_explicit(&page->slots[turn->slot].cost, 0, memory_order_relaxed);
@@ -458,12 +488,12 @@ bool weir__bucket_try(const weir__bucket *bucket, uint64_t cost, weir_time now)
 {
     others line = {0};
     weir_time when;
-    if (atomic_load_explicit(&bucket->page->line, memory_order_acquire)) {
+    if (look(&bucket->page->line)) {
         line = look_at_line(bucket, NULL, now);
         if (line.first) {
             weir__rate_terms terms = weir__bucket_terms(bucket);
-            watch(bucket, &line, &terms, weir__rate_supply(&terms, now),
-                  atomic_load(&bucket->page->taken), now);
+            watch(bucket, &line, &terms, weir__rate_supply(&terms, now), look(&bucket->page->taken),
+                  now);
             return false;
         }
         tidy_line(bucket);
@@ -496,7 +526,7 @@ weir_time weir__bucket_when(const weir__bucket *bucket, const weir__turn *turn, 
     weir__supply supply = weir__rate_supply(&terms, now);
     bool locked = has_turn(turn) && lock_turns(bucket);
     ask.later = reserved_after(bucket, turn, &terms, supply);
-    uint64_t taken = atomic_load(&bucket->page->taken);
+    uint64_t taken = look(&bucket->page->taken);
     unlock_turns(bucket, locked);
     return weir__rate_when(&terms, weir__rate_position(&terms, supply, taken, &ask));
 }
@@ -508,19 +538,19 @@ static bool owe(const weir__bucket *bucket, const weir__rate_terms *terms, weir_
                 uint64_t cost, weir_time now, weir__owed *ret_owed)
 {
     weir__bucket_page *page = bucket->page;
-    uint64_t taken = atomic_load(&page->taken), next;
+    uint64_t taken = look(&page->taken), next;
     do {
         next = weir__rate_owe(terms, supply, taken, cost);
         if ((int64_t)(next - supply.position) > (int64_t)(WEIR__RATE_FAR / 2))
             return false;
-    } while (!atomic_compare_exchange_weak(&page->taken, &taken, next));
+    } while (!change(&page->taken, &taken, next));
     *ret_owed = (weir__owed){
         .begin = next - cost,
         .end = next,
         .due = next + look_at_line(bucket, NULL, now).everybody,
-        .ticket = atomic_load(&page->next_ticket),
+        .ticket = look(&page->next_ticket),
     };
-    atomic_fetch_add(&page->reserved, cost);
+    atomic_fetch_add_explicit(&page->reserved, cost, memory_order_relaxed);
     return true;
 }
 
@@ -541,16 +571,26 @@ bool weir__bucket_reserve(const weir__bucket *bucket, uint64_t cost, weir_time n
 
 /* Who came before it does not count it as taken (see reserved_after), so it must not come back
  * while he waits. */
-bool weir__bucket_unreserve(const weir__bucket *bucket, const weir__owed *owed)
+static bool give_back(const weir__bucket *bucket, const weir__owed *owed)
 {
     weir__bucket_page *page = bucket->page;
     uint64_t end = owed->end;
     if (look_at_line(bucket, NULL, 0).oldest <= owed->ticket ||
-        !atomic_compare_exchange_strong(&page->taken, &end, owed->begin))
+        !change(&page->taken, &end, owed->begin))
         return false;
-    atomic_fetch_add(&page->returned, owed->end - owed->begin);
-    count(bucket, bucket->returned, WEIR_STATS_CANCELLED, (owed->end - owed->begin) / WEIR__TOKEN);
+    atomic_fetch_add_explicit(&page->returned, owed->end - owed->begin, memory_order_relaxed);
     return true;
+}
+
+bool weir__bucket_unreserve(const weir__bucket *bucket, const weir__owed *owed)
+{
+    bool locked = lock_turns(bucket);
+    bool is_back = give_back(bucket, owed);
+    unlock_turns(bucket, locked);
+    if (is_back)
+        count(bucket, bucket->returned, WEIR_STATS_CANCELLED,
+              (owed->end - owed->begin) / WEIR__TOKEN);
+    return is_back;
 }
 
 /* ---- counts --------------------------------------------------------------------------------- */
@@ -585,8 +625,7 @@ weir__bucket_counts weir__bucket_get_counts(const weir__bucket *bucket)
 int64_t weir__bucket_level(const weir__bucket *bucket, weir_time now)
 {
     weir__rate_terms terms = weir__bucket_terms(bucket);
-    return weir__rate_level(&terms, weir__rate_supply(&terms, now),
-                            atomic_load(&bucket->page->taken));
+    return weir__rate_level(&terms, weir__rate_supply(&terms, now), look(&bucket->page->taken));
 }
 
 /* ---- shared --------------------------------------------------------------------------------- */

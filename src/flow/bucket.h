@@ -10,9 +10,10 @@
  *             burst is too small for both.  Who has been able to take for 100 ms and has not (it is
  *             stopped) is passed over; who was killed loses its place.
  * Owing:      a reservation takes tokens that are not there yet.  Who waited before it does not wait
- *             longer for that: it is told a time that leaves them theirs.  A turn is begun and used, and a
- *             reservation made, under a lock, so that both agree on who was first; a process that is stopped
- *             inside holds up nobody for longer than 50 ms, and then one cost may be promised twice.
+ *             longer for that: it is told a time that leaves them theirs.  A turn is begun and used,
+ *             and a reservation made and given back, under a lock, so that both agree on who was
+ *             first; a process that is stopped inside holds up nobody for longer than 50 ms, and
+ *             then one cost may be promised twice.
  * Terms:      lie there twice, and one store of one word says which of the two holds: a kill at any
  *             instruction leaves the old ones or the new ones.
  */

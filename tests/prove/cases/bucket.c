@@ -170,6 +170,34 @@ static void bucket_line_is_kept(void)
 PROVE_CASE(bucket_line_is_kept,
            "as one leaves the line and another comes, it is seen that there is one");
 
+static void come_for_one(void *turn)
+{
+    weir__bucket_enter(&ways[0], turn, WEIR__TOKEN);
+}
+
+/* The place was one's that wanted all three. */
+static void bucket_cost_comes_with_its_place(void)
+{
+    weir__turn first = WEIR__NO_TURN, turn = WEIR__NO_TURN, mine = WEIR__NO_TURN;
+    make(HOUR, 3);
+    prove_let_time_stand_still(); /* nobody is stopped for so long that he is not waited for */
+    for (int i = 0; i < 3; i++)
+        prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
+    weir__bucket_enter(&ways[0], &first, 3 * WEIR__TOKEN);
+    weir__bucket_leave(&ways[0], &first);
+    int t = prove_spawn(come_for_one, &turn);
+    weir__bucket_enter(&ways[1], &mine, WEIR__TOKEN);
+    prove_claim(weir__bucket_when(&ways[1], &mine, WEIR__TOKEN, 0, begun) <=
+                begun + 2 * HOUR + WEIR_SECOND);
+    prove_join(t);
+    weir__bucket_leave(&ways[0], &turn);
+    weir__bucket_leave(&ways[1], &mine);
+    end(3);
+}
+
+PROVE_CASE(bucket_cost_comes_with_its_place,
+           "who sees a place in line sees what is waited for there, not what was before");
+
 /* A seat is left: whatever its process had in line is gone. */
 static void leave_seat(void *arg)
 {
