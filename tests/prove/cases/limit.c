@@ -432,6 +432,32 @@ static void limit_falls(void)
 
 PROVE_CASE(limit_falls, "once it has fallen nobody is let in by what it was");
 
+static uint64_t used_then;
+
+static void set_one_and_look(void *arg)
+{
+    (void)arg;
+    prove_claim(weir_limit_set(limit, 1) == WEIR_OK);
+    used_then = look().used;
+}
+
+static void limit_has_fallen(void)
+{
+    weir_permit first, second;
+    make(2);
+    prove_claim(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &first) == WEIR_OK);
+    int t = prove_spawn(set_one_and_look, NULL);
+    bool got = weir_limit_acquire(limit, 1, 0, WEIR_POLL, &second) == WEIR_OK;
+    prove_join(t);
+    prove_claim(used_then == (got ? 2 : 1));
+    weir_limit_release(limit, &first, WEIR_LIMIT_IGNORE);
+    if (got)
+        weir_limit_release(limit, &second, WEIR_LIMIT_IGNORE);
+    end();
+}
+
+PROVE_CASE(limit_has_fallen, "who comes in comes before the limit falls, and is counted then");
+
 static void set_two(void *arg)
 {
     (void)arg;
