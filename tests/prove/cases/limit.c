@@ -491,6 +491,18 @@ static void limit_becomes_too_small(void)
 
 PROVE_CASE(limit_becomes_too_small, "who no longer fits at all is sent away, and holds up nobody");
 
+static void limit_never_fits(void)
+{
+    weir_permit permit;
+    make(1);
+    prove_claim(weir_limit_acquire(limit, 2, 0, WEIR_POLL, &permit) == WEIR_ETOOBIG);
+    prove_claim(weir_limit_acquire(limit, 2, 0, WEIR_FOREVER, &permit) == WEIR_ETOOBIG);
+    prove_same(look().refused, 0);
+    end();
+}
+
+PROVE_CASE(limit_never_fits, "what does not fit even alone is told so, waiting or not");
+
 static void work_until_closed(void *arg)
 {
     int rc = acquire((int)(intptr_t)arg, 1, WEIR_FOREVER);
