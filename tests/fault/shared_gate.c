@@ -180,6 +180,7 @@ static bool kill_after(victim_fn *call, bool somebody_waits, uint64_t n)
 
 static void kill_everywhere(victim_fn *call, bool somebody_waits)
 {
+    skip_under_tsan();
     uint64_t n = 0, by = stride(), phase = (uint64_t)weir_now() % by;
     while (kill_after(call, somebody_waits, 1 + phase + n * by))
         n++;
@@ -223,6 +224,7 @@ static size_t count_names(void)
 static void who_is_killed_as_it_opens_leaves_a_gate_that_opens(void **state)
 {
     (void)state;
+    skip_under_tsan();
     uint64_t by = 61 * stride(), n = 1 + (uint64_t)weir_now() % by;
     bool goes_on = true;
     for (; goes_on; n += by) {

@@ -356,6 +356,7 @@ static kills kill_in_strides(const scenario *s, uint64_t by)
  * know. */
 static void kill_everywhere(const scenario *s)
 {
+    skip_under_tsan();
     uint64_t by = stride();
     for (kills k = kill_in_strides(s, by); by <= STRIDE && k.inside == 0;
          k = kill_in_strides(s, by)) {
@@ -516,7 +517,7 @@ static void a_close_that_is_killed_leaves_nobody_asleep(void **state)
 static uint64_t steps_into_the_lock(void)
 {
     static uint64_t known;
-    for (uint64_t n = 40; known == 0; n += 20) {
+    for (uint64_t n = 40; known == 0; n += 20 + STRIDE / 100) {
         weir_shared_queue *queue = make(WEIR_OVERFLOW_BLOCK, 1);
         pid_t pid = start(put_one, queue);
         must(step(pid, n) == STEPPED);
@@ -564,6 +565,7 @@ static uint64_t kill_recovering(uint64_t by)
 static void who_is_killed_as_it_recovers_is_recovered_from(void **state)
 {
     (void)state;
+    skip_under_tsan();
     uint64_t by = 1 + stride() / 8; /* the lock is held for a small part of it */
     while (kill_recovering(by) == 0 && by <= STRIDE) {
         assert_true(by > 1);
