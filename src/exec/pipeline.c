@@ -16,6 +16,9 @@
 
 #include "base/park.h"
 
+/* While none of its threads runs: starting them publishes it. */
+#define SET(where, value) atomic_store_explicit(&(where), (value), memory_order_relaxed)
+
 /* ---- names ------------------------------------------------------------------------------------ */
 
 const char *weir_loss_name(int loss)
@@ -457,11 +460,11 @@ static int make_workers(weir__stage *stage)
 static int make_stage(weir__stage *stage)
 {
     const weir_stage_opts *o = &stage->opts;
-    atomic_store(&stage->inputs, count_before(stage->pipeline, stage->index) + o->open);
-    atomic_store(&stage->input_is_open, o->open);
-    atomic_store(&stage->wanted, o->workers);
-    atomic_store(&stage->running, o->kind == WEIR_STAGE_THREAD ? o->workers : 0);
-    atomic_store(&stage->reported_workers, o->workers);
+    SET(stage->inputs, count_before(stage->pipeline, stage->index) + o->open);
+    SET(stage->input_is_open, o->open);
+    SET(stage->wanted, o->workers);
+    SET(stage->running, o->kind == WEIR_STAGE_THREAD ? o->workers : 0);
+    SET(stage->reported_workers, o->workers);
     int rc = meter_init(&stage->caller, stage->pipeline->n, true);
     if (rc == WEIR_OK)
         rc = make_queue(stage);
@@ -586,14 +589,14 @@ static int start_all(weir_pipeline *pipeline)
 /* What some stages have done before others could not be started. */
 static void forget_stage(weir__stage *stage)
 {
-    atomic_store(&stage->ended, false);
-    atomic_store(&stage->n_used, 0);
-    atomic_store(&stage->turn, 0);
-    atomic_store(&stage->waits, 0);
-    atomic_store(&stage->outside_ns, 0);
+    SET(stage->ended, false);
+    SET(stage->n_used, 0);
+    SET(stage->turn, 0);
+    SET(stage->waits, 0);
+    SET(stage->outside_ns, 0);
     for (int i = 0; i < WEIR_LOSS_REASONS; i++) {
-        atomic_store(&stage->turned_away[i], 0);
-        atomic_store(&stage->let_go[i], 0);
+        SET(stage->turned_away[i], 0);
+        SET(stage->let_go[i], 0);
     }
     stage->workers_peak = 0;
     stage->total = (weir__pressure){0};
@@ -602,11 +605,11 @@ static void forget_stage(weir__stage *stage)
 
 static void forget(weir_pipeline *pipeline)
 {
-    atomic_store(&pipeline->halted, 0);
-    atomic_store(&pipeline->stopping, 0);
-    atomic_store(&pipeline->stopped_at, 0);
-    atomic_store(&pipeline->done, 0);
-    atomic_store(&pipeline->error, 0);
+    SET(pipeline->halted, 0);
+    SET(pipeline->stopping, 0);
+    SET(pipeline->stopped_at, 0);
+    SET(pipeline->done, 0);
+    SET(pipeline->error, 0);
     pipeline->started = false;
     pipeline->started_at = 0;
     pipeline->end_is_told = false;
@@ -635,7 +638,7 @@ int weir_pipeline_start(weir_pipeline *pipeline)
         unmake(pipeline);
         return rc;
     }
-    atomic_store(&pipeline->alive, pipeline->n + 1); /* one more: it has not started yet */
+    SET(pipeline->alive, pipeline->n + 1); /* one more: it has not started yet */
     pipeline->started = true;
     pipeline->started_at = pipeline->charged_at = weir_now();
     weir__pipeline_show(pipeline);

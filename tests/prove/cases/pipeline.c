@@ -592,6 +592,34 @@ static void pipeline_waits(void)
 
 PROVE_CASE(pipeline_waits, "all who wait for the end hear of it");
 
+static int wait_for_oneself(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_EDEADLK);
+    return bring(ctx, items, n, run);
+}
+
+/* The stage of the caller's keeps it from its end. */
+static void pipeline_is_waited_for_in_vain(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", NULL);
+    middle.kind = WEIR_STAGE_EXTERNAL;
+    middle.on_error = WEIR_ON_ERROR_SKIP;
+    outside = add_behind(add(source(wait_for_oneself)), middle);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_EINVAL);
+    start();
+    weir_time since = weir_now();
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_POLL) == WEIR_ETIMEDOUT);
+    prove_claim(weir_pipeline_wait(pipeline, weir_after(WEIR_MILLISECOND)) == WEIR_ETIMEDOUT);
+    prove_claim(weir_now() - since >= WEIR_MILLISECOND);
+    outside_queue = weir_pipeline_queue(pipeline, outside);
+    work_outside(NULL);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_is_waited_for_in_vain,
+           "who waits before the start, in a stage, or not for long enough is told so");
+
 /* ---- who saw what ------------------------------------------------------------------------------- */
 
 static _Atomic int brought; /* relaxed: orders nothing */
