@@ -512,19 +512,31 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
+/* Under the lock of its seat, if it has one: who is told to leave as soon as he comes waits there until it is noted whom
+ * the next one on this seat has to join. */
+static int create_thread(weir__worker *worker)
+{
+    weir__mutex *lock = worker->stage ? &worker->stage->lock : NULL;
+    if (lock)
+        weir__lock(lock);
+    int failed = pthread_create(&worker->thread, NULL, run_thread, worker);
+    worker->joinable = !failed;
+    if (lock)
+        weir__unlock(lock);
+    return failed ? WEIR_ESPAWN : WEIR_OK;
+}
+
 /* Signals are for the program's own threads. */
 static int start_plain(weir__worker *worker)
 {
     if (worker->joinable) /* of the one that sat here before: it is gone */
         pthread_join(worker->thread, NULL);
-    worker->joinable = false;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&worker->thread, NULL, run_thread, worker);
+    int rc = create_thread(worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    worker->joinable = !failed;
-    return failed ? WEIR_ESPAWN : WEIR_OK;
+    return rc;
 }
 
 int weir__start_thread(weir_pipeline *pipeline, weir__worker *worker, void (*main)(void *))

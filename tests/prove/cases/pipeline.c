@@ -1,10 +1,13 @@
 /* pipeline.c - exec/pipeline, stage, emit, order, tender: stages that end one after the other, or all at once. */
 #include "../prove.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/park.h"
 #include "exec/pipeline_impl.h"
 
 #define ITEMS 4
@@ -31,17 +34,22 @@ static void on_end(void *ctx)
     atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
 }
 
-static void make(void)
+static void make_with(weir_pipeline_opts *opts)
 {
-    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
-    opts.on_drop = note_drop;
-    opts.on_end = on_end;
+    opts->on_drop = note_drop;
+    opts->on_end = on_end;
     memset(came_out, 0, sizeof came_out);
     for (int i = 0; i <= WEIR_LOSS_OUTPUT; i++)
         atomic_store_explicit(&n_dropped[i], 0, memory_order_relaxed);
     atomic_store_explicit(&ended, 0, memory_order_relaxed);
     next = 0;
-    prove_claim(weir_pipeline_create(&pipeline, &opts) == WEIR_OK);
+    prove_claim(weir_pipeline_create(&pipeline, opts) == WEIR_OK);
+}
+
+static void make(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    make_with(&opts);
 }
 
 /* ---- functions of stages ------------------------------------------------------------------------ */
@@ -341,6 +349,35 @@ static void pipeline_retries(void)
 
 PROVE_CASE(pipeline_retries, "who pauses before a retry is not waited for when all is halted");
 
+static weir_time failed_at; /* the sink's own */
+
+static int fail_once_and_look(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if (run->attempt == 0)
+        failed_at = weir_now();
+    else
+        prove_claim(weir_now() - failed_at >= WEIR_MILLISECOND);
+    return fail_once(ctx, items, n, run);
+}
+
+static void pipeline_retries_later(void)
+{
+    make();
+    weir_stage_opts sink = stage("sink", fail_once_and_look);
+    sink.attempts = 2;
+    sink.backoff = (weir_backoff)WEIR_BACKOFF_INIT;
+    sink.backoff.base_ns = WEIR_MILLISECOND;
+    sink.backoff.jitter = WEIR_JITTER_NONE;
+    weir_stage at = add_behind(add(source(bring)), sink);
+    start();
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_same(look(at).retried, 2);
+    end(WEIR_OK);
+    prove_same(came(), 2);
+}
+
+PROVE_CASE(pipeline_retries_later, "a retry comes after its pause");
+
 /* ---- order -------------------------------------------------------------------------------------- */
 
 static int last;
@@ -540,6 +577,166 @@ static void pipeline_scales(void)
 PROVE_CASE(pipeline_scales,
            "with workers that come and go nothing is lost, and the last one ends the stage");
 
+/* One of two workers is told to leave; the caller tells what the scale would. */
+static void dismiss_one(void *arg)
+{
+    (void)arg;
+    atomic_store_explicit(&pipeline->stages[0]->wanted, 1, memory_order_relaxed);
+}
+
+static void pipeline_retires(void)
+{
+    make();
+    weir_stage_opts sink = open_stage("sink", take_in);
+    sink.workers = 2;
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    add(sink);
+    start();
+    int t = prove_spawn(dismiss_one, NULL);
+    for (int i = 1; i <= 2; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_same(came(), 2);
+    prove_join(t);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_retires, "what a worker did that has left is seen by who waits for the end");
+
+/* Nothing comes, and one of two has to see that he is not wanted. */
+static void pipeline_shrinks(void)
+{
+    make();
+    weir_stage_opts sink = open_stage("sink", take_in);
+    sink.workers = 2;
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    add(sink);
+    start();
+    weir_time since = weir_now();
+    while (look(0).workers > 1 && weir_now() - since < 600 * WEIR_SECOND)
+        nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    prove_same(look(0).workers, 1);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+}
+
+PROVE_CASE(pipeline_shrinks, "a worker that is not wanted leaves, although nothing comes");
+
+static int own[PROVE_THREADS],
+    n_own;        /* threads that the caller starts; the pipeline asks for one at a time */
+#define OWN_MAX 3 /* the tender, the source and a first worker */
+
+static int start_own(void (*main)(void *arg), void *arg, const char *name, void *ctx)
+{
+    (void)name, (void)ctx;
+    if (n_own == OWN_MAX)
+        return -1;
+    own[n_own++] = prove_spawn(main, arg);
+    return 0;
+}
+
+static void join_own(void)
+{
+    for (int i = 0; i < n_own; i++)
+        prove_join(own[i]);
+}
+
+/* A second worker that is asked for cannot be started. */
+static void pipeline_cannot_grow(void)
+{
+    weir_limit *limit;
+    weir_rate *rate;
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.start_thread = start_own;
+    make_with(&opts);
+    weir_stage_opts sink = limited(&limit, &rate);
+    sink.workers = 0;
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    one_at_a_time = n_own = 0;
+    add_behind(add(source(bring)), sink);
+    start();
+    end(WEIR_OK);
+    join_own();
+    prove_claim(one_at_a_time == 2 && came() == 2);
+    end_limits(limit, rate);
+}
+
+PROVE_CASE(pipeline_cannot_grow,
+           "a worker that could not be started keeps nobody from the end, nor from what was done");
+
+/* ---- what the caller is told of waits ------------------------------------------------------------ */
+
+static _Thread_local bool is_outside; /* between before_wait and after_wait */
+static _Atomic int times_outside;     /* relaxed: orders nothing */
+
+static void go_outside(void *ctx)
+{
+    (void)ctx;
+    prove_claim(!is_outside);
+    is_outside = true;
+    atomic_fetch_add_explicit(&times_outside, 1, memory_order_relaxed);
+}
+
+static void come_inside(void *ctx)
+{
+    (void)ctx;
+    prove_claim(is_outside);
+    is_outside = false;
+}
+
+static int take_inside(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    prove_claim(!is_outside);
+    return take_in(ctx, items, n, run);
+}
+
+static void pipeline_waits_outside(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.before_wait = go_outside;
+    opts.after_wait = come_inside;
+    make_with(&opts);
+    add_behind(add(source(bring)), stage("sink", take_inside));
+    start();
+    end(WEIR_OK);
+    prove_claim(came() == 2);
+}
+
+PROVE_CASE(pipeline_waits_outside,
+           "around each wait the caller is told, once before and once after it");
+
+/* ---- a source that hangs -------------------------------------------------------------------------- */
+
+static _Atomic uint32_t may_end; /* a futex */
+
+static int hang(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)items, (void)n, (void)run;
+    while (!atomic_load_explicit(&may_end, memory_order_acquire))
+        weir__futex_wait(&may_end, 0, WEIR_FOREVER, false);
+    return WEIR_END;
+}
+
+static void pipeline_gives_up_a_source(void)
+{
+    make();
+    atomic_store_explicit(&may_end, 0, memory_order_relaxed);
+    add_behind(add(source(hang)), stage("sink", take_in));
+    start();
+    weir_pipeline_stop(pipeline);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    atomic_store_explicit(&may_end, 1, memory_order_release);
+    weir__futex_wake(&may_end, 1, false);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_gives_up_a_source,
+           "a source that does not return from its call keeps nobody waiting");
+
 /* ---- looking ------------------------------------------------------------------------------------ */
 
 static void watch(void *arg)
@@ -720,15 +917,6 @@ PROVE_CASE(pipeline_of_two_ends, "who waits for the end sees what each stage did
 
 /* ---- threads of the caller's ---------------------------------------------------------------------- */
 
-static int own[PROVE_THREADS], n_own;
-
-static int start_own(void (*main)(void *arg), void *arg, const char *name, void *ctx)
-{
-    (void)name, (void)ctx;
-    own[n_own++] = prove_spawn(main, arg);
-    return 0;
-}
-
 /* Nobody joins them before it is gone. */
 static void pipeline_has_other_threads(void)
 {
@@ -745,8 +933,7 @@ static void pipeline_has_other_threads(void)
     weir_time begun = weir_now();
     weir_pipeline_destroy(pipeline);
     prove_claim(weir_now() < begun + 50 * WEIR_MILLISECOND); /* it was woken */
-    for (int i = 0; i < n_own; i++)
-        prove_join(own[i]);
+    join_own();
 }
 
 PROVE_CASE(pipeline_has_other_threads,
