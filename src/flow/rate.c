@@ -93,16 +93,17 @@ static int come_home(weir_rate *rate)
         return WEIR_OK;
     unsigned now = weir__named_generation();
     for (;;) {
+        /* acquire: pairs with the release in settle_in */
         unsigned seen = atomic_load_explicit(&rate->generation, memory_order_acquire);
         if (seen == now)
             return WEIR_OK;
         if (seen == CHANGING ||
             !atomic_compare_exchange_strong_explicit(&rate->generation, &seen, CHANGING,
-                                                     memory_order_acquire, memory_order_relaxed))
+                                                     memory_order_relaxed, memory_order_relaxed))
             continue; /* another thread does it */
         int rc = settle_in(rate, now);
-        if (rc < 0)
-            atomic_store_explicit(&rate->generation, seen, memory_order_release);
+        if (rc < 0) /* and has changed nothing */
+            atomic_store_explicit(&rate->generation, seen, memory_order_relaxed);
         return rc;
     }
 }

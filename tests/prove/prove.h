@@ -78,7 +78,7 @@ unsigned prove_stalls(void);
 /* Objects that are made from now on have records, for others to see.  In the beginning of a run none has. */
 void prove_keep_records(bool keep);
 
-/* All that comes is in a child of fork, as far as records go. */
+/* All that comes is in a child of fork, as far as records and names go: the code's handlers of fork are called. */
 void prove_be_forked(void);
 
 /* A process: a thread to begin with, and its own pid.  What is static in a case is shared with the body's process;

@@ -3,6 +3,8 @@
  */
 #include "inside.h"
 
+#include <stdlib.h>
+
 #include "base/alloc.h"
 #include "base/page.h"
 
@@ -20,9 +22,33 @@ void prove_keep_records(bool keep)
     are_kept = keep;
 }
 
+/* Those of the code, which registers them once in each run, and in each process. */
+static struct fork_handlers {
+    void (*before)(void), (*in_parent)(void), (*in_child)(void);
+} handlers[8];
+static unsigned n_handlers;
+
+int __wrap_pthread_atfork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
+int __wrap_pthread_atfork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void))
+{
+    for (unsigned i = 0; i < n_handlers; i++)
+        if (handlers[i].in_child == in_child)
+            return 0;
+    if (n_handlers == sizeof handlers / sizeof handlers[0])
+        abort();
+    handlers[n_handlers++] = (struct fork_handlers){before, in_parent, in_child};
+    return 0;
+}
+
 void prove_be_forked(void)
 {
     forks++;
+    for (unsigned i = n_handlers; i-- > 0;)
+        if (handlers[i].before)
+            handlers[i].before();
+    for (unsigned i = 0; i < n_handlers; i++)
+        if (handlers[i].in_child)
+            handlers[i].in_child();
 }
 
 unsigned __wrap_weir__page_generation(void)

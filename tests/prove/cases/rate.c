@@ -2,6 +2,7 @@
 #include "../prove.h"
 
 #include <string.h>
+#include <time.h>
 
 #include <weir/rate.h>
 
@@ -622,3 +623,38 @@ static void rate_returns(void)
 }
 
 PROVE_CASE(rate_returns, "what is given back is had by who waits, at once");
+
+/* ---- after a fork -------------------------------------------------------------------------------- */
+
+static void wait_as_child(void *arg)
+{
+    uint64_t *took = arg;
+    if (weir_rate_acquire(rate, 1, WEIR_FOREVER) == WEIR_OK)
+        *took += 1;
+}
+
+/* The parent's line is not the child's: the first of its threads makes a new one, for all. */
+static void rate_of_a_child(void)
+{
+    uint64_t took[3] = {0};
+    weir_rate_opts opts = WEIR_RATE_OPTS_INIT;
+    opts.rate = 1;
+    opts.per_ns = WEIR_MILLISECOND;
+    opts.burst = 1;
+    opts.shared = "forked";
+    prove_claim(weir_rate_create(&rate, &opts) == WEIR_OK);
+    prove_claim(weir_rate_acquire(rate, 1, WEIR_FOREVER) == WEIR_OK);
+    prove_be_forked();
+    int t[] = {prove_spawn(wait_as_child, &took[1]), prove_spawn(wait_as_child, &took[2])};
+    wait_as_child(&took[0]);
+    for (int i = 0; i < 2; i++)
+        prove_join(t[i]);
+    prove_claim(took[0] == 1 && took[1] == 1 && took[2] == 1);
+    prove_same(look().waiting, 0);
+    prove_same(look().granted, 4);
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL); /* a full one is not kept */
+    weir_rate_destroy(rate);
+}
+
+PROVE_CASE(rate_of_a_child,
+           "in a child of fork all threads wait in one line, and each gets its token");
