@@ -276,9 +276,12 @@ static void drain_in_time(void *arg)
     prove_claim(rc == WEIR_OK || rc == WEIR_ECLOSED || rc == WEIR_ETIMEDOUT);
 }
 
+static int before_the_end; /* what who closes it has done */
+
 static void close_it(void *arg)
 {
     (void)arg;
+    before_the_end = 1;
     weir_watermark_close(mark);
 }
 
@@ -286,7 +289,7 @@ static void drain_until_closed(void *arg)
 {
     (void)arg;
     int rc = weir_watermark_drain(mark, WEIR_FOREVER);
-    prove_claim(rc == WEIR_OK || rc == WEIR_ECLOSED);
+    prove_claim(rc == WEIR_OK || (rc == WEIR_ECLOSED && before_the_end == 1));
 }
 
 static void watermark_closes(void)
@@ -305,6 +308,20 @@ static void watermark_closes(void)
 }
 
 PROVE_CASE(watermark_closes, "closed, all who wait are told so, and what is inside can leave");
+
+static void watermark_times_out(void)
+{
+    make(1, WEIR_WATERMARK_EMPTY, true);
+    prove_claim(weir_watermark_add(mark, 1) == WEIR_PAUSED);
+    prove_same(weir_watermark_drain(mark, WEIR_POLL), WEIR_ETIMEDOUT);
+    prove_same(weir_watermark_drain(mark, weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    sub_one(NULL);
+    prove_same(weir_watermark_drain(mark, WEIR_POLL), WEIR_OK);
+    end(0, false);
+}
+
+PROVE_CASE(watermark_times_out,
+           "who has waited for as long as he wants is told so, and is in no line");
 
 /* ---- without a thread --------------------------------------------------------------------------- */
 
