@@ -266,16 +266,19 @@ static void pool_governed(void)
 
 PROVE_CASE(pool_governed, "a task runs with its memory reserved, and all of it is given back");
 
+/* With somebody else in line, too: two threads may tell the pool at once, one what it has had no use for any more. */
 static void pool_governed_destroyed(void)
 {
     weir_pool_opts opts = kit_opts(2, 3);
     kit.workers_may_die = !prove_pick(2);
     govern(&opts);
     kit_make(&opts);
+    int t = prove_spawn(reserve, NULL);
     kit_submit_some((void *)3);
     kit_collect_some(prove_pick(3));
     kit_collect(WEIR_POLL);
     weir_pool_destroy(kit.pool);
+    prove_join(t);
     for (unsigned tag = 1; tag <= 3; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag], 1);
     check_governor();
@@ -283,3 +286,32 @@ static void pool_governed_destroyed(void)
 
 PROVE_CASE(pool_governed_destroyed,
            "a pool that is destroyed gives back all memory that it had reserved");
+
+/* Somebody else's memory, which the pool is in line for. */
+static void give_room(void *arg)
+{
+    (void)arg;
+    weir_governor_release(governor, 1000);
+}
+
+static void pool_destroyed_while_it_is_told(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    govern(&opts);
+    kit_make(&opts);
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    kit_submit_some((void *)1);
+    while (kit.pool->memory.asked == 0) {
+        kit_collect(WEIR_POLL);
+        prove_pause();
+    }
+    int t = prove_spawn(give_room, NULL);
+    weir_pool_destroy(kit.pool);
+    prove_join(t);
+    prove_same(kit.collected[1] + kit.dropped[1], 1);
+    check_governor();
+}
+
+PROVE_CASE(pool_destroyed_while_it_is_told,
+           "a pool is destroyed only when the governor has told it what it had to");
