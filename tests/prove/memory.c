@@ -380,6 +380,7 @@ static void add_store(location *l, uint64_t value, int order, const store *conti
     join(s->release, before); /* a release sequence goes on through read-modify-writes */
     l->writes[prove_self] = s->epoch;
     memcpy((void *)l->address, &value, l->size);
+    tick(); /* what the thread does next is later than what it has released */
 }
 
 uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
@@ -479,6 +480,7 @@ void prove_fence(int order)
         agree(t);
     if (releases(order))
         memcpy(t->fenced, t->known, sizeof t->fenced);
+    tick(); /* as behind a store */
 }
 
 /* As if each thread that there is had a fence just here. */
