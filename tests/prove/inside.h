@@ -53,6 +53,7 @@ int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
 size_t prove_turns(prove_choice to[PROVE_TURNS]);
 void prove_replay(const prove_choice *turns, size_t n);
 uint32_t prove_choices(void);
+uint64_t prove_trace(void); /* a sum over the choices of the last run, in their order */
 
 /* ---- fiber.c: threads ------------------------------------------------------------------------- */
 
