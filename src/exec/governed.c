@@ -12,6 +12,8 @@
  * What a task takes is learned from those before, and the first ones may have been the small ones.  So
  * while little is known no more run at once than were seen, and one.
  */
+#include <assert.h>
+
 #include "exec/pool_impl.h"
 #include "flow/governor.h"
 
@@ -202,8 +204,8 @@ void weir__pool_return_memory(weir_pool *pool)
          * release of who did before.  One that is counted in has cleared `asked` under the mutex */
         busy |= atomic_load_explicit(&pool->memory.telling, memory_order_acquire) > 0;
     }
-    if (pool->memory.grant > 0)
-        weir_governor_release(governor, pool->memory.grant);
+    /* The last look of who collects had no task to keep it for. */
+    assert(pool->memory.grant == 0);
     if (pool->memory.came > 0)
         weir_governor_release(governor, pool->memory.came);
     for (unsigned i = 0; i < pool->n_desks; i++)
