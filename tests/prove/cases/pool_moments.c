@@ -248,6 +248,67 @@ static void pool_kept_beside_others(void)
 
 PROVE_CASE(pool_kept_beside_others, "what a worker keeps is no other task's until it is back");
 
+static weir_lease *leases[3];
+
+/* The first two are kept, and given back in the third, when all that others gave back is told. */
+static void keep_two(weir_worker *worker, const weir_task *task)
+{
+    unsigned tag = *(const unsigned *)task->data;
+    void *data;
+    if (tag < 3) {
+        prove_same(weir_worker_keep(worker, &leases[tag], &data), WEIR_OK);
+    } else {
+        begin_and_wait();
+        atomic_thread_fence(memory_order_acquire); /* the other's look comes later */
+        weir_worker_release(worker, leases[1]);
+        weir_worker_release(worker, leases[2]);
+    }
+    reply_sized(worker, tag, sizeof tag);
+}
+
+/* As if the worker had given back so many before: a ring that has room for one. */
+static void fill_returns(weir__desk *desk)
+{
+    for (unsigned i = 0; i < WEIR__RETURNS - 1; i++) {
+        weir__block block;
+        prove_same(weir__arena_alloc(&kit.pool->arena, 512, &block), 0);
+        desk->seat->returns[i] = block.offset;
+        weir__arena_hold(&desk->kept, &block);
+    }
+    atomic_store_explicit(&desk->seat->returned, WEIR__RETURNS - 1, RELAXED);
+}
+
+static void pool_returns_go_round(void)
+{
+    weir_pool_opts opts = kit_opts(1, 2);
+    kit.workers_may_die = false;
+    kit.serve = keep_two;
+    make_idle(&opts);
+    for (unsigned tag = 1; tag <= 2; tag++) {
+        submit_sized(tag, KEPT);
+        kit_collect_some(tag);
+    }
+    prove_same(kit_submit(3, WEIR_FOREVER, NULL), WEIR_KEPT);
+    wait_until_it_has_begun();
+    weir__desk *desk = &kit.pool->desks[0];
+    fill_returns(desk);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&may_go_on, true, RELAXED);
+    prove_take_first_ways(false);
+    if (prove_pick(2))
+        kit_pause(); /* it has found no room for the second */
+    kit_collect(WEIR_POLL);
+    prove_take_first_ways(true);
+    for (unsigned i = 0; i < 10 && desk->kept.first; i++)
+        kit_collect(weir_after(WEIR_MILLISECOND));
+    prove_claim(!desk->kept.first);
+    kit_collect_some(3);
+    close_and_end(3);
+}
+
+PROVE_CASE(pool_returns_go_round,
+           "what a worker gives back and there is no room for waits, and is told then");
+
 /* ---- a seat that is used again ---------------------------------------------------------------- */
 
 static void die(void)
