@@ -130,6 +130,48 @@ static void pool_batch_cut_as_it_is_claimed(void)
 PROVE_CASE(pool_batch_cut_as_it_is_claimed,
            "a worker's claim of an item and a cut before it: one wins");
 
+static void work_late(void *ticket)
+{
+    weir_worker *worker;
+    weir_task task;
+    prove_same(weir_worker_open(&worker, ticket), WEIR_OK);
+    weir_worker_ready(worker);
+    begin_and_wait();
+    while (weir_worker_take(worker, &task, WEIR_FOREVER) == WEIR_OK)
+        kit_echo(worker, &task);
+    weir_worker_close(worker);
+}
+
+/* All slots of a worker's ring were dealt and taken back before it has looked: the next task waits until it has passed
+ * them. */
+static void pool_ring_of_revoked(void)
+{
+    uint64_t id;
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit.main = work_late;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 1), 1);
+    wait_until_it_has_begun();
+    kit_collect(WEIR_POLL);
+    for (unsigned i = 0; i < WEIR__SLOTS; i++) {
+        prove_same(kit_submit(1, WEIR_FOREVER, &id), WEIR_KEPT);
+        prove_same(weir_pool_cancel(kit.pool, id), 0);
+    }
+    prove_same(kit_submit(2, WEIR_FOREVER, NULL), WEIR_KEPT);
+    kit.taken_back[1] = 1; /* each time */
+    atomic_store_explicit(&may_go_on, true, RELAXED);
+    prove_take_first_ways(false);
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls();
+    kit_collect_some(1);
+    prove_same(prove_stalls(), stalls);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_ring_of_revoked, "a task for which there was no slot is dealt when there is one");
+
 /* ---- sharing out ------------------------------------------------------------------------------ */
 
 static _Atomic uint32_t others_are_done;
