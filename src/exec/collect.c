@@ -328,7 +328,8 @@ static void grant(weir_pool *pool)
         weir__desk *desk = &pool->desks[i];
         if (!desk->live || desk->answered)
             continue;
-        uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_acquire);
+        /* relaxed: the number is all that is told */
+        uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_relaxed);
         if (want == 0)
             continue;
         bool given = weir__arena_alloc_unfilled(&pool->arena, want, &desk->granted) == 0;
