@@ -475,9 +475,9 @@ static int claim(weir_worker *worker, weir_time deadline)
         /* before the slot is looked at: what was dealt before it was told is still run */
         bool leaves = told_to_leave(worker);
         /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
-         * a revoke */
+         * a revoke.  relaxed: of a slot that is not ours nothing is read */
         if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,
-                                                    memory_order_acquire, memory_order_acquire)) {
+                                                    memory_order_acquire, memory_order_relaxed)) {
             worker->next++;
             worker->current = slot;
             return 0;
