@@ -328,7 +328,8 @@ static void grant(weir_pool *pool)
         weir__desk *desk = &pool->desks[i];
         if (!desk->live || desk->answered)
             continue;
-        uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_acquire);
+        /* relaxed: the number is all that is told */
+        uint64_t want = atomic_load_explicit(&desk->seat->want, memory_order_relaxed);
         if (want == 0)
             continue;
         bool given = weir__arena_alloc_unfilled(&pool->arena, want, &desk->granted) == 0;
@@ -366,7 +367,12 @@ static void take_returns(weir_pool *pool)
             continue;
         /* release: we have read the offsets; pairs with the acquire in worker.c */
         atomic_store_explicit(&seat->returns_taken, at, memory_order_release);
-        if (at - from == WEIR__RETURNS)
+        /* seq_cst: before the look at what it has told meanwhile; pairs with the one in sleep_unless.
+         * A worker that found no room has told as many as there is room for, and then looks again
+         * before it sleeps: one of us sees the other */
+        atomic_thread_fence(memory_order_seq_cst);
+        returned = atomic_load_explicit(&seat->returned, memory_order_relaxed);
+        if (returned - from >= WEIR__RETURNS)
             weir__ring_worker(seat); /* it may have more */
     }
 }

@@ -12,6 +12,8 @@
  * What a task takes is learned from those before, and the first ones may have been the small ones.  So
  * while little is known no more run at once than were seen, and one.
  */
+#include <assert.h>
+
 #include "exec/pool_impl.h"
 #include "flow/governor.h"
 
@@ -111,12 +113,13 @@ static void on_ready(weir_pending *pending, int result)
         pool->memory.came = pool->memory.asked;
     pool->memory.off |= result == WEIR_ECLOSED;
     pool->memory.asked = 0;
-    /* destroy waits: this thread still has to do with the pool */
-    atomic_store_explicit(&pool->memory.telling, true, memory_order_relaxed);
+    /* destroy waits: this thread still has to do with the pool.  A count, for as soon as the mutex is
+     * free the collector may ask again, and another thread tell it the next answer */
+    atomic_fetch_add_explicit(&pool->memory.telling, 1, memory_order_relaxed);
     weir__unlock(&pool->mutex);
     weir__pool_do_after(pool, &after);
     /* release: the last touch, for the pool may be gone then; an unlock looks at the mutex once more */
-    atomic_store_explicit(&pool->memory.telling, false, memory_order_release);
+    atomic_fetch_sub_explicit(&pool->memory.telling, 1, memory_order_release);
 }
 
 /* Asks for `need`, in line if it has to wait.  Collector only, without the mutex.  Whether it is
@@ -188,17 +191,21 @@ void weir__pool_return_memory(weir_pool *pool)
     weir_governor *governor = pool->opts.governor;
     if (!governor)
         return;
-    if (pool->memory.asked > 0 && weir_governor_cancel(governor, &pool->memory.pending))
+    weir__lock(&pool->mutex);
+    bool waits = pool->memory.asked > 0;
+    weir__unlock(&pool->mutex);
+    if (waits && weir_governor_cancel(governor, &pool->memory.pending))
         pool->memory.asked = 0;
     for (bool busy = true; busy;) { /* it is being told just now */
         weir__lock(&pool->mutex);
         busy = pool->memory.asked > 0;
         weir__unlock(&pool->mutex);
-        /* acquire: pairs with the release in on_ready, which clears `asked` when `telling` is set */
-        busy |= atomic_load_explicit(&pool->memory.telling, memory_order_acquire);
+        /* acquire: pairs with the releases in on_ready, all of them: who counts itself out continues the
+         * release of who did before.  One that is counted in has cleared `asked` under the mutex */
+        busy |= atomic_load_explicit(&pool->memory.telling, memory_order_acquire) > 0;
     }
-    if (pool->memory.grant > 0)
-        weir_governor_release(governor, pool->memory.grant);
+    /* The last look of who collects had no task to keep it for. */
+    assert(pool->memory.grant == 0);
     if (pool->memory.came > 0)
         weir_governor_release(governor, pool->memory.came);
     for (unsigned i = 0; i < pool->n_desks; i++)

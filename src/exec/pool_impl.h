@@ -93,12 +93,12 @@ struct weir_pool {
     weir__ring_depth depth;
     int bell_fd, parent_fd, epoll_fd; /* set once */
 
-    struct {                  /* see governed.c */
-        uint64_t grant;       /* reserved for a next task; 0: nothing */
-        uint64_t asked;       /* and waiting in the governor's line; 0: not */
-        uint64_t came;        /* reserved in that line, and not looked at yet; 0: nothing */
-        _Atomic bool telling; /* the governor's call is not over; cleared without the mutex */
-        bool off;             /* the governor is closed: everybody may run */
+    struct {                      /* see governed.c */
+        uint64_t grant;           /* reserved for a next task; 0: nothing */
+        uint64_t asked;           /* and waiting in the governor's line; 0: not */
+        uint64_t came;            /* reserved in that line, and not looked at yet; 0: nothing */
+        _Atomic unsigned telling; /* calls of the governor that are not over */
+        bool off;                 /* the governor is closed: everybody may run */
         bool is_stale;        /* a worker is new, and has taken memory.  Collector only, as are */
         bool polls;           /* it has no line for us.  */
         weir_pending pending; /* the place in its line */

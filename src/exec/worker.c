@@ -475,9 +475,9 @@ static int claim(weir_worker *worker, weir_time deadline)
         /* before the slot is looked at: what was dealt before it was told is still run */
         bool leaves = told_to_leave(worker);
         /* acquire: pairs with the release of deal in pool.c; the compare-exchange decides against
-         * a revoke */
+         * a revoke.  relaxed: of a slot that is not ours nothing is read */
         if (atomic_compare_exchange_strong_explicit(&slot->state, &state, SLOT_RUNNING,
-                                                    memory_order_acquire, memory_order_acquire)) {
+                                                    memory_order_acquire, memory_order_relaxed)) {
             worker->next++;
             worker->current = slot;
             return 0;
@@ -648,7 +648,7 @@ static int write_block(weir_worker *worker, uint64_t offset, bool filled, const 
 static int fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_parts, uint64_t size)
 {
     weir__seat *seat = worker->seat;
-    atomic_store_explicit(&seat->want, size, memory_order_release);
+    atomic_store_explicit(&seat->want, size, memory_order_relaxed); /* as in grant of collect.c */
     ring_parent(worker);
     while (!grant_answered(worker))
         sleep_unless(worker, grant_answered, WEIR_FOREVER);
@@ -656,9 +656,10 @@ static int fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_par
     uint64_t offset = seat->grant_offset;
     bool filled = seat->grant_filled;
     int rc = given ? write_block(worker, offset, filled, parts, n_parts, size) : WEIR_ENOSHM;
-    /* The parent looks at `want` only, and only while `grant` is NONE: this order asks once. */
+    /* relaxed: the parent, which has answered, looks at neither before it has collected the reply;
+     * that is published later */
     atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
-    atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_release);
+    atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_relaxed);
     if (rc == 0)
         worker->current->out_offset = offset;
     return rc;

@@ -462,7 +462,8 @@ uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn 
     return capacity;
 }
 
-/* Without the lock, where its owner is stopped: nobody changes anything then. */
+/* Without the lock, where its owner is stopped: nobody changes anything then.  If it goes on and changes it twice just
+ * now, what is shown may be of two moments; nothing is decided by it. */
 void weir__shared_gate_look(weir__shared_gate *gate, void *ret_state)
 {
     shared *s = gate->shared;

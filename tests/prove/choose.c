@@ -9,7 +9,9 @@ static struct {
     prove_strategy strategy;
     uint64_t random;
     unsigned depth;
-    uint32_t count; /* choices so far */
+    uint32_t count;  /* choices so far */
+    bool first_only; /* nothing is chosen for the time being */
+    uint64_t trace;  /* of what they were between, and what was taken */
     size_t n_turns;
     prove_choice turns[PROVE_TURNS];
     size_t given, next; /* REPLAY, SEARCH: what is to be taken */
@@ -53,6 +55,8 @@ static void begin(prove_strategy strategy, uint64_t seed, unsigned depth)
     c.depth = depth < DEPTH_MAX ? depth : DEPTH_MAX;
     c.length = c.count > 50 ? c.count : 200;
     c.count = c.deaths = c.death_at = 0;
+    c.first_only = false;
+    c.trace = 0;
     c.n_turns = c.next = 0;
     c.rate = 2u << below(6);
     c.lowest = DEPTH_MAX;
@@ -101,11 +105,17 @@ uint32_t prove_choices(void)
     return c.count;
 }
 
+uint64_t prove_trace(void)
+{
+    return c.trace;
+}
+
 static unsigned took(unsigned which, unsigned n)
 {
     if (which > 0 && c.n_turns < PROVE_TURNS)
         c.turns[c.n_turns++] = (prove_choice){c.count, (uint8_t)which, (uint8_t)n};
     c.count++;
+    c.trace = (c.trace + (n << 8 | which) + 1) * UINT64_C(0x9e3779b97f4a7c15);
     return which;
 }
 
@@ -160,7 +170,7 @@ bool prove_search_next(void)
 
 unsigned prove_choose(unsigned n)
 {
-    if (n < 2)
+    if (n < 2 || c.first_only)
         return 0;
     switch (c.strategy) {
     case PROVE_RANDOM: return took(below(c.rate) ? 0 : below(n), n);
@@ -172,12 +182,16 @@ unsigned prove_choose(unsigned n)
 /* For what ends things: seldom by chance, each time once in a search. */
 bool prove_choose_rarely(void)
 {
+    if (c.first_only)
+        return false;
     bool by_chance = c.strategy == PROVE_RANDOM || c.strategy == PROVE_PCT;
     return took(by_chance ? below(150) == 0 : given(2), 2);
 }
 
 bool prove_choose_death(void)
 {
+    if (c.first_only)
+        return false;
     c.deaths++;
     return c.death_at ? took(c.deaths == c.death_at, 2) : prove_choose_rarely();
 }
@@ -217,11 +231,18 @@ int prove_choose_thread(const int *able, unsigned n, int current, bool yields)
     unsigned first = at == n ? 0 : yields ? (at + 1) % n : at;
     for (unsigned i = 0; i < n; i++)
         order[i] = able[(first + i) % n];
+    if (c.first_only)
+        return order[0];
     if (c.strategy == PROVE_PCT)
         return order[took(by_priority(order, n, current, yields), n)];
     if (c.strategy == PROVE_RANDOM)
         return order[took(!yields && at < n && below(c.rate) ? 0 : below(n), n)];
     return order[took(given(n), n)];
+}
+
+void prove_take_first_ways(bool only)
+{
+    c.first_only = only;
 }
 
 unsigned prove_pick(unsigned n)

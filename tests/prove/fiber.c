@@ -357,7 +357,7 @@ bool prove_run(void (*fn)(void))
     prove_statics_begin();
     prove_memory_begin();
     prove_heap_begin();
-    prove_keep_records(false);
+    prove_records_begin();
     prove_files_begin();
     prove_names_begin();
     prove_processes_begin();

@@ -116,6 +116,11 @@ int __wrap_epoll_create1(int flags)
 }
 
 /* What the kernel tells of this machine is part of no proof. */
+bool prove_files_is_of_kernel(const char *path)
+{
+    return prove_self >= 0 && (strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/sys/", 5) == 0);
+}
+
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...)
@@ -126,7 +131,7 @@ int __wrap_open(const char *path, int flags, ...)
     va_end(args);
     if (prove_self < 0)
         return __real_open(path, flags, mode);
-    if (strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/sys/", 5) == 0) {
+    if (prove_files_is_of_kernel(path)) {
         errno = ENOENT;
         return -1;
     }
@@ -409,6 +414,8 @@ void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_
         prove_fail("the case maps more than %d times", MAPPINGS);
     if (fd >= 0)
         fstat(fd, &about);
+    if (fd < 0 || !(flags & MAP_SHARED))
+        prove_memory_fresh(p, size);
     mappings[n_mappings++] = (mapping){.at = (uintptr_t)p,
                                        .size = size,
                                        .inode = (uint64_t)about.st_ino,

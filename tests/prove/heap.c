@@ -38,6 +38,7 @@ static void *keep(void *p, size_t size, const void *pc)
         return p;
     if (n_blocks == BLOCKS)
         prove_fail("the case allocates more than %d times", BLOCKS);
+    prove_memory_fresh(p, size);
     blocks[n_blocks++] = (block){p, size, pc, prove_threads[prove_self].process, false};
     return p;
 }
@@ -65,7 +66,10 @@ void *__wrap_calloc(size_t n, size_t size)
 
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
-    return keep(__real_aligned_alloc(alignment, size), size, __builtin_return_address(0));
+    void *p = __real_aligned_alloc(alignment, size);
+    if (p && prove_self >= 0)
+        memset(p, 0xa5, size);
+    return keep(p, size, __builtin_return_address(0));
 }
 
 bool prove_heap_is_free(uintptr_t address)

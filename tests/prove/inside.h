@@ -53,6 +53,7 @@ int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
 size_t prove_turns(prove_choice to[PROVE_TURNS]);
 void prove_replay(const prove_choice *turns, size_t n);
 uint32_t prove_choices(void);
+uint64_t prove_trace(void); /* a sum over the choices of the last run, in their order */
 
 /* ---- fiber.c: threads ------------------------------------------------------------------------- */
 
@@ -100,6 +101,7 @@ void prove_memory_spawn(int parent, int child);
 void prove_memory_join(int parent, int child);
 void prove_memory_fence_all(void); /* membarrier */
 void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
+void prove_memory_fresh(const void *at, size_t size); /* from the heap, or mapped, just now */
 void prove_memory_freed(const void *at, size_t size, const void *pc);
 uint32_t prove_memory_tick(void); /* the calling thread's clock, a step later */
 void prove_memory_publish(
@@ -118,6 +120,8 @@ void prove_heap_drop(void);
 bool prove_heap_is_free(uintptr_t address);
 void prove_heap_forget(int process); /* what a dead one had is gone */
 
+void prove_records_begin(void);
+
 void prove_files_begin(void);
 void prove_files_check(void);
 void prove_files_drop(void);
@@ -125,6 +129,7 @@ void prove_files_forget(int process);
 void prove_files_give(int fd, int process);
 void prove_files_signal(int fd, const prove_clock known); /* readable, by the kernel */
 void prove_files_changed(void);                           /* who polls looks again */
+bool prove_files_is_of_kernel(const char *path);          /* a file that tells of this machine */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
 
 /* names.c: files with a name, locks on bytes of them, and what is static. */

@@ -1,4 +1,9 @@
-/* main.c - runs the cases: prove [--case NAME [--exact]] [--seconds N] [--seed N] [--replay "AT:WAY ..."] [--list] */
+/* main.c - runs the cases: prove [--case NAME [--exact]] [--seconds N] [--seed N] [--rounds N] [--replay "AT:WAY ..."]
+ * [--list]
+ *
+ * In rounds each case is run so often, each time after others, in an order of the seed's: a run depends on its choices
+ * alone, so what a case does after these and after those has to be the same.
+ */
 #include "inside.h"
 
 #include <getopt.h>
@@ -148,6 +153,59 @@ static bool prove(const prove_case *c, const budget *b)
     return ok;
 }
 
+/* ---- rounds ----------------------------------------------------------------------------------- */
+
+#define CASES   1024
+#define REPEATS 8
+
+/* A few runs of given choices: what they did in the first round they do in the others. */
+static bool repeats(const prove_case *c, uint64_t traces[REPEATS], bool is_first)
+{
+    for (unsigned i = 0; i < REPEATS; i++) {
+        prove_choose_begin(PROVE_RANDOM, i, 0);
+        if (!run(c)) {
+            show(c, i);
+            return false;
+        }
+        if (is_first)
+            traces[i] = prove_trace();
+        if (traces[i] == prove_trace())
+            continue;
+        printf("FAILED  %s: its random run %u was another one after other cases\n", c->name, i);
+        return false;
+    }
+    return true;
+}
+
+static void shuffle(unsigned *order, unsigned n, uint64_t seed)
+{
+    for (unsigned i = n; i-- > 1;) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* Knuth's */
+        unsigned k = (unsigned)((seed >> 33) % (i + 1)), was = order[i];
+        order[i] = order[k];
+        order[k] = was;
+    }
+}
+
+/* How many of the cases fail. */
+static size_t run_rounds(const prove_case *const cases[], unsigned n, const budget *b,
+                         unsigned rounds)
+{
+    static uint64_t traces[CASES][REPEATS];
+    unsigned order[CASES];
+    size_t failed = 0;
+    for (unsigned round = 0; round < rounds; round++) {
+        for (unsigned i = 0; i < n; i++)
+            order[i] = i;
+        shuffle(order, n, b->seed + round);
+        for (unsigned i = 0; i < n; i++) {
+            const prove_case *c = cases[order[i]];
+            failed += !repeats(c, traces[order[i]], round == 0) || !prove(c, b);
+        }
+    }
+    return failed;
+}
+
 static bool replay(const prove_case *c, const char *text)
 {
     prove_choice turns[PROVE_TURNS];
@@ -167,22 +225,20 @@ static bool replay(const prove_case *c, const char *text)
 }
 
 static const struct option options[] = {
-    {"case", required_argument, NULL, 'c'},
-    {"places", no_argument, NULL, 'p'},
-    {"exact", no_argument, NULL, 'x'},
-    {"seconds", required_argument, NULL, 's'},
-    {"seed", required_argument, NULL, 'e'},
-    {"replay", required_argument, NULL, 'r'},
-    {"list", no_argument, NULL, 'l'},
-    {"help", no_argument, NULL, 'h'},
-    {0},
+    {"case", required_argument, NULL, 'c'},   {"places", no_argument, NULL, 'p'},
+    {"exact", no_argument, NULL, 'x'},        {"seconds", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},   {"rounds", required_argument, NULL, 'o'},
+    {"replay", required_argument, NULL, 'r'}, {"list", no_argument, NULL, 'l'},
+    {"help", no_argument, NULL, 'h'},         {0},
 };
 
 int main(int argc, char *argv[])
 {
     budget b = {.seconds = 1, .seed = 1};
     const char *only = NULL, *turns = NULL;
-    size_t failed = 0, ran = 0;
+    const prove_case *chosen[CASES];
+    unsigned n = 0, rounds = 0;
+    size_t failed = 0;
     bool shows_places = false;
     bool is_exact = false; /* --case is the whole name */
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -192,6 +248,7 @@ int main(int argc, char *argv[])
         case 'x': is_exact = true; break;
         case 's': b.seconds = strtod(optarg, NULL); break;
         case 'e': b.seed = strtoull(optarg, NULL, 10); break;
+        case 'o': rounds = (unsigned)strtoul(optarg, NULL, 10); break;
         case 'r': turns = optarg; break;
         case 'l':
             for (const prove_case *const *c = __start_prove_cases; c < __stop_prove_cases; c++)
@@ -199,19 +256,23 @@ int main(int argc, char *argv[])
             return 0;
         default:
             fprintf(stderr, "prove [--case NAME [--exact]] [--seconds N for each] [--seed N] "
-                            "[--places] [--replay \"AT:WAY ...\"] [--list]\n");
+                            "[--rounds N] [--places] [--replay \"AT:WAY ...\"] [--list]\n");
             return o == 'h' ? 0 : 2;
         }
     }
     for (const prove_case *const *c = __start_prove_cases; c < __stop_prove_cases; c++) {
-        if (only && !(is_exact ? strcmp((*c)->name, only) == 0 : strstr((*c)->name, only) != NULL))
-            continue;
-        ran++;
-        failed += !(turns ? replay(*c, turns) : prove(*c, &b));
+        bool is_named =
+            !only || (is_exact ? strcmp((*c)->name, only) == 0 : strstr((*c)->name, only) != NULL);
+        if (is_named && n < CASES)
+            chosen[n++] = *c;
     }
+    if (rounds > 0)
+        failed = run_rounds(chosen, n, &b, rounds);
+    for (unsigned i = 0; i < n && rounds == 0; i++)
+        failed += !(turns ? replay(chosen[i], turns) : prove(chosen[i], &b));
     if (shows_places)
         prove_show_places();
-    if (ran == 0)
+    if (n == 0)
         fprintf(stderr, "prove: there is no case \"%s\"; --list shows them\n", only ? only : "");
-    return failed || ran == 0;
+    return failed || n == 0;
 }

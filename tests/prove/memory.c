@@ -70,21 +70,27 @@ void prove_memory_begin(void)
     }
 }
 
+/* That of the address, or the free one where it would be. */
+static granule *find(uintptr_t address)
+{
+    uint32_t i = (uint32_t)((address >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - GRANULE_BITS));
+    while (granules[i].address && granules[i].address != address)
+        i = (i + 1) & (GRANULES - 1);
+    return &granules[i];
+}
+
 static granule *granule_of(uintptr_t address)
 {
     address = prove_files_address(address & ~(uintptr_t)7);
-    uint32_t i = (uint32_t)((address >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - GRANULE_BITS));
-    for (; granules[i].address != address; i = (i + 1) & (GRANULES - 1)) {
-        if (granules[i].address)
-            continue;
-        if (n_used > GRANULES / 2)
-            prove_fail("the case touches too much memory");
-        granules[i].address = address;
-        granules[i].is_freed = prove_heap_is_free(address);
-        used[n_used++] = i;
-        break;
-    }
-    return &granules[i];
+    granule *g = find(address);
+    if (g->address)
+        return g;
+    if (n_used > GRANULES / 2)
+        prove_fail("the case touches too much memory");
+    g->address = address;
+    g->is_freed = prove_heap_is_free(address);
+    used[n_used++] = (uint32_t)(g - granules);
+    return g;
 }
 
 /* ---- clocks ----------------------------------------------------------------------------------- */
@@ -233,6 +239,27 @@ void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc
     }
 }
 
+static void forget(granule *g)
+{
+    if (g->address)
+        *g = (granule){.address = g->address};
+}
+
+/* What the code frees is not used again in a run, but what libc does is: a directory that was read, say.  Who touched it
+ * there has nothing to do with who has it now; and where it comes from is no choice, so the run would not fail again. */
+void prove_memory_fresh(const void *at, size_t size)
+{
+    uintptr_t first = (uintptr_t)at & ~(uintptr_t)7, end = (uintptr_t)at + size;
+    if (size / 8 < n_used) {
+        for (uintptr_t word = first; word < end; word += 8)
+            forget(find(word));
+    } else {
+        for (uint32_t i = 0; i < n_used; i++)
+            if (granules[used[i]].address - first < end - first)
+                forget(&granules[used[i]]);
+    }
+}
+
 void prove_memory_freed(const void *at, size_t size, const void *pc)
 {
     if (prove_self < 0)
@@ -353,6 +380,7 @@ static void add_store(location *l, uint64_t value, int order, const store *conti
     join(s->release, before); /* a release sequence goes on through read-modify-writes */
     l->writes[prove_self] = s->epoch;
     memcpy((void *)l->address, &value, l->size);
+    tick(); /* what the thread does next is later than what it has released */
 }
 
 uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
@@ -452,6 +480,7 @@ void prove_fence(int order)
         agree(t);
     if (releases(order))
         memcpy(t->fenced, t->known, sizeof t->fenced);
+    tick(); /* as behind a store */
 }
 
 /* As if each thread that there is had a fence just here. */

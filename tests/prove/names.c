@@ -85,6 +85,10 @@ DIR *__wrap_opendir(const char *path);
 DIR *__wrap_opendir(const char *path)
 {
     char to[PROVE_PATH];
+    if (prove_files_is_of_kernel(path)) {
+        errno = ENOENT;
+        return NULL;
+    }
     return __real_opendir(prove_names_path(path, to));
 }
 

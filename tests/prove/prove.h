@@ -64,6 +64,10 @@ unsigned prove_pick(unsigned n);
 /* From now on a deadline passes only when nobody can go on: so a case can claim that nothing had to wait for one. */
 void prove_let_time_stand_still(void);
 
+/* From now on nothing is left open: who goes on goes on, and nobody dies.  For what a case needs before the moment that
+ * it is about, and after it: so that moment is searched the more deeply. */
+void prove_take_first_ways(bool only);
+
 /* For what ends things, a failure of the disk, say: seldom true. */
 bool prove_rarely(void);
 

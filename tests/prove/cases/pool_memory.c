@@ -266,16 +266,19 @@ static void pool_governed(void)
 
 PROVE_CASE(pool_governed, "a task runs with its memory reserved, and all of it is given back");
 
+/* With somebody else in line, too: two threads may tell the pool at once, one what it has had no use for any more. */
 static void pool_governed_destroyed(void)
 {
     weir_pool_opts opts = kit_opts(2, 3);
     kit.workers_may_die = !prove_pick(2);
     govern(&opts);
     kit_make(&opts);
+    int t = prove_spawn(reserve, NULL);
     kit_submit_some((void *)3);
     kit_collect_some(prove_pick(3));
     kit_collect(WEIR_POLL);
     weir_pool_destroy(kit.pool);
+    prove_join(t);
     for (unsigned tag = 1; tag <= 3; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag], 1);
     check_governor();
@@ -283,3 +286,89 @@ static void pool_governed_destroyed(void)
 
 PROVE_CASE(pool_governed_destroyed,
            "a pool that is destroyed gives back all memory that it had reserved");
+
+/* Somebody else's memory, which the pool is in line for. */
+static void give_room(void *arg)
+{
+    (void)arg;
+    weir_governor_release(governor, 1000);
+}
+
+static void pool_destroyed_while_it_is_told(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    govern(&opts);
+    kit_make(&opts);
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    kit_submit_some((void *)1);
+    prove_take_first_ways(true);
+    while (kit.pool->memory.asked == 0) {
+        kit_collect(WEIR_POLL);
+        prove_pause();
+    }
+    prove_take_first_ways(false);
+    int t = prove_spawn(give_room, NULL);
+    weir_pool_destroy(kit.pool);
+    prove_join(t);
+    prove_same(kit.collected[1] + kit.dropped[1], 1);
+    check_governor();
+}
+
+PROVE_CASE(pool_destroyed_while_it_is_told,
+           "a pool is destroyed only when the governor has told it what it had to");
+
+/* More workers have memory reserved than are looked at in one go; none of them has a process. */
+static void pool_of_many_destroyed(void)
+{
+    enum { WORKERS = 70, BYTES = 10 };
+    weir_pool_opts opts = kit_opts(WORKERS, 1);
+    govern(&opts);
+    kit_make(&opts);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        prove_same(weir_governor_reserve(governor, BYTES, WEIR_POLL), WEIR_OK);
+        kit.pool->desks[i].reserved = BYTES;
+    }
+    weir_pool_destroy(kit.pool);
+    check_governor();
+}
+
+PROVE_CASE(pool_of_many_destroyed, "what many workers had reserved is given back, too");
+
+static void reserve_less(void *arg)
+{
+    (void)arg;
+    prove_same(weir_governor_reserve(governor, 400, WEIR_FOREVER), WEIR_OK);
+    weir_governor_release(governor, 400);
+    has_had_its_own = true;
+}
+
+/* Who is behind the pool in line has what it wants when the pool's task is gone: others' memory may never come back. */
+static void pool_leaves_the_line(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    uint64_t id;
+    kit.workers_may_die = false;
+    govern(&opts);
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    prove_same(kit_submit(1, WEIR_FOREVER, &id), WEIR_KEPT);
+    while (kit.pool->memory.asked == 0) {
+        kit_collect(WEIR_POLL);
+        prove_pause();
+    }
+    prove_take_first_ways(false);
+    int t = prove_spawn(reserve_less, NULL);
+    prove_same(weir_pool_cancel(kit.pool, id), 0);
+    kit.taken_back[1] = 1;
+    for (unsigned i = 0; i < 100 && !has_had_its_own; i++)
+        kit_collect(weir_after(20 * WEIR_MILLISECOND));
+    prove_claim(has_had_its_own);
+    prove_join(t);
+    weir_governor_release(governor, 1000);
+    close_and_end(1);
+    check_governor();
+}
+
+PROVE_CASE(pool_leaves_the_line, "memory for a task that is gone holds up nobody");

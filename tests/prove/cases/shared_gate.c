@@ -354,6 +354,37 @@ static void shared_gate_looked_at(void)
 PROVE_CASE(shared_gate_looked_at,
            "who looks sees one state of a limit or the next, though it takes no lock");
 
+static _Atomic bool has_changed; /* and tells nobody more than that */
+
+static void change_it(void *arg)
+{
+    (void)arg;
+    weir_permit permit;
+    weir_limit *limit = find();
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    atomic_store_explicit(&has_changed, true, memory_order_relaxed);
+    weir_limit_destroy(limit);
+}
+
+/* By the first update: what was in the copy before it is 0. */
+static void shared_gate_looked_at_late(void)
+{
+    begin(20, WEIR_LIMIT_AIMD);
+    prove_take_first_ways(true);
+    weir_limit *limit = find();
+    prove_start_process(change_it, NULL, false);
+    while (!atomic_load_explicit(&has_changed, memory_order_relaxed))
+        prove_pause();
+    prove_take_first_ways(false);
+    prove_claim(weir_limit_get(limit) >= 10);
+    prove_take_first_ways(true);
+    prove_process_wait_all();
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_looked_at_late, "who sees that there is a new state sees what it is");
+
 static void shared_gate_killed_in_an_update(void)
 {
     begin(2, WEIR_LIMIT_AIMD);
