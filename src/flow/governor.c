@@ -525,7 +525,10 @@ bool weir_governor_cancel(weir_governor *governor, weir_pending *pending)
     if (wait)
         wait->pins++;
     weir__unlock(&governor->mutex);
-    return wait && leave_line(governor, wait);
+    bool left = wait && leave_line(governor, wait);
+    if (left)
+        weir__gate_count_refused(governor->gate);
+    return left;
 }
 
 void weir_governor_release(weir_governor *governor, uint64_t bytes)
