@@ -78,6 +78,9 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
     if (rc < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
         rc = WEIR_ENOMEM;
+    } else if (rc < 0 && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        ext_postpone_exception(); /* it was interrupted, which says nothing about the item: */
+        rc = WEIR_ENOMEM;         /* it is tried again */
     } else if (rc < 0) {
         ext_report_exception(self->loads);
         rc = WEIR_EINVAL;
