@@ -10,6 +10,7 @@ call then succeeds; every item comes out once; and no object, descriptor or allo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -18,8 +19,9 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import weir
@@ -141,6 +143,35 @@ def queue(life: Life) -> None:
     life.call(repr, q)
     q.shutdown(immediate=True)
     assert dropped == list(range(21, 40))
+
+
+def awaited(life: Life, make: Callable[[], Awaitable[T]]) -> T:
+    """What is awaited, without an event loop: it need not wait."""
+    results: list[Any] = [life]  # in place: to append may fail, too
+
+    async def keep() -> None:
+        results[0] = await make()
+
+    def run() -> None:
+        if results[0] is life:  # else it was there, and there was no memory to say so
+            with contextlib.suppress(StopIteration):
+                keep().send(None)
+
+    life.call(run)
+    result: T = results[0]
+    return result
+
+
+def queue_that_is_awaited(life: Life) -> None:
+    q: weir.Queue[int] = weir.Queue(40)
+    for n in range(10):
+        awaited(life, partial(q.aput, n))
+    assert q.put_many(range(10, 30)) == 20
+    got = [awaited(life, q.aget) for _ in range(5)]
+    for _ in range(5):
+        got += awaited(life, partial(q.aget_many, 5))
+    assert got == list(range(30)), got
+    q.shutdown()
 
 
 def queue_of_bytes(life: Life) -> None:
@@ -285,6 +316,7 @@ SCENARIOS: dict[str, Callable[[Life], None]] = {
     function.__name__: function
     for function in (
         queue,
+        queue_that_is_awaited,
         queue_of_bytes,
         queue_that_spills,
         queue_that_is_opened_again,
