@@ -116,8 +116,13 @@ WEIR_API int weir_limit_acquire_async(weir_limit *limit, uint64_t cost, unsigned
 WEIR_API void weir_limit_begin(weir_limit *limit, uint64_t cost, unsigned partition,
                                weir_permit *ret_permit);
 
-/* Leaves the line: true, and `ready` is not called.  false: it was, or is being called. */
+/* Leaves the line: true, and `ready` is not called; it counts as refused.  false: it was, or is being
+ * called. */
 WEIR_API bool weir_limit_cancel(weir_limit *limit, weir_pending *pending);
+
+/* Counts a call as refused that gave up before it was in line: one of several, say, for which one thread
+ * stands in the line of a shared limit. */
+WEIR_API void weir_limit_count_refused(weir_limit *limit);
 
 /* What became of the call. */
 typedef enum weir_limit_report {
@@ -167,8 +172,9 @@ typedef struct weir_limit_snapshot {
     uint64_t used, peak;     /* cost in flight: now, and the most ever */
     uint64_t used_by[WEIR_LIMIT_PARTITIONS];
     unsigned n_partitions;
-    uint64_t in_flight;                               /* calls */
-    uint64_t admitted, released, refused, shed, lost; /* calls; refused: EFULL and ETIMEDOUT */
+    uint64_t in_flight; /* calls */
+    uint64_t admitted, released, refused, shed,
+        lost; /* calls; refused: EFULL and ETIMEDOUT, cancelled */
     size_t waiting;
     uint64_t blocked_ns; /* waited, summed over waits that have ended */
     bool is_closed;

@@ -127,7 +127,7 @@ typedef struct weir_governor_snapshot {
     uint64_t reserved; /* bytes; shared: by all processes */
     uint64_t peak_reserved;
     uint64_t inside;                                  /* reservations */
-    uint64_t admitted, released, lost, refused, shed; /* refused: EFULL and ETIMEDOUT */
+    uint64_t admitted, released, lost, refused, shed; /* refused: EFULL and ETIMEDOUT, cancelled */
     size_t waiting;
     uint64_t blocked_ns; /* waited, summed over waits that have ended */
     uint64_t measured;   /* so often, by all who share it */

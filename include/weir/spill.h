@@ -14,7 +14,9 @@
  *             of them once more.  So it is "at least once".  Without it the files live as
  *             long as the object, and what an earlier process left is removed.
  * Damage:     a record, or a file, that cannot be read is skipped and counted, never an error, never
- *             read as if it were whole (CRC-32C), and never in the way of what comes after it.
+ *             read as if it were whole (CRC-32C), and never in the way of what comes after it.  But what
+ *             the disk does not let us read when a log is opened is an error, and stays as it was; later, the
+ *             file of a durable log stays for who opens it next, who has what was not acknowledged.
  * Not noticed: what somebody else takes away while no process has the log: bytes cut off the last file
  *             (they look like the torn tail of an append), a file that is gone, or all of them (it may have
  *             been acknowledged).  Bytes cut off another file are: the next one's name tells how many
@@ -49,6 +51,8 @@ typedef enum weir_spill_event {
  * first three each is told when it differs from the one told before: a full disk is said once. */
 typedef void weir_spill_event_fn(weir_spill_event event, void *ctx);
 
+#define WEIR_SPILL_NAME 24 /* bytes of a file's name, with the zero */
+
 typedef struct weir_spill_opts {
     size_t size;        /* sizeof(weir_spill_opts); set by WEIR_SPILL_OPTS_INIT */
     const char *dir;    /* made (mode 0700) if it is not there; its parent has to be; required */
@@ -58,6 +62,9 @@ typedef struct weir_spill_opts {
     bool durable;
     weir_spill_event_fn *on_event; /* NULL: none */
     void *event_ctx;
+    char *
+        ret_unreadable; /* NULL, or WEIR_SPILL_NAME bytes: which file could not be read, where that is why
+                             there is no log; else "" */
 } weir_spill_opts;
 
 #define WEIR_SPILL_OPTS_INIT WEIR__SIZED(weir_spill_opts)
@@ -66,7 +73,8 @@ typedef struct weir_spill_opts {
  * of this process or another, has it.  Files are made with mode 0600; one that is a symbolic link is
  * not followed.  Damage is no error.  < 0: WEIR_EINVAL (an option out of range; or the records of a
  * durable log are there, and durable is not set), WEIR_EBUSY,
- * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM (the directory cannot be made or opened). */
+ * WEIR_ENOSPC, WEIR_ENOFD, WEIR_ENOMEM, WEIR_ESYSTEM (the directory cannot be made or opened, or a durable
+ * log's file in it cannot be read: no file that holds a record was removed or cut off). */
 WEIR_API int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts);
 
 /* Leaves the directory to others: durable, what is pending stays there; else all its files are removed.

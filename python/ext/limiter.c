@@ -404,6 +404,17 @@ static PyObject *Limiter_stand(Limiter *self, PyObject *const *args, Py_ssize_t 
     return rc < 0 ? raise_acquire(self, rc, cost) : permit_new(self, &permit);
 }
 
+PyDoc_STRVAR(count_refused_doc, "_count_refused($self, /)\n--\n\n"
+                                "Count a call that gave up before it was in line.");
+
+static PyObject *Limiter_count_refused(Limiter *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!limit_of(self))
+        return NULL;
+    weir_limit_count_refused(self->limit);
+    Py_RETURN_NONE;
+}
+
 /* ---- as a coroutine -------------------------------------------------------------------------- */
 
 enum { COST, PARTITION }; /* in a pending's data */
@@ -936,6 +947,7 @@ static PyMethodDef limiter_methods[] = {
     {"try_acquire", FAST(try_acquire), try_acquire_doc},
     {"close", (PyCFunction)Limiter_close, METH_NOARGS, close_doc},
     {"_probe", (PyCFunction)(void (*)(void))Limiter_probe, METH_FASTCALL, probe_doc},
+    {"_count_refused", (PyCFunction)Limiter_count_refused, METH_NOARGS, count_refused_doc},
     {"_stand", (PyCFunction)(void (*)(void))Limiter_stand, METH_FASTCALL, stand_doc},
     {"_pend", (PyCFunction)(void (*)(void))Limiter_pend, METH_FASTCALL, pend_doc},
     {"_try_enter", (PyCFunction)Limiter_try_enter, METH_NOARGS, try_enter_doc},

@@ -78,6 +78,9 @@ static int decode(const void *data, size_t n, void **ret_item, void *ctx)
     if (rc < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
         rc = WEIR_ENOMEM;
+    } else if (rc < 0 && !PyErr_ExceptionMatches(PyExc_Exception)) {
+        ext_postpone_exception(); /* it was interrupted, which says nothing about the item: */
+        rc = WEIR_ENOMEM;         /* it is tried again */
     } else if (rc < 0) {
         ext_report_exception(self->loads);
         rc = WEIR_EINVAL;
@@ -132,9 +135,11 @@ static void on_event(weir_spill_event event, void *ctx)
     ext_callback_end(&callback);
 }
 
-static int raise_open(Queue *self, int error, PyObject *path)
+/* `file`: which one could not be read; "": that is not why. */
+static int raise_open(Queue *self, int error, PyObject *path, const char *file)
 {
     const char *why = weir_strerror(error);
+    char unreadable[160];
     switch (error) {
     case WEIR_EBUSY:
         why = "another queue, of this process or another one, has this directory";
@@ -150,6 +155,14 @@ static int raise_open(Queue *self, int error, PyObject *path)
             "that can be written to";
         break;
     default: break;
+    }
+    if (*file && error == WEIR_ESYSTEM) {
+        PyOS_snprintf(
+            unreadable, sizeof unreadable,
+            "the file %s in it cannot be read; nothing was removed: try again, or move it "
+            "away to go on without what is in it",
+            file);
+        why = unreadable;
     }
     PyObject *text = PyUnicode_FromFormat("spill=Spill(%R): %s", path, why);
     const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
@@ -175,6 +188,7 @@ static int read_size(PyObject *settings, const char *name, uint64_t *ret)
 static int open_spill(Queue *self, PyObject *settings)
 {
     weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
+    char unreadable[WEIR_SPILL_NAME] = "";
     PyObject *bytes = NULL;
     PyObject *path = PyObject_GetAttrString(settings, "path");
     PyObject *durable = PyObject_GetAttrString(settings, "durable");
@@ -186,8 +200,9 @@ static int open_spill(Queue *self, PyObject *settings)
         opts.durable = self->is_durable = durable == Py_True;
         opts.on_event = on_event;
         opts.event_ctx = self;
+        opts.ret_unreadable = unreadable;
         int error = weir_spill_create(&self->spill, &opts);
-        rc = error < 0 ? raise_open(self, error, path) : 0;
+        rc = error < 0 ? raise_open(self, error, path, unreadable) : 0;
     }
     Py_XDECREF(bytes);
     Py_XDECREF(durable);

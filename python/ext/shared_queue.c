@@ -5,7 +5,11 @@
  * Waiting:    every call tries with WEIR_PROBE first, and releases the GIL for anything longer.
  * Buffers:    a get borrows the object's buffer by an atomic exchange, or makes one of its own:
  *             no lock that a fork could copy while it is held.
- * Forks:      a child goes on using the handle it inherited.
+ * Failing:    a message is out of the queue before the object is made that it stands for.  Where that is
+ *             interrupted, or there is no memory for it, the buffer is left with what is in it: the next get of
+ *             this process reads it again, before any other message.  What cannot be read goes along with the
+ *             exception that says why.  So no message is delivered to nobody.
+ * Forks:      a child goes on using the handle it inherited; what was left is its parent's.
  */
 #include "module.h"
 
@@ -18,37 +22,94 @@ typedef struct SharedQueue {
     weir_shared_queue *queue; /* NULL: not made yet */
     PyObject *name;           /* NULL: none */
     _Atomic(void *) buffer;   /* of struct kept; NULL: in use, or none */
+    _Atomic(void *) left;     /* a list of struct kept that are to be read again */
 } SharedQueue;
 
 /* ---- buffers -------------------------------------------------------------------------------- */
 
 #define KEEP_MAX (UINT64_C(1) << 20) /* bytes; a larger buffer goes with its call */
+#define FEW      64
 
-/* What a get receives into. */
+/* What a get receives into, and has received. */
 typedef struct kept {
     weir_buffer buffer;
+    weir_message few[FEW], *many; /* many: if not NULL, instead of few; PyMem_Raw */
+    size_t at, n;                 /* the messages [at, n) are still to be read */
+    struct kept *next;            /* of those that were left, */
+    unsigned generation;          /* by the process of which this is */
 } kept;
 
-static kept *borrow_buffer(SharedQueue *self)
+static weir_message *messages_of(kept *mine)
 {
-    /* acquire: pairs with the release in return_buffer; what the last borrower did is over */
-    kept *mine = atomic_exchange_explicit(&self->buffer, NULL, memory_order_acquire);
+    return mine->many ? mine->many : mine->few;
+}
+
+static void forget_messages(kept *mine)
+{
+    PyMem_RawFree(mine->many);
+    mine->many = NULL;
+    mine->at = mine->n = 0;
+}
+
+static void free_kept(kept *mine)
+{
+    for (kept *next; mine; mine = next) {
+        next = mine->next;
+        weir_buffer_free(&mine->buffer);
+        forget_messages(mine);
+        PyMem_RawFree(mine);
+    }
+}
+
+/* For a later get. */
+static void leave(SharedQueue *self, kept *mine)
+{
+    void *first = atomic_load_explicit(&self->left, memory_order_relaxed);
+    do /* release: pairs with the acquire in take_left */
+        mine->next = first;
+    while (!atomic_compare_exchange_weak_explicit(&self->left, &first, mine, memory_order_release,
+                                                  memory_order_relaxed));
+}
+
+/* Takes one that an earlier get has left; NULL: none has.  All are taken out at once, and the others left again:
+ * so none can be taken twice. */
+static kept *take_left(SharedQueue *self)
+{
+    kept *mine = atomic_exchange_explicit(&self->left, NULL, memory_order_acquire);
+    for (kept *next = mine ? mine->next : NULL, *other; (other = next);) {
+        next = other->next;
+        leave(self, other);
+    }
+    if (!mine)
+        return NULL;
+    mine->next = NULL;
+    if (mine->generation != ext_fork_generation())
+        forget_messages(mine);
+    return mine;
+}
+
+/* With messages, if an earlier get has left some; NULL: no memory. */
+static kept *borrow(SharedQueue *self)
+{
+    /* relaxed: who left something for this thread to find has told it, by an exception */
+    kept *mine = atomic_load_explicit(&self->left, memory_order_relaxed) ? take_left(self) : NULL;
+    if (!mine) /* acquire: pairs with the release in give_back; what the last borrower did is over */
+        mine = atomic_exchange_explicit(&self->buffer, NULL, memory_order_acquire);
     return mine ? mine : PyMem_RawCalloc(1, sizeof *mine);
 }
 
-static void free_buffer(kept *mine)
+static void give_back(SharedQueue *self, kept *mine)
 {
-    if (mine)
-        weir_buffer_free(&mine->buffer);
-    PyMem_RawFree(mine);
-}
-
-static void return_buffer(SharedQueue *self, kept *mine)
-{
+    if (mine->at < mine->n) {
+        mine->generation = ext_fork_generation();
+        leave(self, mine);
+        return;
+    }
+    forget_messages(mine);
     if (mine->buffer.capacity > KEEP_MAX)
         weir_buffer_free(&mine->buffer);
-    /* release: pairs with borrow_buffer */
-    free_buffer(atomic_exchange_explicit(&self->buffer, mine, memory_order_acq_rel));
+    /* release: pairs with borrow */
+    free_kept(atomic_exchange_explicit(&self->buffer, mine, memory_order_acq_rel));
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
@@ -283,38 +344,121 @@ static PyObject *raise_get(SharedQueue *self, int rc)
     return ext_raise(self->state, rc == WEIR_ETIMEDOUT ? WEIR_EEMPTY : rc);
 }
 
-/* Receives up to max messages; how many, or an error. */
-static int64_t receive(SharedQueue *self, weir_message *messages, size_t max, weir_buffer *buffer,
-                       int64_t timeout_ns, int64_t linger_ns)
+/* Waits as it has to.  How many messages there are, or an error. */
+static int64_t receive(SharedQueue *self, kept *mine, size_t max, int64_t timeout_ns,
+                       int64_t linger_ns)
 {
+    weir_message *messages = messages_of(mine);
     int64_t n = WEIR_ETIMEDOUT;
     if (linger_ns == 0)
-        n = weir_shared_queue_get_many(self->queue, messages, max, buffer, WEIR_PROBE, 0);
+        n = weir_shared_queue_get_many(self->queue, messages, max, &mine->buffer, WEIR_PROBE, 0);
     if (n != WEIR_ETIMEDOUT && (n != WEIR_EEMPTY || timeout_ns == 0))
         return n;
     weir_time deadline = ext_deadline(timeout_ns);
     ext_wait wait;
     ext_wait_begin(&wait);
-    n = weir_shared_queue_get_many(self->queue, messages, max, buffer, deadline, linger_ns);
+    n = weir_shared_queue_get_many(self->queue, messages, max, &mine->buffer, deadline, linger_ns);
     ext_wait_end(&wait);
     if (n >= 0 && PyErr_Occurred())
         ext_postpone_exception();
     return n;
 }
 
+/* Receives up to max messages, unless some are there that were left.  0, or an error. */
+static int fill_kept(SharedQueue *self, kept *mine, size_t max, int64_t timeout_ns,
+                     int64_t linger_ns)
+{
+    if (mine->at < mine->n)
+        return 0;
+    if (max > FEW && !(mine->many = PyMem_RawMalloc(max * sizeof *mine->many)))
+        return WEIR_ENOMEM;
+    int64_t n = receive(self, mine, max, timeout_ns, linger_ns);
+    mine->n = n > 0 ? (size_t)n : 0;
+    return n < 0 ? (int)n : 0;
+}
+
+/* What could not be read, and what came with it. */
+typedef struct unread {
+    PyObject *error;    /* the first, which will be raised; NULL: none */
+    PyObject *messages; /* of all, a list of bytes */
+} unread;
+
+static void clear_unread(unread *u)
+{
+    Py_CLEAR(u->error);
+    Py_CLEAR(u->messages);
+}
+
+/* Whether it says nothing about the message: it was interrupted, or there was no memory. */
+static bool may_pass(PyObject *error)
+{
+    return PyErr_GivenExceptionMatches(error, PyExc_MemoryError) ||
+           !PyErr_GivenExceptionMatches(error, PyExc_Exception);
+}
+
+/* Takes the exception that is set, and the message that it is about.  false, with an exception: the message is to
+ * be read again. */
+static bool add_unread(unread *u, const weir_message *message)
+{
+    PyObject *error = ext_take_exception();
+    if (may_pass(error)) {
+        ext_restore_exception(error);
+        return false;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(message->data, (Py_ssize_t)message->size);
+    if (bytes && !u->messages)
+        u->messages = PyList_New(0);
+    bool added = bytes && u->messages && PyList_Append(u->messages, bytes) == 0;
+    if (added && !u->error)
+        u->error = Py_NewRef(error);
+    Py_XDECREF(bytes);
+    Py_DECREF(error);
+    return added;
+}
+
+/* (Whatever the exception's class thinks of that.) */
+static bool attach(PyObject *error, const char *name, PyObject *value)
+{
+    PyObject *key = PyUnicode_FromString(name);
+    int rc = key ? PyObject_GenericSetAttr(error, key, value) : -1;
+    Py_XDECREF(key);
+    return rc == 0;
+}
+
+/* Raises what could not be read, with it and the rest of its batch (NULL: there is none).  false, with another
+ * exception: it would have been lost, so it is to be read again. */
+static bool raise_unread(unread *u, PyObject *batch)
+{
+    bool is_whole =
+        attach(u->error, "messages", u->messages) && (!batch || attach(u->error, "batch", batch));
+    if (is_whole)
+        ext_restore_exception(Py_NewRef(u->error));
+    clear_unread(u);
+    return is_whole;
+}
+
+/* The object that the next message stands for. */
+static PyObject *read_one(SharedQueue *self, kept *mine)
+{
+    const weir_message *message = &messages_of(mine)[mine->at];
+    PyObject *item = ext_item_decode(self->state, message);
+    unread u = {NULL, NULL};
+    if (item || (add_unread(&u, message) && raise_unread(&u, NULL)))
+        mine->at++;
+    clear_unread(&u);
+    return item;
+}
+
 /* The item; or NULL, with nothing set and the reason in *ret_error, or an exception and 0. */
 static PyObject *get(SharedQueue *self, int64_t timeout_ns, int *ret_error)
 {
-    weir_message message;
     *ret_error = 0;
-    kept *mine = borrow_buffer(self);
+    kept *mine = borrow(self);
     if (!mine)
         return PyErr_NoMemory();
-    int64_t n = receive(self, &message, 1, &mine->buffer, timeout_ns, 0);
-    PyObject *item = n > 0 ? ext_item_decode(self->state, &message) : NULL;
-    if (n < 0)
-        *ret_error = (int)n;
-    return_buffer(self, mine);
+    *ret_error = fill_kept(self, mine, 1, timeout_ns, 0);
+    PyObject *item = *ret_error == 0 ? read_one(self, mine) : NULL;
+    give_back(self, mine);
     return item;
 }
 
@@ -325,7 +469,10 @@ PyDoc_STRVAR(
     "Waits for one, in line behind those who came earlier, for up to `timeout` seconds (None: as\n"
     "long as it takes) or not at all (block=False).\n\n"
     "Raises queue.Empty (none there, or not in time), weir.ShutDown (shut down and empty),\n"
-    "ValueError (negative timeout), and what unpickling raises: then the item is gone.");
+    "ValueError (negative timeout).  An item that cannot be unpickled raises its exception, whose\n"
+    "attribute `messages` is a list of its bytes: the item is delivered with it.  MemoryError, and an\n"
+    "interruption (KeyboardInterrupt), leave the item to the next get() or get_many() of this object\n"
+    "in this process.  It counts as delivered by then, and goes with the object.");
 
 static PyObject *SharedQueue_get(SharedQueue *self, PyObject *const *args, Py_ssize_t n_args,
                                  PyObject *kwnames)
@@ -355,61 +502,57 @@ static PyObject *SharedQueue_get_nowait(SharedQueue *self, PyObject *Py_UNUSED(i
 
 /* get_many never keeps room for more; a batch is then smaller than asked for. */
 #define BATCH_MAX 65536
-#define BATCH_FEW 64
 
-/* The first exception of a batch, with what could be read of it. */
-static void add_batch(PyObject *list, PyObject *type, PyObject *value, PyObject *traceback)
+/* Reads messages, up to the first one that is to be read again: false, with an exception.  The list has room for
+ * them; each comes into its sight with its object. */
+static bool read_into(SharedQueue *self, kept *mine, PyObject *list, size_t end, unread *u)
 {
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (PyObject_SetAttrString(value, "batch", list) < 0)
-        PyErr_Clear(); /* an exception without a __dict__ */
-    PyErr_Restore(type, value, traceback);
+    for (; mine->at < end; mine->at++) {
+        const weir_message *message = &messages_of(mine)[mine->at];
+        PyObject *item = ext_item_decode(self->state, message);
+        if (!item && !add_unread(u, message))
+            return false;
+        if (!item)
+            continue;
+        Py_ssize_t n = PyList_GET_SIZE(list);
+        PyList_SET_ITEM(list, n, item);
+        Py_SET_SIZE(list, n + 1);
+    }
+    return true;
 }
 
-/* The items of a batch.  One that cannot be unpickled does not take the others with it. */
-static PyObject *decode_many(SharedQueue *self, const weir_message *messages, Py_ssize_t n)
+/* The next messages, up to max.  One that cannot be unpickled does not take the others with it; one that there is
+ * no memory for comes with the next batch.  Where anything else is raised, all of them do. */
+static PyObject *read_many(SharedQueue *self, kept *mine, size_t max)
 {
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    PyObject *list = PyList_New(n);
+    size_t first = mine->at, n = mine->n - first < max ? mine->n - first : max;
+    PyObject *list = PyList_New((Py_ssize_t)n);
     if (!list)
         return NULL;
-    Py_ssize_t good = 0;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = ext_item_decode(self->state, &messages[i]);
-        if (item)
-            PyList_SET_ITEM(list, good++, item);
-        else if (!type)
-            PyErr_Fetch(&type, &value, &traceback);
-        else
-            PyErr_Clear();
-    }
-    if (!type)
-        return list;
-    for (Py_ssize_t i = good; i < n; i++)
-        PyList_SET_ITEM(list, i, Py_NewRef(Py_None)); /* no NULL may be seen */
-    if (PyList_SetSlice(list, good, n, NULL) < 0)
+    Py_SET_SIZE(list, 0);
+    unread u = {NULL, NULL};
+    bool is_all = read_into(self, mine, list, first + n, &u);
+    if (!is_all && mine->at > first && PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
-    add_batch(list, type, value, traceback);
-    Py_DECREF(list);
-    return NULL;
+        is_all = true; /* of this batch */
+    }
+    bool is_raised = is_all && u.error && raise_unread(&u, list);
+    if (!is_raised && PyErr_Occurred())
+        mine->at = first;
+    clear_unread(&u);
+    if (PyErr_Occurred())
+        Py_CLEAR(list);
+    return list;
 }
 
 static PyObject *get_list(SharedQueue *self, size_t max, int64_t timeout_ns, int64_t linger_ns)
 {
-    weir_message few[BATCH_FEW], *messages = few;
-    if (max > BATCH_FEW && !(messages = PyMem_New(weir_message, max)))
+    kept *mine = borrow(self);
+    if (!mine)
         return PyErr_NoMemory();
-    PyObject *list = NULL;
-    kept *mine = borrow_buffer(self);
-    if (mine) {
-        int64_t n = receive(self, messages, max, &mine->buffer, timeout_ns, linger_ns);
-        list = n < 0 ? raise_get(self, (int)n) : decode_many(self, messages, (Py_ssize_t)n);
-        return_buffer(self, mine);
-    } else {
-        PyErr_NoMemory();
-    }
-    if (messages != few)
-        PyMem_Free(messages);
+    int error = fill_kept(self, mine, max, timeout_ns, linger_ns);
+    PyObject *list = error < 0 ? raise_get(self, error) : read_many(self, mine, max);
+    give_back(self, mine);
     return list;
 }
 
@@ -420,8 +563,10 @@ PyDoc_STRVAR(
     "Waits up to `timeout` seconds for the first item (None: as long as it takes); then for more,\n"
     "until there are `max` or `linger` seconds have passed since the first.  Never more than 65,536\n"
     "at once.\n\n"
-    "Raises queue.Empty, weir.ShutDown (shut down and empty), ValueError.  An item that cannot be\n"
-    "unpickled raises its exception, whose attribute `batch` is the list of the others.");
+    "Raises queue.Empty, weir.ShutDown (shut down and empty), ValueError.  Items that cannot be\n"
+    "unpickled raise the exception of the first, whose attribute `messages` is a list of their bytes,\n"
+    "and `batch` the list of the others.  An item for which there is no memory ends the batch before\n"
+    "it, and is left to the next call; MemoryError: it would have been the first.");
 
 static PyObject *SharedQueue_get_many(SharedQueue *self, PyObject *const *args, Py_ssize_t n_args,
                                       PyObject *kwnames)
@@ -817,7 +962,8 @@ static void SharedQueue_dealloc(SharedQueue *self)
     if (self->weakrefs)
         PyObject_ClearWeakRefs((PyObject *)self);
     weir_shared_queue_destroy(self->queue);
-    free_buffer(atomic_load_explicit(&self->buffer, memory_order_relaxed));
+    free_kept(atomic_load_explicit(&self->buffer, memory_order_relaxed));
+    free_kept(atomic_load_explicit(&self->left, memory_order_relaxed));
     Py_XDECREF(self->name);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);

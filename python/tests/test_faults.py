@@ -21,8 +21,10 @@ pytestmark = [
 # What has to be reached, or the test would pass by looking at nothing.
 AT_LEAST = {
     "queue": {"python": 30, "malloc": 2, "eventfd": 1},
+    "queue_that_is_awaited": {"python": 30},
     "queue_of_bytes": {"python": 30, "malloc": 2},
     "queue_that_spills": {"python": 30, "malloc": 5, "open": 5, "pwrite": 5},
+    "queue_that_is_opened_again": {"python": 10, "malloc": 5, "open": 5, "pread": 5},
     "shared_queue": {"python": 30, "malloc": 2, "mmap": 1, "memfd_create": 1, "fallocate": 2},
     "bucket": {"python": 20, "malloc": 2},
     "limiter": {"python": 30, "malloc": 2},

@@ -489,6 +489,29 @@ def test_a_coroutine_that_does_not_want_to_wait_does_not_stand_in_line() -> None
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("shared", [None, "by name"])
+def test_coroutines_that_give_up_are_counted_like_threads(shared: str | None) -> None:
+    limiter = weir.Limiter(1, shared=shared and name())
+
+    async def main() -> None:
+        waiting = [asyncio.create_task(limiter.aacquire()) for _ in range(3)]
+        await asyncio.sleep(0)  # they have begun
+        for timeout in (0, 0.01):
+            with pytest.raises(TimeoutError):
+                await limiter.aacquire(timeout)
+        for task in waiting[1:]:
+            task.cancel()
+        await asyncio.wait(waiting[1:])
+        assert limiter.stats().refused == 4
+        kept.release()
+        (await waiting[0]).release()
+
+    kept = limiter.acquire()
+    asyncio.run(main())
+    stats = limiter.stats()
+    assert (stats.admitted, stats.released, stats.refused) == (2, 2, 4)
+
+
 def test_a_program_ends_while_its_coroutines_wait_and_leaves_nothing_behind() -> None:
     shared = name()
     out = output_of(f"""

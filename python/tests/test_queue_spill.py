@@ -392,6 +392,33 @@ def test_dumps_of_a_coroutine_raises_in_it(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_item_whose_way_back_is_interrupted_is_tried_again(tmp_path: Path) -> None:
+    interruptions = [KeyboardInterrupt()]
+
+    def loads(data: bytes) -> Any:
+        if interruptions:
+            raise interruptions.pop()
+        return pickle.loads(data)
+
+    disk = weir.Spill(tmp_path / "disk", max_bytes=1 << 20, loads=loads)
+    q: weir.Queue[int] = weir.Queue(2, overflow="spill", spill=disk)
+    assert q.put_many(range(10)) == 10
+    q.shutdown()
+    got: list[int] = []
+
+    def get_all() -> None:
+        for _ in range(10):
+            item = q.get()
+            got.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        get_all()
+    got += [item for item in q if item not in got]
+    stats = q.stats()
+    assert (stats.dropped["lost"], stats.delivered) == (0, 10)
+    assert len(got) >= 9  # the interruption may come between a get() and the next line
+
+
 # ---- durable ------------------------------------------------------------------------------------
 
 

@@ -142,13 +142,14 @@ def test_l04_a_timeout_of_zero_does_not_wait(make: Make) -> None:
 
 @rule()
 def test_l05_a_timeout_that_passes_has_taken_nothing(make: Make) -> None:
-    """Who is refused because his timeout passed has taken nothing, and waits no more."""
+    """Who is refused because his timeout passed has taken nothing, waits no more, is counted."""
     subject = make()
     subject.exhaust()
     with refused("full"):
         subject.acquire(2, timeout=0.03)
     wait_until(lambda: subject.look().waiting == 0, PATIENCE)
-    assert subject.look().held == 5
+    now = subject.look()
+    assert (now.held, now.refused) == (5, 1)
     subject.ease()
     subject.acquire(5, timeout=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import multiprocessing
@@ -17,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import InThread, output_of, wait_until
@@ -115,10 +116,139 @@ def test_an_item_that_cannot_be_unpickled_does_not_take_its_batch_with_it() -> N
     with pytest.raises(ZeroDivisionError) as caught:
         q.get_many(9)
     assert caught.value.batch == [1, 2, 3]  # type: ignore[attr-defined]
+    assert len(caught.value.messages) == 2  # type: ignore[attr-defined]
     q.put(Explodes())
     with pytest.raises(ZeroDivisionError):
         q.get()
     assert check_law(q).delivered == 6
+
+
+def test_what_cannot_be_unpickled_comes_with_its_exception() -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(9)
+    q.put_many([Explodes(), "next"])
+    with pytest.raises(ZeroDivisionError) as caught:
+        q.get()
+    (message,) = caught.value.messages  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        pickle.loads(message)
+    assert q.get() == "next"
+
+
+class Fails:
+    """Its unpickling raises, so often, what `errors` says."""
+
+    errors: ClassVar[list[BaseException]] = []
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        return Fails._again, (self.number,)
+
+    @staticmethod
+    def _again(number: int) -> Fails:
+        with contextlib.suppress(IndexError):
+            raise Fails.errors.pop()
+        return Fails(number)
+
+
+NOT_ITS_FAULT = [MemoryError, KeyboardInterrupt]
+
+
+@pytest.mark.parametrize("error", NOT_ITS_FAULT)
+def test_an_item_that_there_was_no_memory_for_is_the_next_one_again(
+    error: type[BaseException],
+) -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(9)
+    q.put_many([Fails(1), 2])
+    q.shutdown()
+    for _ in range(3):
+        Fails.errors.append(error())
+        with pytest.raises(error):
+            q.get()
+    Fails.errors.append(error())
+    with pytest.raises(error):
+        q.get_many(5)
+    assert q.get(timeout=0).number == 1
+    assert q.get() == 2
+    with pytest.raises(weir.ShutDown):
+        q.get()
+    assert check_law(q).delivered == 2
+
+
+def test_a_batch_ends_before_what_there_is_no_memory_for() -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(99)
+    q.put_many([0, 1, Fails(2), 3, Fails(4), 5])
+    Fails.errors.append(MemoryError())
+    assert q.get_many(80) == [0, 1]
+    q.put(6)
+    first, second = q.get_many(2)
+    assert (first.number, second) == (2, 3)
+    Fails.errors += [MemoryError(), ValueError("its own")]
+    q.put(Fails(7))
+    with pytest.raises(ValueError, match="its own") as caught:
+        q.get_many(80)
+    assert caught.value.batch == [5]  # type: ignore[attr-defined]
+    messages = caught.value.messages  # type: ignore[attr-defined]
+    assert q.get() == 6
+    with pytest.raises(MemoryError):
+        q.get()
+    assert q.get().number == 7
+    assert [pickle.loads(message).number for message in messages] == [4]
+    check_law(q)
+
+
+def test_a_batch_that_is_interrupted_is_the_next_one_again() -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(9)
+    q.put_many([1, Explodes(), Fails(2)])
+    Fails.errors.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        q.get_many(9)
+    with pytest.raises(ZeroDivisionError) as caught:
+        q.get_many(9)
+    first, second = caught.value.batch  # type: ignore[attr-defined]
+    assert (first, second.number) == (1, 2)
+
+
+def test_what_one_process_has_left_is_not_its_childs() -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(9)
+    q.put_many([Fails(1), 2])
+    Fails.errors.append(MemoryError())
+    with pytest.raises(MemoryError):
+        q.get()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if q.get() == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert q.get().number == 1
+    assert check_law(q).delivered == 2
+
+
+def test_threads_that_run_out_of_memory_again_and_again_lose_and_double_nothing() -> None:
+    q: weir.SharedQueue[Any] = weir.SharedQueue(16)
+    got: list[int] = []
+
+    def take(by_batch: bool) -> None:
+        while True:
+            try:
+                got.extend(item.number for item in (q.get_many(5) if by_batch else [q.get()]))
+            except MemoryError:
+                pass
+            except weir.ShutDown:
+                return
+
+    takers = [InThread(take, n % 2 == 0) for n in range(4)]
+    for n in range(2000):
+        if n % 3 == 0:
+            Fails.errors.append(MemoryError())
+        q.put(Fails(n))
+    wait_until(lambda: len(got) == 2000)
+    q.shutdown()
+    for taker in takers:
+        taker.result()
+    Fails.errors.clear()
+    assert sorted(got) == list(range(2000))
+    assert check_law(q).delivered == 2000
 
 
 # ---- the spelling of weir.Queue -----------------------------------------------------------------

@@ -311,6 +311,8 @@ class Limiter(_weir.Limiter):
             permit = self.try_acquire(partition=partition, cost=cost)
             if permit is not None:
                 return permit
+        else:
+            self._count_refused()
         raise TimeoutError("no permit within the timeout")
 
     def _others_wait(self, partition: str | None) -> bool:
@@ -387,6 +389,7 @@ class _Call:
         self.waiter: asyncio.Future[None] = self.loop.create_future()
         self.permit: LimitPermit | None = None
         self.error: BaseException | None = None
+        self.is_served = False  # with the one or the other
         self.is_over = False
 
 
@@ -446,6 +449,8 @@ class _Line:
                 head = self._head()
                 if head is None or head.cost != self._cost:
                     self._unwanted[0] = 1
+            if not call.is_served:
+                self._limiter._count_refused()
             if permit is not None:  # cancelled
                 permit.ignore()
 
@@ -479,7 +484,7 @@ class _Line:
             call = self._head()
             if call is not None and call.cost == cost:
                 self._calls.popleft()
-                call.permit, call.error = permit, error
+                call.permit, call.error, call.is_served = permit, error, True
                 try:
                     call.loop.call_soon_threadsafe(_wake, call.waiter)
                     return

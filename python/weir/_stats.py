@@ -157,7 +157,7 @@ class LimiterStats:
     waiting: int
     admitted: int  # calls
     released: int
-    refused: int  # threads' that ended in TimeoutError, or with nothing from try_acquire()
+    refused: int  # that ended in TimeoutError, with nothing from try_acquire(), or cancelled
     shed: int  # that ended in Overloaded
     lost: int  # in flight in processes that were killed
     blocked: float  # seconds waited, summed over the waits that have ended
@@ -348,7 +348,7 @@ class MemoryStats:
     admitted: int
     released: int
     lost: int  # of processes that were killed
-    refused: int  # tries that failed, and TimeoutErrors
+    refused: int  # tries that failed, TimeoutErrors, and coroutines that were cancelled
     shed: int  # that ended in Overloaded, in this process
     waiting: int
     blocked: float  # seconds waited, summed over waits that have ended

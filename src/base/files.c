@@ -23,6 +23,7 @@
 #define LOCK_NAME "lock"
 
 int (*weir__write_fails)(size_t *n);
+int (*weir__read_fails)(void);
 int (*weir__sync_fails)(void);
 
 struct weir__dir {
@@ -133,8 +134,13 @@ int weir__dir_list(weir__dir *dir, int (*each)(const char *name, void *ctx), voi
         return rc;
     }
     int rc = WEIR_OK;
-    for (const struct dirent *entry; rc >= 0 && (entry = readdir(stream));)
-        rc = each(entry->d_name, ctx);
+    for (const struct dirent *entry; rc >= 0; rc = each(entry->d_name, ctx)) {
+        errno = 0;
+        if (!(entry = readdir(stream))) {
+            rc = errno ? error_of(errno) : rc;
+            break;
+        }
+    }
     closedir(stream);
     return rc;
 }
@@ -160,6 +166,19 @@ void weir__file_remove(weir__dir *dir, const char *name)
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
+static int error_of_open(int number, weir__file_mode mode)
+{
+    if (mode != WEIR__FILE_MEND && mode != WEIR__FILE_READ)
+        return error_of(number);
+    switch (number) {
+    case ENOENT: return WEIR_EEMPTY;
+    case ELOOP:  /* a symbolic link, */
+    case EISDIR: /* a directory, to be written to, */
+    case ENXIO: /* a socket, or a pipe that nobody reads */ return WEIR_EINVAL;
+    default: return error_of(number);
+    }
+}
+
 int weir__file_open(weir__dir *dir, const char *name, weir__file_mode mode, int *ret_fd)
 {
     static const int flags[] = {
@@ -171,13 +190,14 @@ int weir__file_open(weir__dir *dir, const char *name, weir__file_mode mode, int 
     /* A pipe of that name must not hold anybody up. */
     int fd = openat(dir->fd, name, flags[mode] | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
     if (fd < 0)
-        return error_of(errno);
+        return error_of_open(errno, mode);
     struct stat is;
-    if (fstat(fd, &is) < 0 || !S_ISREG(is.st_mode)) {
+    int rc = fstat(fd, &is) < 0 ? error_of(errno) : S_ISREG(is.st_mode) ? WEIR_OK : WEIR_EINVAL;
+    if (rc < 0) {
         close(fd);
         if (mode == WEIR__FILE_NEW) /* or its name would be taken for ever */
             weir__file_remove(dir, name);
-        return WEIR_ESYSTEM;
+        return rc;
     }
     *ret_fd = fd;
     return WEIR_OK;
@@ -270,11 +290,21 @@ int weir__file_append(int fd, const void *data, size_t n)
     return written == (ssize_t)n ? WEIR_OK : written < 0 ? error_of(errno) : WEIR_ENOSPC;
 }
 
+/* As pread, when the tests let it. */
+static ssize_t read_some(int fd, void *data, size_t n, uint64_t offset)
+{
+    int number = weir__read_fails ? weir__read_fails() : 0;
+    if (number == 0)
+        return pread(fd, data, n, (off_t)offset);
+    errno = number;
+    return -1;
+}
+
 int weir__file_read(int fd, uint64_t offset, void *data, size_t n, size_t *ret_n)
 {
     size_t done = 0;
     while (done < n) {
-        ssize_t got = pread(fd, (char *)data + done, n - done, (off_t)(offset + done));
+        ssize_t got = read_some(fd, (char *)data + done, n - done, offset + done);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)

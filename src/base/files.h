@@ -42,7 +42,7 @@ typedef enum weir__file_mode {
     WEIR__FILE_APPEND, /* made if it is not there; what is written goes to the end */
 } weir__file_mode;
 
-/* Only a regular file: else WEIR_ESYSTEM. */
+/* Of one that must be there: WEIR_EEMPTY: it is not; WEIR_EINVAL: it is no regular file. */
 int weir__file_open(weir__dir *dir, const char *name, weir__file_mode mode, int *ret_fd);
 void weir__file_close(int fd); /* < 0 is fine */
 
@@ -74,9 +74,10 @@ bool weir__file_may_have(uint64_t size);
 /* Nanoseconds since 1970: what a later process, too, can compare with. */
 int64_t weir__wall_clock(void);
 
-/* Tests: asked before each write (of n bytes; how many of them to write) and sync; an errno makes it
+/* Tests: asked before each write (of n bytes; how many of them to write), read and sync; an errno makes it
  * fail.  Set while one thread runs. */
 extern int (*weir__write_fails)(size_t *n);
+extern int (*weir__read_fails)(void);
 extern int (*weir__sync_fails)(void);
 
 #endif

@@ -455,6 +455,14 @@ int weir__gate_acquire_async(weir__gate *gate, uint64_t cost, unsigned partition
     return rc < 0 ? rc : WEIR_WAITING;
 }
 
+void weir__gate_count_refused(weir__gate *gate)
+{
+    if (gate->shared)
+        weir__shared_gate_count_refused(gate->shared);
+    else
+        ADD(*gate->refused, 1);
+}
+
 bool weir__gate_cancel(weir__gate *gate, weir_pending *pending)
 {
     return leave(gate, (waiter *)(void *)pending->opaque);

@@ -72,6 +72,9 @@ int weir__gate_acquire_async(weir__gate *gate, uint64_t cost, unsigned partition
 /* Leaves the line: true, and `ready` is not called.  false: it was called or is being called. */
 bool weir__gate_cancel(weir__gate *gate, weir_pending *pending);
 
+/* Counts a call as refused that gave up waiting, and was no thread's in line. */
+void weir__gate_count_refused(weir__gate *gate);
+
 /* Under the gate's lock.  Sees the state and what is inside (before this release), and says the
  * capacity from now on.  Killed in the middle of it, the state of a shared gate is as it was before.
  * No lock, no waiting, no user's code. */

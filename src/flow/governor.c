@@ -462,16 +462,25 @@ static uint64_t gate_cost(uint64_t bytes)
     return bytes < BYTES_MAX ? bytes : BYTES_MAX - 1;
 }
 
+/* While those who would wait are shed: what is counted as shed is not refused, too.  (The probe of a shared gate
+ * would say "full" because another process is in a call.) */
+static int take_or_shed(weir_governor *governor, uint64_t bytes)
+{
+    weir_time deadline = governor->is_shared ? WEIR_POLL : WEIR_PROBE;
+    int rc = weir__gate_acquire(governor->gate, bytes, 0, deadline);
+    return rc == WEIR_EFULL ? refuse_shed(governor) : rc;
+}
+
 int weir_governor_reserve(weir_governor *governor, uint64_t bytes, weir_time deadline)
 {
     if (!is_amount(bytes))
         return WEIR_EINVAL;
     bytes = gate_cost(bytes);
     measure_if_due(governor);
-    if (deadline <= WEIR_POLL || GET(governor->step) == WEIR_MEMORY_SHED) {
-        int rc = weir__gate_acquire(governor->gate, bytes, 0, WEIR_POLL);
-        return rc == WEIR_EFULL && deadline > WEIR_POLL ? refuse_shed(governor) : rc;
-    }
+    if (deadline <= WEIR_POLL)
+        return weir__gate_acquire(governor->gate, bytes, 0, WEIR_POLL);
+    if (GET(governor->step) == WEIR_MEMORY_SHED)
+        return take_or_shed(governor, bytes);
     struct watch watch = {.governor = governor};
     watch.outer = weir__get_interrupt(&watch.outer_ctx);
     atomic_fetch_add_explicit(&governor->waiting, 1, memory_order_relaxed);
@@ -488,10 +497,8 @@ int weir_governor_reserve_async(weir_governor *governor, uint64_t bytes, weir_pe
         return WEIR_EINVAL;
     bytes = gate_cost(bytes);
     measure_if_due(governor);
-    if (GET(governor->step) == WEIR_MEMORY_SHED) {
-        int rc = weir__gate_acquire(governor->gate, bytes, 0, WEIR_POLL);
-        return rc == WEIR_EFULL ? refuse_shed(governor) : rc;
-    }
+    if (GET(governor->step) == WEIR_MEMORY_SHED)
+        return take_or_shed(governor, bytes);
     struct wait *wait = weir__calloc(1, sizeof *wait);
     if (!wait)
         return WEIR_ENOMEM;
@@ -525,7 +532,10 @@ bool weir_governor_cancel(weir_governor *governor, weir_pending *pending)
     if (wait)
         wait->pins++;
     weir__unlock(&governor->mutex);
-    return wait && leave_line(governor, wait);
+    bool left = wait && leave_line(governor, wait);
+    if (left)
+        weir__gate_count_refused(governor->gate);
+    return left;
 }
 
 void weir_governor_release(weir_governor *governor, uint64_t bytes)

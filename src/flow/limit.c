@@ -223,7 +223,15 @@ int weir_limit_acquire_async(weir_limit *limit, uint64_t cost, unsigned partitio
 
 bool weir_limit_cancel(weir_limit *limit, weir_pending *pending)
 {
-    return weir__gate_cancel(limit->gate, pending);
+    bool left = weir__gate_cancel(limit->gate, pending);
+    if (left)
+        weir__gate_count_refused(limit->gate);
+    return left;
+}
+
+void weir_limit_count_refused(weir_limit *limit)
+{
+    weir__gate_count_refused(limit->gate);
 }
 
 typedef struct sample {

@@ -354,6 +354,12 @@ static void tell_bounds(weir__shared_gate *gate, weir__record *record)
     weir__tell(record, WEIR_STATS_REPORTS_DONE, 1);
 }
 
+void weir__shared_gate_count_refused(weir__shared_gate *gate)
+{
+    ADD(gate->shared->refused, 1);
+    weir__tell_together(weir__shared_record_of(&gate->record), WEIR_STATS_REFUSED, 1);
+}
+
 int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned partition,
                               weir_time deadline)
 {
@@ -379,10 +385,8 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
     }
     if (rc == WEIR_ETIMEDOUT && deadline <= WEIR_POLL)
         rc = WEIR_EFULL; /* a process is stopped in the middle of a call */
-    if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE) {
-        ADD(s->refused, 1);
-        weir__tell_together(w.record, WEIR_STATS_REFUSED, 1);
-    }
+    if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
+        weir__shared_gate_count_refused(gate);
     tell_bounds(gate, w.record);
     return rc;
 }

@@ -11,6 +11,7 @@ int weir__shared_gate_open(weir__shared_gate **ret_gate, const weir__gate_opts *
 void weir__shared_gate_close_handle(weir__shared_gate *gate);
 int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned partition,
                               weir_time deadline);
+void weir__shared_gate_count_refused(weir__shared_gate *gate);
 void weir__shared_gate_release(weir__shared_gate *gate, uint64_t cost, unsigned partition,
                                weir__gate_update_fn *fn, void *ctx);
 uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn *fn, void *ctx);

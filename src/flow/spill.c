@@ -25,6 +25,9 @@
 #define SHARE                 8     /* see takes_too_much */
 #define LOG_ACKS_EVERY        (10 * WEIR_MILLISECOND)
 
+_Static_assert(WEIR_SPILL_NAME == WEIR__SEGMENT_NAME,
+               "a name of a file, as the caller has room for it");
+
 /* What a file takes beside its records. */
 #define FRAME (WEIR__SEGMENT_HEAD + WEIR__RECORD_HEAD)
 
@@ -196,7 +199,7 @@ static void remove_bytes(const weir_spill *spill, uint64_t first_seq)
 /* Whether the segment is to go.  The active one: if that is worth it, and nobody waits for its sync. */
 static bool is_done_with(const weir_spill *spill, const weir__segment *segment)
 {
-    if (segment->settled < segment->count)
+    if (segment->settled < segment->count || (segment->is_unread && spill->now.durable))
         return false;
     if (segment != spill->active)
         return true;
@@ -708,6 +711,8 @@ int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts)
 {
     if (opts->size != sizeof(*opts))
         return WEIR_EINVAL; /* there is one version so far */
+    if (opts->ret_unreadable)
+        opts->ret_unreadable[0] = '\0';
     weir_spill *spill = weir__calloc_line(sizeof(*spill));
     if (!spill)
         return WEIR_ENOMEM;
@@ -727,6 +732,8 @@ int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts)
     if (rc < 0)
         goto fail;
     rc = weir__spill_recover(spill);
+    if (opts->ret_unreadable)
+        memcpy(opts->ret_unreadable, spill->unreadable, sizeof spill->unreadable);
     if (rc < 0)
         goto fail;
     spill->synced = spill->next_seq - 1;

@@ -25,6 +25,7 @@ typedef struct weir__segment {
     weir__bits acked; /* these; a record that somebody has, or is read, has its bit's memory */
     weir__bits kept;  /* not to be read in this process */
     bool is_damaged;  /* which was counted */
+    bool is_unread;   /* the disk did not let us: durable, it stays for who opens the log next */
 } weir__segment;
 
 /* Where reading goes on. */
@@ -41,6 +42,7 @@ typedef struct weir__reader {
     unsigned char *buffer;
     uint64_t at; /* the buffer holds n bytes from there */
     size_t n;
+    int error; /* why a place of what is open could not be read; 0: all could */
 } weir__reader;
 
 /* An append that waits for the disk; on its thread's stack. */
@@ -63,7 +65,7 @@ typedef struct weir__unlogged {
  *  - pending is the sum of count - settled; bytes that of bytes, and <= max_bytes (what was recovered
  *    may be more)
  *  - segments are in the order of their numbers, which do not overlap; active, if there is one, is the
- *    last, and fd its file; of the others none is wholly settled
+ *    last, and fd its file; of the others none is wholly settled, but what is_unread
  *  - durable: records up to `synced` are on the disk or have failed; nobody reads later ones
  */
 struct weir_spill {
@@ -74,6 +76,7 @@ struct weir_spill {
     uint64_t segment_bytes;
     weir_spill_event_fn *on_event;
     void *event_ctx;
+    char unreadable[WEIR__SEGMENT_NAME]; /* of which its recovery says so */
 
     weir__segment **segments;
     size_t n_segments, segments_capacity;
@@ -150,7 +153,7 @@ weir__found weir__reader_find(weir__reader *reader, uint64_t offset, uint64_t li
 
 /* ---- spill_recover.c -------------------------------------------------------------------------- */
 
-/* Finds what an earlier process left in the directory. */
+/* Finds what an earlier process left in the directory.  Where a file cannot be read, `unreadable` is its name. */
 int weir__spill_recover(weir_spill *spill);
 
 #endif

@@ -28,6 +28,7 @@ void weir__reader_close(weir__reader *reader)
     weir__file_close(reader->fd);
     reader->fd = -1;
     reader->n = 0;
+    reader->error = 0;
 }
 
 void weir__reader_fini(weir__reader *reader)
@@ -60,8 +61,11 @@ static const unsigned char *fetch(weir__reader *reader, uint64_t offset, size_t 
         uint64_t left = limit - offset;
         size_t wanted = left < WEIR__READ_BUFFER ? (size_t)left : WEIR__READ_BUFFER;
         reader->at = offset;
-        if (weir__file_read(reader->fd, offset, reader->buffer, wanted, &reader->n) < 0)
+        int rc = weir__file_read(reader->fd, offset, reader->buffer, wanted, &reader->n);
+        if (rc < 0) {
             reader->n = 0; /* a place that cannot be read is damaged */
+            reader->error = rc;
+        }
         if (reader->n < n)
             return NULL;
     }
@@ -124,9 +128,9 @@ static int load(weir__reader *reader, const weir__found *found, uint64_t limit, 
     const unsigned char *there = n <= WEIR__READ_BUFFER ? fetch(reader, at, n, limit) : NULL;
     if (there && n > 0)
         memcpy(into->data, there, n);
-    else if (n > 0 && weir__file_read(reader->fd, at, into->data, n, &got) < 0)
-        return WEIR_EINVAL;
-    if (got < n || weir__crc32c(0, into->data, n) != found->record.crc)
+    else if (n > 0 && (rc = weir__file_read(reader->fd, at, into->data, n, &got)) < 0)
+        reader->error = rc;
+    if (rc < 0 || got < n || weir__crc32c(0, into->data, n) != found->record.crc)
         return WEIR_EINVAL;
     into->size = n;
     return WEIR_OK;
@@ -140,7 +144,7 @@ typedef struct view {
     uint64_t limit;     /* of the file */
     uint64_t seq_limit; /* the first number that is not there, or not on the disk yet */
     bool is_active;     /* there will be more */
-} view;
+} view;                 /* the reader's `error` is about it */
 
 /* Under the mutex.  false: there is nothing. */
 static bool look(weir_spill *spill, view *v)
@@ -178,6 +182,7 @@ static bool move_to(weir_spill *spill, const view *v, uint64_t seq, uint64_t off
         return false;
     if (skipped > 0 || spill->now.records_lost > lost)
         weir__spill_note_damage(spill, segment, skipped);
+    segment->is_unread |= spill->reader.error != 0 && spill->now.records_lost > lost;
     spill->cursor.seq = seq;
     spill->cursor.offset = offset;
     weir__spill_remove_settled(spill, segment);
@@ -263,7 +268,8 @@ static int read_step(weir_spill *spill, weir_record *into, uint64_t *ret_seq)
     int rc = weir__reader_open(&spill->reader, spill, v.cursor.first_seq);
     if (rc == WEIR_ENOFD || rc == WEIR_ENOMEM)
         return rc;
-    if (rc < 0) /* it is gone, or is no file */
+    spill->reader.error = rc == WEIR_ESYSTEM ? rc : 0;
+    if (rc < 0) /* it is gone, or is no file, or cannot be opened */
         return end_of_view(spill, &v, v.limit - v.cursor.offset);
     weir__found found = weir__reader_find(&spill->reader, v.cursor.offset, v.limit, v.seq_limit);
     if (found.kind != WEIR__RECORD)

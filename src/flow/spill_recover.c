@@ -5,6 +5,9 @@
  * them are acknowledged says the file beside them.  Whether they are whole is found out when they are
  * read.  A tail without a record is what an append was about to write when it was killed, and is cut off.
  * But only the last segment can have one: another without an end held what the name of the next one says.
+ *
+ * What the disk does not let us read is not known to be damaged, and nothing is decided about it: no file is
+ * removed, cut off or written to for that, and the error names it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +58,13 @@ static int find(weir_spill *spill, weir__segment_file kind, names *ret)
     return rc;
 }
 
+/* A file that cannot be read, or opened, for that reason. */
+static int say(weir_spill *spill, uint64_t seq, weir__segment_file kind, int rc)
+{
+    weir__segment_name(spill->unreadable, seq, kind);
+    return rc;
+}
+
 static void remove_named(weir_spill *spill, uint64_t seq, weir__segment_file kind)
 {
     char name[WEIR__SEGMENT_NAME];
@@ -78,20 +88,26 @@ static int remove_all(weir_spill *spill, weir__segment_file kind)
 /* ---- one segment ---------------------------------------------------------------------------- */
 
 /* How many records the end of the file speaks of; 0: there is none that can be true. */
-static uint64_t count_by_end(int fd, uint64_t first_seq, uint64_t size)
+static int count_by_end(int fd, uint64_t first_seq, uint64_t size, uint64_t *ret_count)
 {
     unsigned char head[WEIR__RECORD_HEAD];
     weir__record end;
     size_t n;
-    if (size < WEIR__SEGMENT_HEAD + sizeof head ||
-        weir__file_read(fd, size - sizeof head, head, sizeof head, &n) < 0 || n < sizeof head ||
-        weir__record_look(head, &end) != WEIR__RECORD_END || end.seq < first_seq)
-        return 0;
-    return end.seq - first_seq <= size / WEIR__RECORD_HEAD ? end.seq - first_seq : 0;
+    *ret_count = 0;
+    if (size < WEIR__SEGMENT_HEAD + sizeof head)
+        return WEIR_OK;
+    int rc = weir__file_read(fd, size - sizeof head, head, sizeof head, &n);
+    if (rc < 0)
+        return rc;
+    bool is_end = n == sizeof head && weir__record_look(head, &end) == WEIR__RECORD_END &&
+                  end.seq >= first_seq;
+    if (is_end && end.seq - first_seq <= size / WEIR__RECORD_HEAD)
+        *ret_count = end.seq - first_seq;
+    return WEIR_OK;
 }
 
 /* Walks through it.  *size: where the last record ends. */
-static uint64_t count_by_walk(weir__reader *reader, uint64_t *size)
+static int count_by_walk(weir__reader *reader, uint64_t *size, uint64_t *ret_count)
 {
     uint64_t count = 0, offset = WEIR__SEGMENT_HEAD, end = offset;
     uint64_t seq_limit = reader->first_seq + *size / WEIR__RECORD_HEAD;
@@ -103,8 +119,11 @@ static uint64_t count_by_walk(weir__reader *reader, uint64_t *size)
         if (found.record.seq - reader->first_seq >= count)
             count = found.record.seq - reader->first_seq + 1;
     }
+    if (reader->error)
+        return reader->error;
     *size = end;
-    return count;
+    *ret_count = count;
+    return WEIR_OK;
 }
 
 /* Cuts off what lies behind `size`, and writes an end there.  Where that fails it is walked through
@@ -125,12 +144,14 @@ static void give_end(weir_spill *spill, uint64_t first_seq, uint64_t count, uint
     weir__file_close(fd);
 }
 
-static bool has_head(int fd, uint64_t first_seq)
+static int look_at_head(int fd, uint64_t first_seq, bool *ret_is_whole)
 {
     unsigned char head[WEIR__SEGMENT_HEAD];
     size_t n;
-    return weir__file_read(fd, 0, head, sizeof head, &n) == WEIR_OK && n == sizeof head &&
-           weir__segment_is_head(head, first_seq);
+    int rc = weir__file_read(fd, 0, head, sizeof head, &n);
+    if (rc == WEIR_OK) /* (of an empty file there is nothing to miss) */
+        *ret_is_whole = n == 0 || (n == sizeof head && weir__segment_is_head(head, first_seq));
+    return rc;
 }
 
 /* The records [index, index + n) are acknowledged.  false: no memory. */
@@ -151,21 +172,15 @@ static bool acknowledge(weir__segment *segment, weir__ack ack)
     return true;
 }
 
-/* Reads the file of acknowledgements, up to what is damaged or torn, and cuts that off. */
-static int read_acks(weir_spill *spill, weir__segment *segment)
+/* Reads a file of acknowledgements, up to what is damaged or torn, and cuts that off. */
+static int read_acks_from(int fd, weir__segment *segment)
 {
-    char name[WEIR__SEGMENT_NAME];
     unsigned char entries[128 * WEIR__ACK_ENTRY];
-    int fd;
-    weir__segment_name(name, segment->first_seq, WEIR__FILE_ACKS);
-    if (weir__file_open(spill->dir, name, WEIR__FILE_MEND, &fd) < 0)
-        return WEIR_OK; /* there are none */
     uint64_t offset = 0;
-    size_t n, used;
-    int rc = WEIR_OK;
+    size_t n = 0, used;
+    int rc;
     do {
-        if (weir__file_read(fd, offset, entries, sizeof entries, &n) < 0)
-            n = 0;
+        rc = weir__file_read(fd, offset, entries, sizeof entries, &n);
         weir__ack ack;
         for (used = 0; rc == WEIR_OK && n - used >= WEIR__ACK_ENTRY &&
                        weir__ack_read(entries + used, segment->first_seq, &ack);
@@ -175,8 +190,22 @@ static int read_acks(weir_spill *spill, weir__segment *segment)
     } while (rc == WEIR_OK && used == sizeof entries);
     if (rc == WEIR_OK)
         weir__file_truncate(fd, offset);
-    weir__file_close(fd);
     return rc;
+}
+
+static int read_acks(weir_spill *spill, weir__segment *segment)
+{
+    char name[WEIR__SEGMENT_NAME];
+    int fd;
+    weir__segment_name(name, segment->first_seq, WEIR__FILE_ACKS);
+    int rc = weir__file_open(spill->dir, name, WEIR__FILE_MEND, &fd);
+    if (rc == WEIR_EEMPTY || rc == WEIR_EINVAL)
+        return WEIR_OK; /* there are none */
+    if (rc == WEIR_OK) {
+        rc = read_acks_from(fd, segment);
+        weir__file_close(fd);
+    }
+    return rc < 0 ? say(spill, segment->first_seq, WEIR__FILE_ACKS, rc) : rc;
 }
 
 /* Adds a segment with `count` records to the log. */
@@ -207,46 +236,68 @@ static uint64_t count_by_next(const weir_spill *spill, uint64_t count, uint64_t 
     return is_plausible && up_to_next > count ? up_to_next : count;
 }
 
+/* A segment's file, as it was found. */
+typedef struct look {
+    uint64_t size, count; /* where its last record ends, if it has no end; what it says of itself */
+    uint64_t found;       /* bytes */
+    bool is_whole;        /* its head */
+    bool has_end;
+} look;
+
+/* At what is open; changes nothing. */
+static int look_at(weir__reader *reader, look *ret)
+{
+    *ret = (look){0};
+    int rc = weir__file_size(reader->fd, &ret->size);
+    ret->found = ret->size;
+    if (rc == WEIR_OK)
+        rc = look_at_head(reader->fd, reader->first_seq, &ret->is_whole);
+    if (rc == WEIR_OK)
+        rc = count_by_end(reader->fd, reader->first_seq, ret->size, &ret->count);
+    ret->has_end = ret->count > 0;
+    if (rc == WEIR_OK && !ret->has_end)
+        rc = count_by_walk(reader, &ret->size, &ret->count);
+    return rc;
+}
+
+static void note_damage(weir_spill *spill, uint64_t bytes)
+{
+    spill->now.segments_damaged++;
+    spill->now.bytes_skipped += bytes;
+    spill->damage_to_tell++;
+}
+
 /* Numbers from next_first on belong to the next segment. */
 static int recover_segment(weir_spill *spill, uint64_t first_seq, uint64_t next_first)
 {
-    weir__reader *reader = &spill->reader;
-    uint64_t size = 0;
+    look l;
     if (first_seq >= spill->next_seq)
         spill->next_seq = first_seq + 1; /* whatever it is, the name is taken */
-    int rc = weir__reader_open(reader, spill, first_seq);
-    if (rc == WEIR_ENOFD || rc == WEIR_ENOMEM)
-        return rc;
-    if (rc < 0 || weir__file_size(reader->fd, &size) < 0) { /* a link, a folder: not ours */
-        spill->now.segments_damaged++;
-        spill->damage_to_tell++;
+    int rc = weir__reader_open(&spill->reader, spill, first_seq);
+    if (rc == WEIR_EINVAL || rc == WEIR_EEMPTY) { /* a link, a folder, or gone: not ours */
+        note_damage(spill, 0);
         return WEIR_OK;
     }
-    bool is_whole = size == 0 || has_head(reader->fd, first_seq);
-    uint64_t found = size, count = count_by_end(reader->fd, first_seq, size);
-    bool is_bare = false; /* no record is left */
-    if (count == 0) {
-        count = count_by_walk(reader, &size);
-        is_bare = count == 0;
-        count = count_by_next(spill, count, next_first - first_seq);
-        if (count > 0)
-            give_end(spill, first_seq, count, &size);
-    }
-    weir__reader_close(reader);
-    if (count > next_first - first_seq)
-        count = next_first - first_seq;
-    if (!is_whole) {
-        spill->now.segments_damaged++;
-        spill->now.bytes_skipped += is_bare ? found : WEIR__SEGMENT_HEAD;
-        spill->damage_to_tell++;
-    }
+    if (rc == WEIR_OK)
+        rc = look_at(&spill->reader, &l);
+    weir__reader_close(&spill->reader);
+    if (rc < 0)
+        return say(spill, first_seq, spill->kind, rc);
+    uint64_t up_to_next = next_first - first_seq;
+    if (!l.is_whole)
+        note_damage(spill, l.count > 0 ? WEIR__SEGMENT_HEAD : l.found);
+    uint64_t count = l.has_end ? l.count : count_by_next(spill, l.count, up_to_next);
+    if (count > 0 && !l.has_end)
+        give_end(spill, first_seq, count, &l.size);
+    if (count > up_to_next)
+        count = up_to_next;
     if (count == 0) {
         remove_named(spill, first_seq, spill->kind);
         remove_named(spill, first_seq, WEIR__FILE_ACKS);
         return WEIR_OK;
     }
-    rc = add(spill, first_seq, count, size);
-    if (rc == WEIR_OK && !is_whole && spill->n_segments > 0 &&
+    rc = add(spill, first_seq, count, l.size);
+    if (rc == WEIR_OK && !l.is_whole && spill->n_segments > 0 &&
         spill->segments[spill->n_segments - 1]->first_seq == first_seq)
         spill->segments[spill->n_segments - 1]->is_damaged = true; /* and counted */
     if (first_seq + count > spill->next_seq)

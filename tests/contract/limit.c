@@ -200,6 +200,28 @@ static void a_probe_that_is_refused_is_not_counted(void **state)
     weir_limit_destroy(limit);
 }
 
+static void never_ready(weir_pending *pending, int result)
+{
+    (void)pending, (void)result;
+    abort();
+}
+
+static void who_leaves_the_line_without_a_thread_is_counted_as_refused(void **state)
+{
+    (void)state;
+    weir_limit *limit = fixed(1);
+    weir_permit permit = let_in(limit, 0);
+    weir_pending pending = {.ready = never_ready};
+    assert_int_equal(weir_limit_acquire_async(limit, 1, 0, &pending), WEIR_WAITING);
+    assert_true(weir_limit_cancel(limit, &pending));
+    assert_false(weir_limit_cancel(limit, &pending));
+    assert_int_equal(look(limit).refused, 1);
+    weir_limit_count_refused(limit);
+    assert_int_equal(look(limit).refused, 2);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_IGNORE);
+    weir_limit_destroy(limit);
+}
+
 static void a_fixed_limit_asks_no_clock(void **state)
 {
     (void)state;
@@ -452,6 +474,7 @@ int main(void)
         cmocka_unit_test(a_fixed_limit_changes_while_in_use),
         cmocka_unit_test(what_can_never_fit_a_fixed_limit_is_refused),
         cmocka_unit_test(a_probe_that_is_refused_is_not_counted),
+        cmocka_unit_test(who_leaves_the_line_without_a_thread_is_counted_as_refused),
         cmocka_unit_test(a_fixed_limit_asks_no_clock),
         cmocka_unit_test(a_drop_makes_an_adaptive_limit_smaller),
         cmocka_unit_test(what_is_ignored_says_nothing),

@@ -261,10 +261,11 @@ static void take_from(weir_queue *queue, unsigned max)
     }
 }
 
-/* What cannot be looked at when the log is opened is there the next time. */
+/* What cannot be looked at when the log is opened, or be read later, is there the next time. */
 static void a_durable_queue(void)
 {
     for (unsigned life = 0; life < 3; life++) {
+        lost = 0;
         weir_spill *spill;
         weir_queue *queue = open_disk_queue(&spill, true);
         for (uintptr_t n = 1; life == 0 && n <= 15; n++)

@@ -26,7 +26,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { PYTHON, MALLOC, MAP, MEMFD, EVENTFD, RESERVE, OPEN, THREAD, FORK, WRITE, KINDS };
+enum { PYTHON, MALLOC, MAP, MEMFD, EVENTFD, RESERVE, OPEN, THREAD, FORK, WRITE, READ, KINDS };
 
 EXPORT struct {
     _Atomic int64_t countdown; /* 1: the next one fails; <= 0: none */
@@ -255,6 +255,12 @@ EXPORT ssize_t pwrite64(int fd, const void *data, size_t n, off_t offset)
 {
     REAL(ssize_t, "pwrite64", int, const void *, size_t, off_t);
     return CALLER_FAILS(WRITE, ENOSPC) ? -1 : real(fd, data, n, offset);
+}
+
+EXPORT ssize_t pread64(int fd, void *data, size_t n, off_t offset)
+{
+    REAL(ssize_t, "pread64", int, void *, size_t, off_t);
+    return CALLER_FAILS(READ, EIO) ? -1 : real(fd, data, n, offset);
 }
 
 EXPORT ssize_t pwritev64(int fd, const struct iovec *pieces, int n, off_t offset)

@@ -73,6 +73,24 @@ static int sync_fails(void)
     return disk_says;
 }
 
+static int reads_left; /* until one fails, */
+static int reads;      /* of so many */
+
+static int read_fails(void)
+{
+    reads++;
+    return --reads_left == 0 ? disk_says : 0;
+}
+
+/* The n-th read of whatever is done fails; 0: none does. */
+static void read_fails_with(int number, int n)
+{
+    disk_says = number;
+    reads_left = n;
+    reads = 0;
+    weir__read_fails = read_fails;
+}
+
 static void disk_fails_with(int number, size_t takes)
 {
     disk_says = number;
@@ -149,6 +167,98 @@ static void a_failed_sync_takes_its_records_back(void **state)
     expect(spill, 1, 2);
     assert_int_equal(read_one(spill), WEIR_EEMPTY);
     weir_spill_destroy(spill);
+}
+
+/* ---- reading it again --------------------------------------------------------------------- */
+
+#define LEFT 70 /* records, in three files */
+
+/* A log of which the first three records are acknowledged.  The last file has no end, as if the process had been
+ * killed; with `also` the one before has none either. */
+static void leave_log(bool also)
+{
+    weir_spill *spill = NULL;
+    weir_spill_opts opts = spill_opts(1 << 20, 1024, true);
+    must(weir_spill_create(&spill, &opts) == WEIR_OK);
+    for (uint64_t n = 1; n <= LEFT; n++)
+        must(append(spill, n) == WEIR_OK);
+    expect(spill, 1, 3);
+    weir_spill_destroy(spill);
+    for (int i = also ? 1 : 2; i <= 2; i++) {
+        char path[512];
+        struct stat is;
+        snprintf(path, sizeof path, "%s/%016x.seg", folder, 1 + i * 30);
+        must(stat(path, &is) == 0 && truncate(path, is.st_size - 24) == 0);
+    }
+}
+
+static void a_log_that_cannot_be_read_is_an_error_and_left_as_it_is(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        leave_log(i & 1);
+        char file[WEIR_SPILL_NAME];
+        weir_spill *spill = NULL;
+        weir_spill_opts opts = spill_opts(1 << 20, 1024, true);
+        opts.ret_unreadable = file;
+        int n = 1, rc, there = files("");
+        for (;; n++) { /* each read in turn */
+            read_fails_with(i & 2 ? ENOMEM : EIO, n);
+            if ((rc = weir_spill_create(&spill, &opts)) == WEIR_OK)
+                break;
+            assert_int_equal(rc, i & 2 ? WEIR_ENOMEM : WEIR_ESYSTEM);
+            assert_true(strstr(file, ".seg") || strstr(file, ".ack"));
+            assert_int_equal(files(""), there);
+        }
+        weir__read_fails = NULL;
+        assert_true(n > 8 && reads < n);
+        assert_string_equal(file, "");
+        assert_int_equal(log_of(spill).segments_damaged, 0);
+        expect(spill, 4, LEFT);
+        assert_int_equal(read_one(spill), WEIR_EEMPTY);
+        weir_spill_destroy(spill);
+    }
+}
+
+/* Reads what there is, each once at most; how many. */
+static unsigned read_once(weir_spill *spill, bool seen[LEFT + 1])
+{
+    unsigned n = 0;
+    for (int64_t got; (got = read_one(spill)) != WEIR_EEMPTY; n++) {
+        must(got >= 1 && got <= LEFT && !seen[got]);
+        seen[got] = true;
+    }
+    return n;
+}
+
+static void what_could_not_be_read_is_there_for_who_opens_the_log_next(void **state)
+{
+    (void)state;
+    uint64_t lost = 0, in_all = 0;
+    for (int n = 1; n == 1 || reads >= n - 1; n++) { /* each read in turn */
+        bool seen[LEFT + 1] = {false};
+        leave_log(false);
+        weir_spill *spill = open_told(1 << 20, true);
+        read_fails_with(EIO, n);
+        unsigned got = read_once(spill, seen);
+        weir__read_fails = NULL;
+        lost = log_of(spill).records_lost;
+        in_all += lost;
+        assert_int_equal(got + lost, LEFT - 3);
+        assert_int_equal(log_of(spill).pending, 0);
+        assert_int_equal(events[WEIR_SPILL_DAMAGE], lost > 0);
+        assert_int_equal(append(spill, 2), WEIR_OK); /* nor is it in the way */
+        assert_int_equal(read_one(spill), 2);
+        weir_spill_destroy(spill);
+
+        spill = open_told(1 << 20, true);
+        assert_int_equal(read_once(spill, seen), lost);
+        assert_int_equal(log_of(spill).records_lost, 0);
+        assert_int_equal(log_of(spill).segments, 0);
+        weir_spill_destroy(spill);
+        assert_int_equal(files(".seg"), 0);
+    }
+    assert_true(in_all > 60);
 }
 
 /* A file system of that size in the folder; false: not root. */
@@ -730,6 +840,8 @@ int main(void)
         IN_FOLDER(a_failed_append_leaves_the_log_as_it_was),
         IN_FOLDER(a_full_disk_is_said_once),
         IN_FOLDER(a_failed_sync_takes_its_records_back),
+        IN_FOLDER(a_log_that_cannot_be_read_is_an_error_and_left_as_it_is),
+        IN_FOLDER(what_could_not_be_read_is_there_for_who_opens_the_log_next),
         IN_FOLDER(a_disk_that_is_full_is_waited_for),
         IN_FOLDER(what_one_log_is_done_with_is_room_for_another),
         IN_FOLDER(a_durable_log_that_fills_the_disk_leaves_room_for_the_next_one),

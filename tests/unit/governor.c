@@ -273,6 +273,7 @@ static void a_wait_without_a_thread_ends_once(void **state)
     assert_int_equal(weir_governor_reserve_async(governor, 500 * MIB, &shed.pending), WEIR_ESHED);
     use(100);
     soon(step_is(WEIR_MEMORY_NORMAL));
+    assert_int_equal(now().refused, 1); /* the cancelled one: who was shed is counted as that */
 
     assert_int_equal(weir_governor_reserve_async(governor, 500 * MIB, &closed.pending),
                      WEIR_WAITING);
