@@ -223,6 +223,7 @@ static void pool_timed_out(void)
     int t = prove_spawn(close_and_collect, NULL);
     int rc = kit_submit(3, weir_after(WEIR_MILLISECOND), NULL);
     prove_claim(rc == WEIR_KEPT || rc == WEIR_ETIMEDOUT || rc == WEIR_ECLOSED);
+    prove_same(kit_look().refused, rc == WEIR_ETIMEDOUT);
     kit.taken_back[3] += rc < 0;
     prove_join(t);
     kit_end(3);
