@@ -24,6 +24,7 @@
 #include "base/alloc.h"
 #include "base/named.h"
 #include "base/park.h"
+#include "base/words.h"
 #include "flow/door.h"
 #include "flow/shared_line.h"
 #include "model/shed.h"
@@ -41,10 +42,17 @@ typedef struct seat {
 #define INSIDE(calls)   ((calls) % ONE_RELEASED)
 #define RELEASED(calls) ((calls) / ONE_RELEASED)
 
+#define STATE_WORDS (WEIR__GATE_STATE / sizeof(uint64_t))
+
 typedef struct copy {
     _Atomic uint64_t capacity;
-    alignas(16) unsigned char state[WEIR__GATE_STATE];
+    alignas(16) _Atomic uint64_t state[STATE_WORDS];
 } copy;
+
+/* One's own. */
+typedef struct state {
+    alignas(16) unsigned char bytes[WEIR__GATE_STATE];
+} state;
 
 /* In the block. */
 typedef struct shared {
@@ -54,7 +62,7 @@ typedef struct shared {
     double shares[WEIR__PARTITIONS];
 
     _Alignas(64) weir__door door;
-    _Atomic uint32_t current; /* of the copies */
+    _Atomic uint32_t current; /* version: its lowest bit says which of the copies it is */
     _Atomic uint32_t seats;   /* all that were ever taken are below */
     copy copies[2];
 
@@ -72,8 +80,8 @@ struct weir__shared_gate {
     shared *shared;
     _Atomic bool closed;
     bool tells_cost;
-    uint64_t state_size;        /* not what the file says by now */
-    weir__shared_record record; /* of what went through this handle */
+    size_t state_size, state_words; /* not what the file says by now */
+    weir__shared_record record;     /* of what went through this handle */
 };
 
 /* relaxed: these words stand for themselves */
@@ -397,13 +405,19 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
 static uint64_t change(weir__shared_gate *gate, weir__gate_update_fn *fn, void *ctx)
 {
     shared *s = gate->shared;
-    copy *now = current(s);
-    copy *next = &s->copies[now == &s->copies[0]];
-    memcpy(next->state, now->state, gate->state_size);
-    uint64_t capacity = fn(next->state, used(s), GET(now->capacity), ctx);
+    uint32_t version = GET(s->current);
+    const copy *now = &s->copies[version % 2];
+    copy *next = &s->copies[(version + 1) % 2];
+    state own;
+    weir__words_load(own.bytes, now->state, gate->state_words);
+    uint64_t capacity = fn(own.bytes, used(s), GET(now->capacity), ctx);
+    /* pairs with the acquire fence in look: who sees a word of this state sees the version before, by which this copy
+     * was no longer the current one */
+    atomic_thread_fence(memory_order_release);
+    weir__words_store(next->state, own.bytes, gate->state_words);
     SET(next->capacity, capacity);
     /* release: the copy is complete before it is current, in the order in which a kill cuts */
-    atomic_store_explicit(&s->current, (uint32_t)(next - s->copies), memory_order_release);
+    atomic_store_explicit(&s->current, version + 1, memory_order_release);
     return capacity;
 }
 
@@ -466,15 +480,20 @@ uint64_t weir__shared_gate_update(weir__shared_gate *gate, weir__gate_update_fn 
     return capacity;
 }
 
-/* Without the lock, where its owner is stopped: nobody changes anything then.  If it goes on and changes it twice just
- * now, what is shown may be of two moments; nothing is decided by it. */
+/* Without the lock, so also where its owner is stopped. */
 void weir__shared_gate_look(weir__shared_gate *gate, void *ret_state)
 {
     shared *s = gate->shared;
-    bool entered = enter_to_settle(s);
-    memcpy(ret_state, current(s)->state, gate->state_size);
-    if (entered)
-        leave(s);
+    state seen;
+    uint32_t version;
+    do {
+        /* acquire: pairs with the release in change */
+        version = atomic_load_explicit(&s->current, memory_order_acquire);
+        weir__words_load(seen.bytes, s->copies[version % 2].state, gate->state_words);
+        /* pairs with the release fence in change: that copy is not written to before another one is current */
+        atomic_thread_fence(memory_order_acquire);
+    } while (GET(s->current) != version);
+    memcpy(ret_state, seen.bytes, gate->state_size);
 }
 
 /* ---- looking -------------------------------------------------------------------------------- */
@@ -528,8 +547,11 @@ static int init(void *data, const void *ctx)
     s->shed =
         (weir__shed){.target_ns = opts->shed_target_ns, .interval_ns = opts->shed_interval_ns};
     SET(s->copies[0].capacity, opts->capacity);
-    if (opts->state_init)
-        opts->state_init(s->copies[0].state, opts->state_ctx);
+    if (opts->state_init) {
+        state first = {{0}};
+        opts->state_init(first.bytes, opts->state_ctx);
+        weir__words_store(s->copies[0].state, first.bytes, STATE_WORDS);
+    }
     int rc = weir__door_init(&s->door);
     return rc < 0 ? rc : weir__line_init(&s->line);
 }
@@ -589,6 +611,7 @@ int weir__shared_gate_open(weir__shared_gate **ret_gate, const weir__gate_opts *
     }
     gate->tells_cost = opts->tells_cost;
     gate->state_size = opts->state_size;
+    gate->state_words = (opts->state_size + sizeof(uint64_t) - 1) / sizeof(uint64_t);
     weir__shared_record_open(&gate->record, opts->stats_kind,
                              opts->stats_name ? opts->stats_name : opts->shared);
     tell_bounds(gate, weir__shared_gate_record(gate));

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memfd.h"
+#include "base/words.h"
 
 #define ALIGN UINT64_C(16) /* of records: their header never lies across two chunks */
 
@@ -43,26 +44,11 @@ void weir__ring_init(weir__ring *ring)
 
 /* ---- versions ------------------------------------------------------------------------------- */
 
-/* relaxed: the lock orders writers, and look checks afterwards that it was not overtaken */
-static void load(void *to, const _Atomic uint64_t *from, size_t n)
-{
-    uint64_t words[WEIR__LOSSES_WORDS];
-    for (size_t i = 0; i < n; i++)
-        words[i] = atomic_load_explicit(&from[i], memory_order_relaxed);
-    memcpy(to, words, n * sizeof words[0]);
-}
-
-static void store(_Atomic uint64_t *to, const void *from, size_t n)
-{
-    uint64_t words[WEIR__LOSSES_WORDS];
-    memcpy(words, from, n * sizeof words[0]);
-    for (size_t i = 0; i < n; i++)
-        atomic_store_explicit(&to[i], words[i], memory_order_relaxed);
-}
+/* Words: the lock orders writers, and look checks afterwards that it was not overtaken. */
 
 static void load_losses(const weir__ring_shared *shared, uint64_t commit, weir__losses *ret)
 {
-    load(ret, shared->losses[commit >> 1 & 1], WEIR__LOSSES_WORDS);
+    weir__words_load(ret, shared->losses[commit >> 1 & 1], WEIR__LOSSES_WORDS);
 }
 
 void weir__ring_look(const weir__ring *ring, weir__tide *ret_tide, weir__losses *ret_losses)
@@ -72,7 +58,7 @@ void weir__ring_look(const weir__ring *ring, weir__tide *ret_tide, weir__losses 
     do {
         /* acquire: pairs with the release in commit; what it put in force is visible */
         before = atomic_load_explicit(&shared->commit, memory_order_acquire);
-        load(ret_tide, shared->tide[before & 1], WEIR__TIDE_WORDS);
+        weir__words_load(ret_tide, shared->tide[before & 1], WEIR__TIDE_WORDS);
         load_losses(shared, before, ret_losses);
         /* pairs with the release fence in commit: had we read a word of a later version, the
          * commit before that one would be visible here */
@@ -104,7 +90,7 @@ static void begin(weir__change *change, weir__ring *ring)
 {
     uint64_t commit = atomic_load_explicit(&ring->shared->commit, memory_order_relaxed);
     change->ring = ring;
-    load(&change->now, ring->shared->tide[commit & 1], WEIR__TIDE_WORDS);
+    weir__words_load(&change->now, ring->shared->tide[commit & 1], WEIR__TIDE_WORDS);
     change->has_losses = change->appended = change->popped = false;
     change->released = 0;
 }
@@ -147,10 +133,10 @@ void weir__change_commit(weir__change *change)
     /* pairs with the acquire fence in look: whoever sees a word of this version sees that the one
      * before it, which lay in the same place, is no longer in force */
     atomic_thread_fence(memory_order_release);
-    store(shared->tide[next & 1], &change->now, WEIR__TIDE_WORDS);
+    weir__words_store(shared->tide[next & 1], &change->now, WEIR__TIDE_WORDS);
     if (change->has_losses) {
         next ^= 2;
-        store(shared->losses[next >> 1 & 1], &change->losses, WEIR__LOSSES_WORDS);
+        weir__words_store(shared->losses[next >> 1 & 1], &change->losses, WEIR__LOSSES_WORDS);
     }
     /* release: the message, the table, the stack and the version come before, for look and for
      * whoever finds us killed; the fence: what the next change writes comes after */

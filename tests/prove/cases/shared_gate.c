@@ -6,6 +6,7 @@
 
 #include <weir/limit.h>
 
+#include "flow/gate.h"
 #include "flow/shared_line.h"
 
 #define NAME "proved"
@@ -384,6 +385,45 @@ static void shared_gate_looked_at_late(void)
 }
 
 PROVE_CASE(shared_gate_looked_at_late, "who sees that there is a new state sees what it is");
+
+typedef struct pair {
+    uint64_t a, b; /* the same, in each state that there is */
+} pair;
+
+static uint64_t grow(void *state, uint64_t used, uint64_t now, void *ctx)
+{
+    pair *p = state;
+    (void)used, (void)ctx;
+    p->a++;
+    p->b++;
+    return now;
+}
+
+static void grow_thrice(void *gate)
+{
+    for (int i = 0; i < 3; i++)
+        weir__gate_update(gate, grow, NULL);
+}
+
+/* Three: the third is written where the first one, which may be looked at, was. */
+static void shared_gate_state_is_whole(void)
+{
+    weir__gate_opts opts = {
+        .capacity = 1, .kind = "pair", .shared = NAME, .state_size = sizeof(pair)};
+    weir__gate *gate;
+    pair seen, last;
+    prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
+    int t = prove_spawn(grow_thrice, gate);
+    weir__gate_look(gate, &seen);
+    prove_join(t);
+    weir__gate_look(gate, &last);
+    prove_claim(seen.a == seen.b && seen.a <= 3);
+    prove_claim(last.a == 3 && last.b == 3);
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_state_is_whole,
+           "who looks at a state that others change sees one that there was");
 
 static void shared_gate_killed_in_an_update(void)
 {
