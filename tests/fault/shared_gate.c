@@ -181,7 +181,7 @@ static bool kill_after(victim_fn *call, bool somebody_waits, uint64_t n)
 static void kill_everywhere(victim_fn *call, bool somebody_waits)
 {
     skip_under_tsan();
-    uint64_t n = 0, by = stride(), phase = (uint64_t)weir_now() % by;
+    uint64_t n = 0, by = stride() > 1 ? 3 * stride() : 1, phase = (uint64_t)weir_now() % by;
     while (kill_after(call, somebody_waits, 1 + phase + n * by))
         n++;
     printf("           %llu kills\n", (unsigned long long)n);
