@@ -309,8 +309,9 @@ static bool is_retired(weir__stage *stage)
         return false;
     uint32_t running = atomic_load_explicit(&stage->running, memory_order_relaxed);
     while (running > atomic_load_explicit(&stage->wanted, memory_order_relaxed))
+        /* release: pairs with the acquire of who ends the stage */
         if (atomic_compare_exchange_weak_explicit(&stage->running, &running, running - 1,
-                                                  memory_order_acq_rel, memory_order_relaxed))
+                                                  memory_order_release, memory_order_relaxed))
             return true;
     return false;
 }

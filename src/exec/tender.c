@@ -294,18 +294,19 @@ static void set_workers(weir__stage *stage, unsigned wanted)
         return;
     }
     /* Nobody leaves below `wanted`, and only this thread adds any. */
-    uint32_t running = atomic_load_explicit(&stage->running, memory_order_acquire);
+    uint32_t running = atomic_load_explicit(&stage->running, memory_order_relaxed);
     int rc = WEIR_OK;
     while (rc == WEIR_OK && running > 0 && running < wanted) {
         if (!atomic_compare_exchange_weak_explicit(&stage->running, &running, running + 1,
-                                                   memory_order_acq_rel, memory_order_acquire))
+                                                   memory_order_relaxed, memory_order_relaxed))
             continue; /* 0: it has ended */
         call_begin(stage->pipeline);
         rc = weir__stage_spawn(stage); /* tried again in the next period */
         call_end(stage->pipeline);
-        running = atomic_load_explicit(&stage->running, memory_order_acquire);
+        running = atomic_load_explicit(&stage->running, memory_order_relaxed);
     }
-    if (running == 0) /* the last one left while a worker counted that did not come */
+    /* acquire: pairs with the releases of those who left, the last one while a worker counted that did not come */
+    if (atomic_load_explicit(&stage->running, memory_order_acquire) == 0)
         end_for(stage);
 }
 

@@ -1,7 +1,7 @@
 /* pipeline.c - exec/pipeline, stage, emit, order, tender: stages that end one after the other, or all at once. */
 #include "../prove.h"
+#include "spill_support.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -708,6 +708,53 @@ static void pipeline_waits_outside(void)
 
 PROVE_CASE(pipeline_waits_outside,
            "around each wait the caller is told, once before and once after it");
+
+/* ---- a disk ----------------------------------------------------------------------------------------- */
+
+static int encode(void *item, weir_record *into, void *ctx)
+{
+    (void)ctx;
+    uint8_t value = (uint8_t)(uintptr_t)item;
+    return weir_record_add(into, &value, 1);
+}
+
+static int no_memory_for; /* so many ways back */
+
+static int decode(const void *data, size_t n, void **ret_item, void *ctx)
+{
+    (void)n, (void)ctx;
+    if (no_memory_for > 0) {
+        no_memory_for--;
+        return WEIR_ENOMEM;
+    }
+    *ret_item = item_of(*(const uint8_t *)data);
+    return WEIR_OK;
+}
+
+static void pipeline_has_a_disk(void)
+{
+    static const weir_codec codec = {.encode = encode, .decode = decode};
+    weir_spill *spill;
+    make();
+    s_make(&spill, false);
+    no_memory_for = 2;
+    weir_stage_opts sink = open_stage("sink", take_in);
+    sink.overflow = WEIR_OVERFLOW_SPILL;
+    sink.spill = spill;
+    sink.codec = &codec;
+    add(sink);
+    start();
+    for (int i = 1; i <= 3; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(came(), 3);
+    prove_same(s_look(spill).pending, 0);
+    weir_spill_destroy(spill);
+}
+
+PROVE_CASE(pipeline_has_a_disk,
+           "what lies on disk comes out, also where there was no memory for it at first");
 
 /* ---- a source that hangs -------------------------------------------------------------------------- */
 
