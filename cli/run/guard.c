@@ -9,7 +9,7 @@
 
 #include "signals.h"
 
-static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP};
+static const int passed_on[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGTSTP};
 
 #define PASSED_ON (sizeof passed_on / sizeof *passed_on)
 
@@ -58,7 +58,8 @@ static int status_of(const run_settings *settings, const sigset_t *ours, pid_t g
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
     int by = WTERMSIG(status);
-    if (by != SIGINT && by != SIGTERM && by != SIGHUP) /* or it was ended before there was a job */
+    if (by != SIGINT && by != SIGQUIT && by != SIGTERM &&
+        by != SIGHUP) /* or it was ended before there was a job */
         run_inherit(settings, ours, group, by);
     return 128 + by;
 }

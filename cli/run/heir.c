@@ -100,7 +100,7 @@ void run_inherit(const run_settings *settings, const sigset_t *ours, pid_t group
     if (settings->ledger && !(h.ledger = run_ledger_reopen(&h.opts, error, sizeof error)))
         complain("run", "%s", error);
     for (int got = SIGCHLD;; got = sigwaitinfo(ours, NULL)) {
-        if (got == SIGINT || got == SIGTERM || got == SIGHUP)
+        if (got == SIGINT || got == SIGQUIT || got == SIGTERM || got == SIGHUP)
             end_all(&h);
         take_ends(&h);
         if (signal_all(&h, 0) == 0)

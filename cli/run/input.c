@@ -18,9 +18,11 @@ struct run_input {
     char *const *next; /* of the command line */
     uint64_t taken;    /* of those */
     int fd;
-    bool is_file;   /* a regular one, which never has to be waited for */
-    bool has_ended; /* nothing comes behind what is in the buffer */
-    bool is_quoted; /* what was looked at ends inside quotes */
+    bool is_file;     /* a regular one, which never has to be waited for */
+    bool has_ended;   /* nothing comes behind what is in the buffer */
+    bool is_quoted;   /* what was looked at ends inside quotes; ... */
+    bool was_quote;   /* with the quote that ends them, or doubled is one; ... */
+    bool inside_cell; /* and not at the beginning of a cell */
     bool wants_header;
     run_format format;
     run_item *header;
@@ -164,6 +166,18 @@ static run_read fail(run_input *input, const char *what)
     return RUN_READ_ERROR;
 }
 
+/* As take_cell reads them: quotes are such where a cell begins with one, and others are letters. */
+static bool ends_row(run_input *input, char c)
+{
+    bool is_quote = c == '"' && (input->is_quoted || input->was_quote || !input->inside_cell);
+    bool ends = c == '\n' && !input->is_quoted;
+    input->was_quote = is_quote && input->is_quoted;
+    if (is_quote)
+        input->is_quoted = !input->is_quoted;
+    input->inside_cell = is_quote || input->is_quoted || (c != ',' && c != '\n');
+    return ends;
+}
+
 /* Where the item ends that begins at `begin`; `end`: its end is not in the buffer.  Looks at each byte once. */
 static size_t find_end(run_input *input)
 {
@@ -173,13 +187,8 @@ static size_t find_end(run_input *input)
         input->looked = at ? (size_t)(at - input->buffer) : input->end;
         return input->looked;
     }
-    for (; input->looked < input->end; input->looked++) {
-        char c = input->buffer[input->looked];
-        if (c == '"')
-            input->is_quoted = !input->is_quoted;
-        if (c == '\n' && !input->is_quoted)
-            break;
-    }
+    while (input->looked < input->end && !ends_row(input, input->buffer[input->looked]))
+        input->looked++;
     return input->looked;
 }
 
@@ -197,6 +206,17 @@ static bool make_room(run_input *input)
     input->buffer = larger;
     input->room *= 2;
     return true;
+}
+
+/* Of a table: what some programs write first, to say that it is UTF-8, is no part of a name. */
+static void pass_over_mark(run_input *input)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    bool is_row = input->format == RUN_CSV || input->format == RUN_TSV;
+    if (!is_row || input->offset > 0 || input->end < 3 || memcmp(input->buffer, mark, 3) != 0)
+        return;
+    input->begin = input->looked = 3;
+    input->offset = 3;
 }
 
 static run_read read_more(run_input *input)
@@ -219,6 +239,7 @@ static run_read read_more(run_input *input)
     }
     input->has_ended = n == 0;
     input->end += (size_t)n;
+    pass_over_mark(input);
     return RUN_READ_ITEM;
 }
 

@@ -68,13 +68,15 @@ void run_write_end(run *r, run_task *t, bool is_done, const char *what, const ru
                        t->item->number, what);
 }
 
-/* Whether an earlier run has done it, or (unless that is to be tried again) failed to. */
+/* Whether an earlier run has done it, or (unless that is to be tried again) failed to; which is counted. */
 static bool is_known(run *r, const run_item *item, uint64_t *ret_occurrence)
 {
     run_known known;
     if (!r->ledger || !run_written(r, run_ledger_find(r->ledger, item, ret_occurrence, &known)))
         return false;
-    return known == RUN_KNOWN_DONE || (known == RUN_KNOWN_FAILED && !r->settings.retry_failed);
+    bool has_failed = known == RUN_KNOWN_FAILED && !r->settings.retry_failed;
+    r->schedule.failed_before += has_failed;
+    return known == RUN_KNOWN_DONE || has_failed;
 }
 
 /* ---- items ---------------------------------------------------------------------------------- */

@@ -151,15 +151,20 @@ void run_report_status(run_report *r)
 
 void run_report_end(run_report *r, bool read_all, const char *why)
 {
-    char law[160], retries[48] = "";
+    char law[160], before[96] = "", retries[48] = "";
     const run_schedule *s = r->schedule;
     if (r->settings->quiet)
         return;
     print_law(r, law, sizeof law);
     if (s->retried)
         snprintf(retries, sizeof retries, "; %" PRIu64 " retries", s->retried);
-    run_report_say(r, "%s%s%s%s%s; %s", law, read_all ? "" : ", and not all were read", retries,
-                   why ? "; " : "", why ? why : "", text_time((double)(weir_now() - r->began)).s);
+    if (s->failed_before)
+        snprintf(before, sizeof before,
+                 "; %" PRIu64 " of the skipped have failed before: --retry-failed",
+                 s->failed_before);
+    run_report_say(r, "%s%s%s%s%s%s; %s", law, read_all ? "" : ", and not all were read", before,
+                   retries, why ? "; " : "", why ? why : "",
+                   text_time((double)(weir_now() - r->began)).s);
 }
 
 /* ---- progress ------------------------------------------------------------------------------- */

@@ -97,6 +97,7 @@ static int open_signals(void)
     sigset_t ours;
     sigemptyset(&ours);
     sigaddset(&ours, SIGINT);
+    run_signals_want(&ours, SIGQUIT);
     run_signals_want(&ours, SIGTERM);
     run_signals_want(&ours, SIGHUP);
     run_signals_want(&ours, SIGTSTP);
@@ -203,7 +204,8 @@ static int status_of(const run *r)
         return EXIT_FAILURE;
     if (s->halted && !s->has_enough)
         return EXIT_HALTED;
-    return s->failed && !s->has_enough ? EXIT_ITEMS_FAILED : EXIT_SUCCESS;
+    bool has_failed = s->failed > 0 || s->failed_before > 0;
+    return has_failed && !s->has_enough ? EXIT_ITEMS_FAILED : EXIT_SUCCESS;
 }
 
 static void close_all(run *r)
@@ -240,7 +242,11 @@ static int run_all(run *r)
     r->check = WEIR_FOREVER;
     run_loop(r);
     status = status_of(r);
-    run_report_end(&r->report, r->input_ended, status == EXIT_HALTED ? "ended by --halt" : NULL);
+    bool read_all = r->input_ended && !*run_input_error(r->input);
+    run_report_end(&r->report, read_all,
+                   r->is_orphaned          ? "the process in front of it was killed"
+                   : status == EXIT_HALTED ? "ended by --halt"
+                                           : NULL);
     run_report_clear(&r->report);
     run_report_flush(&r->report);
     return status;

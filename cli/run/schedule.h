@@ -77,6 +77,7 @@ typedef struct run_schedule {
     run_schedule_opts opts;
     uint64_t jobs; /* at a time; may change */
     uint64_t read, done, failed, skipped;
+    uint64_t failed_before; /* of those that were skipped */
     uint64_t attempts, retried, timed_out, killed_for_memory;
     uint64_t running;
     weir_time last_start;

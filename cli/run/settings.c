@@ -42,6 +42,14 @@ static int set_input(const texts *t, run_settings *s, char **rest)
     if (*rest) {
         *rest = NULL;
         s->input.items = rest + 1;
+        for (char *const *item = s->input.items; *item; item++) {
+            if (strcmp(*item, ":::") == 0) {
+                complain("run",
+                         "::: begins the items, and there is one list of them; an item that is "
+                         "\":::\" can come by --input");
+                return EXIT_USAGE;
+            }
+        }
         if (s->input.path || t->null || t->csv || t->tsv) {
             complain("run", "::: gives the items, so --input, --null, --csv and --tsv have no use");
             return EXIT_USAGE;
@@ -107,7 +115,8 @@ static int set_outcomes(const texts *t, run_settings *s)
         return refuse("retry-on", t->retry_on, sets);
     if (t->halt && !run_parse_halt(t->halt, o))
         return refuse("halt", t->halt,
-                      "never, now,fail=N, soon,fail=N, the same with N%, or success=N");
+                      "never, now,fail=N, soon,fail=N, the same with N%, now,success=N or "
+                      "soon,success=N");
     return GO_ON;
 }
 

@@ -17,17 +17,31 @@
 #define LOAD_EVERY  WEIR_SECOND /* --max-load is looked at again */
 #define SPAWN_AGAIN (100 * WEIR_MILLISECOND) /* after the kernel had nothing left for a process */
 
-/* "17-SAMD00006185": a name for its results, whatever is in the item. */
+#define NAME_MAX_KEPT 100
+
+/* FNV-1a (Fowler, Noll, Vo). */
+static uint32_t hash(const run_item *item)
+{
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < item->length; i++)
+        h = (h ^ (unsigned char)item->text[i]) * 16777619u;
+    return h;
+}
+
+/* "17-SAMD00006185": a name for its results, whatever is in the item.  Of a long one the whole of it tells: in another
+ * run the number may be that of another item that begins like this one. */
 static void name_results(const run_item *item, char *to, size_t size)
 {
     int n = snprintf(to, size, "%" PRIu64 "-", item->number);
-    for (size_t i = 0; i < item->length && (size_t)n + 1 < size && i < 100; i++) {
+    for (size_t i = 0; i < item->length && (size_t)n + 1 < size && i < NAME_MAX_KEPT; i++) {
         char c = item->text[i];
         bool is_plain = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') ||
                         strchr("._+=,@-", c);
         to[n++] = is_plain ? c : '_';
     }
     to[n] = '\0';
+    if (item->length > NAME_MAX_KEPT && (size_t)n < size)
+        snprintf(to + n, size - (size_t)n, "~%08" PRIx32, hash(item));
 }
 
 /* ---- starting ------------------------------------------------------------------------------- */
