@@ -15,6 +15,7 @@ static struct {
     size_t n_turns;
     prove_choice turns[PROVE_TURNS];
     size_t given, next; /* REPLAY, SEARCH: what is to be taken */
+    size_t followed;    /* of these, what there was */
     prove_choice given_turns[PROVE_TURNS];
     /* PCT */
     uint32_t priority[PROVE_THREADS];
@@ -92,6 +93,12 @@ void prove_replay(const prove_choice *turns, size_t n)
     memcpy(c.given_turns, turns, n * sizeof *turns);
     begin(PROVE_REPLAY, 0, 0);
     c.given = n;
+    c.followed = 0;
+}
+
+size_t prove_followed(void)
+{
+    return c.followed;
 }
 
 size_t prove_turns(prove_choice to[PROVE_TURNS])
@@ -126,6 +133,7 @@ static unsigned given(unsigned n)
         c.next++;
     if (c.next < c.given && c.given_turns[c.next].at == c.count) {
         unsigned way = c.given_turns[c.next++].took;
+        c.followed += way < n;
         return way < n ? way : 0;
     }
     if (c.strategy == PROVE_SEARCH && c.next == c.given && c.given < c.depth) {

@@ -51,6 +51,7 @@ int prove_choose_thread(const int *able, unsigned n, int current, bool yields);
 
 /* What the run took that was not the first; and the run that takes these. */
 size_t prove_turns(prove_choice to[PROVE_TURNS]);
+size_t prove_followed(void); /* of the choices of a replay: as many came, and could be taken */
 void prove_replay(const prove_choice *turns, size_t n);
 uint32_t prove_choices(void);
 uint64_t prove_trace(void); /* a sum over the choices of the last run, in their order */

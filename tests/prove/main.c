@@ -7,10 +7,12 @@
 #include "inside.h"
 
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 void prove_history_begin(void);
 
@@ -26,8 +28,11 @@ static double clock_now(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static const prove_case *running; /* whose body it is */
+
 static bool run(const prove_case *c)
 {
+    running = c;
     prove_history_begin();
     return prove_run(c->body);
 }
@@ -65,6 +70,39 @@ static size_t shrink(const prove_case *c, prove_choice *turns, size_t n)
     return n;
 }
 
+static const char *program; /* as it was called */
+
+static void show_choices(const prove_case *c, uint32_t choices, const prove_choice *turns, size_t n)
+{
+    printf("    of %u choices %zu were not the first; again: %s --exact --case %s --replay \"",
+           choices, n, program, c->name);
+    for (size_t i = 0; i < n; i++)
+        printf("%s%u:%u", i ? " " : "", turns[i].at, turns[i].took);
+    printf("\"\n");
+}
+
+/* The code has crashed, and this process is lost with it. */
+static void crashed(int signal)
+{
+    prove_choice turns[PROVE_TURNS];
+    printf("FAILED  %s: %s\n    killed by SIG%s\n", running->name, running->claim,
+           sigabbrev_np(signal));
+    show_choices(running, prove_choices(), turns, prove_turns(turns));
+    fflush(stdout);
+    _exit(1);
+}
+
+static void watch_crashes(void)
+{
+    static char stack[1 << 16];
+    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    const struct sigaction action = {.sa_handler = crashed, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+    sigaltstack(&own, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGFPE, &action, NULL);
+}
+
 static void show(const prove_case *c, uint64_t seed)
 {
     prove_choice turns[PROVE_TURNS];
@@ -78,11 +116,7 @@ static void show(const prove_case *c, uint64_t seed)
     printf("FAILED  %s: %s\n%s", c->name, c->claim, prove_error);
     if (!again)
         printf("    (it does not fail again: seed %llu)\n", (unsigned long long)seed);
-    printf("    of %u choices %zu were not the first; again: prove --case %s --replay \"", choices,
-           n, c->name);
-    for (size_t i = 0; i < n; i++)
-        printf("%s%u:%u", i ? " " : "", turns[i].at, turns[i].took);
-    printf("\"\n");
+    show_choices(c, choices, turns, n);
 }
 
 /* Of all files of cases/, by the linker. */
@@ -212,13 +246,22 @@ static bool replay(const prove_case *c, const char *text)
     size_t n = 0;
     for (int used; n < PROVE_TURNS; text += used, n++) {
         unsigned at, way;
-        if (sscanf(text, " %u:%u%n", &at, &way, &used) < 2)
+        if (sscanf(text, " %u:%u%n", &at, &way, &used) < 2 || way > UINT8_MAX)
             break;
         turns[n] = (prove_choice){at, (uint8_t)way, UINT8_MAX};
     }
+    if (text[strspn(text, " ")] != '\0') {
+        fprintf(stderr, "prove: --replay: these are no choices: \"%s\"\n", text);
+        return false;
+    }
     if (!still_fails(c, turns, n)) {
-        printf("ok      %s\n", c->name);
-        return true;
+        bool is_the_same = prove_followed() == n;
+        printf(
+            "%s %s%s\n", is_the_same ? "ok     " : "OTHER  ", c->name,
+            is_the_same
+                ? ""
+                : ": not all of these choices came: it is another case, or the code has changed");
+        return is_the_same;
     }
     printf("FAILED  %s: %s\n%s", c->name, c->claim, prove_error);
     return false;
@@ -234,6 +277,8 @@ static const struct option options[] = {
 
 int main(int argc, char *argv[])
 {
+    program = argv[0];
+    watch_crashes();
     budget b = {.seconds = 1, .seed = 1};
     const char *only = NULL, *turns = NULL;
     const prove_case *chosen[CASES];
