@@ -32,6 +32,8 @@ static void end(void)
     prove_same(s.in_flight, 0);
     prove_same(s.used, 0);
     prove_same(s.waiting, 0);
+    for (unsigned i = 0; i < s.n_partitions; i++)
+        prove_same(s.used_by[i], 0);
     weir_limit_destroy(limit);
 }
 
@@ -717,6 +719,8 @@ static void limit_learns(void)
     opts.limit = opts.max_limit = 3;
     opts.window_samples = 1;
     opts.backoff = 0.5;
+    opts.n_partitions = 2 * prove_pick(2); /* their uses are counted apart */
+    opts.shares[0] = opts.shares[1] = 0.5;
     make_with(&opts);
     int t[] = {prove_spawn(call_and_drop, (void *)WEIR_LIMIT_DROP),
                prove_spawn(call_and_drop, (void *)WEIR_LIMIT_SUCCESS), prove_spawn(watch, NULL)};

@@ -342,6 +342,27 @@ static void shared_queue_closed_with_waiters(void)
 
 PROVE_CASE(shared_queue_closed_with_waiters, "who waits in another process sees that it is closed");
 
+static void shared_queue_discarded_with_waiters(void)
+{
+    make(1, WEIR_OVERFLOW_BLOCK);
+    prove_same(put_one(queue, 1, 8, WEIR_POLL), WEIR_KEPT);
+    party *a = start(true, 1, false);
+    until_waiting(1, 0);
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls();
+    prove_same(weir_shared_queue_discard(queue), 1);
+    prove_process_wait_all();
+    prove_same(prove_stalls(), stalls);
+    prove_same(a->last, WEIR_KEPT);
+    weir_shared_queue_snapshot s = check_law(queue);
+    prove_same(s.putters_waiting, 0);
+    prove_same(s.depth, 1);
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_discarded_with_waiters,
+           "who waits for room in another process has it when all inside is dropped");
+
 static void shared_queue_timed_out(void)
 {
     make(1, WEIR_OVERFLOW_BLOCK);
