@@ -34,6 +34,11 @@ struct run_input {
     char error[256];
 };
 
+static bool is_table(run_format format)
+{
+    return format == RUN_CSV || format == RUN_TSV;
+}
+
 /* ---- opening -------------------------------------------------------------------------------- */
 
 static bool open_descriptor(run_input *input, const char *path)
@@ -136,7 +141,7 @@ static void split(run_item *item, char *to, run_format format)
 /* An item of these bytes; NULL: there is no memory. */
 static run_item *make_item(const char *text, size_t length, run_format format)
 {
-    bool is_row = format == RUN_CSV || format == RUN_TSV;
+    bool is_row = is_table(format);
     char between = format == RUN_CSV ? ',' : '\t';
     size_t cells = is_row ? count(text, length, between) + 1 : 1;
     size_t bytes = (is_row ? 2 * length + cells : length) + 2;
@@ -212,8 +217,8 @@ static bool make_room(run_input *input)
 static void pass_over_mark(run_input *input)
 {
     static const char mark[] = "\xef\xbb\xbf";
-    bool is_row = input->format == RUN_CSV || input->format == RUN_TSV;
-    if (!is_row || input->offset > 0 || input->end < 3 || memcmp(input->buffer, mark, 3) != 0)
+    if (!is_table(input->format) || input->offset > 0 || input->end < 3 ||
+        memcmp(input->buffer, mark, 3) != 0)
         return;
     input->begin = input->looked = 3;
     input->offset = 3;
@@ -259,7 +264,7 @@ static run_read take(run_input *input, size_t end, run_item **ret_item)
 {
     const char *text = input->buffer + input->begin;
     size_t length = end - input->begin;
-    bool is_row = input->format == RUN_CSV || input->format == RUN_TSV;
+    bool is_row = is_table(input->format);
     input->offset += length + (end < input->end);
     input->begin = input->looked = end + (end < input->end);
     length -= is_row && length > 0 && text[length - 1] == '\r';

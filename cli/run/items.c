@@ -68,15 +68,17 @@ void run_write_end(run *r, run_task *t, bool is_done, const char *what, const ru
                        t->item->number, what);
 }
 
-/* Whether an earlier run has done it, or (unless that is to be tried again) failed to; which is counted. */
-static bool is_known(run *r, const run_item *item, uint64_t *ret_occurrence)
+/* Passes it over, if an earlier run has done it, or (unless that is to be tried again) failed to. */
+static bool skip_known(run *r, const run_item *item, uint64_t *ret_occurrence)
 {
     run_known known;
     if (!r->ledger || !run_written(r, run_ledger_find(r->ledger, item, ret_occurrence, &known)))
         return false;
     bool has_failed = known == RUN_KNOWN_FAILED && !r->settings.retry_failed;
+    bool skips = known == RUN_KNOWN_DONE || has_failed;
+    r->schedule.skipped += skips;
     r->schedule.failed_before += has_failed;
-    return known == RUN_KNOWN_DONE || has_failed;
+    return skips;
 }
 
 /* ---- items ---------------------------------------------------------------------------------- */
@@ -140,8 +142,7 @@ run_task *run_task_read(run *r)
     run_task *t = item ? calloc(1, sizeof *t) : NULL;
     if (!item)
         return NULL;
-    if (t && is_known(r, item, &t->occurrence)) {
-        r->schedule.skipped++;
+    if (t && skip_known(r, item, &t->occurrence)) {
         free(item);
         free(t);
         return NULL;
