@@ -172,9 +172,8 @@ typedef struct weir_limit_snapshot {
     uint64_t used, peak;     /* cost in flight: now, and the most ever */
     uint64_t used_by[WEIR_LIMIT_PARTITIONS];
     unsigned n_partitions;
-    uint64_t in_flight; /* calls */
-    uint64_t admitted, released, refused, shed,
-        lost; /* calls; refused: EFULL and ETIMEDOUT, cancelled */
+    /* calls; refused: EFULL, ETIMEDOUT and cancelled */
+    uint64_t in_flight, admitted, released, refused, shed, lost;
     size_t waiting;
     uint64_t blocked_ns; /* waited, summed over waits that have ended */
     bool is_closed;

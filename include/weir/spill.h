@@ -62,9 +62,8 @@ typedef struct weir_spill_opts {
     bool durable;
     weir_spill_event_fn *on_event; /* NULL: none */
     void *event_ctx;
-    char *
-        ret_unreadable; /* NULL, or WEIR_SPILL_NAME bytes: which file could not be read, where that is why
-                             there is no log; else "" */
+    /* NULL, or WEIR_SPILL_NAME bytes: which file could not be read, where that is why there is no log; else "" */
+    char *ret_unreadable;
 } weir_spill_opts;
 
 #define WEIR_SPILL_OPTS_INIT WEIR__SIZED(weir_spill_opts)
