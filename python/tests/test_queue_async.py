@@ -283,7 +283,7 @@ def test_a_loop_that_was_held_up_gets_its_item_beside_a_batch_that_waits_for_mor
         other = InThread(asyncio.run, batch())
         wait_until(lambda: queue.stats().getters_waiting == 2)
         queue.put_many([1, 2])
-        time.sleep(0.15)
+        time.sleep(0.15)  # noqa: ASYNC251 - the loop is to stand still
         assert queue.qsize() == 2  # one was passed over, the other lingers
         assert await one in (1, 2)
         queue.put_many([3, 4])
