@@ -10,11 +10,11 @@
 
 #include "base/files.h"
 
-static char path[64];
+static char path[64], left_path[80];
 
-static void empty(void)
+static void empty(const char *folder)
 {
-    DIR *dir = opendir(path);
+    DIR *dir = opendir(folder);
     if (!dir)
         return;
     for (const struct dirent *entry; (entry = readdir(dir));)
@@ -27,23 +27,43 @@ static void empty(void)
 __attribute__((constructor)) static void name_directory(void)
 {
     snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
+    snprintf(left_path, sizeof left_path, "%s-left", path);
 }
 
 __attribute__((destructor)) static void remove_directory(void)
 {
-    empty();
+    empty(path);
     rmdir(path);
+    empty(left_path);
+    rmdir(left_path);
+}
+
+static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
+{
+    weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
+    opts.dir = folder;
+    opts.max_bytes = 4096;
+    opts.segment_bytes = 512;
+    opts.durable = durable;
+    prove_claim(weir_spill_create(ret_spill, &opts) == WEIR_OK);
 }
 
 void s_make(weir_spill **ret_spill, bool durable)
 {
-    weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
-    opts.dir = path;
-    opts.max_bytes = 4096;
-    opts.segment_bytes = 512;
-    opts.durable = durable;
-    empty();
-    prove_claim(weir_spill_create(ret_spill, &opts) == WEIR_OK);
+    empty(path);
+    make_in(path, ret_spill, durable);
+}
+
+void s_cut_power(void)
+{
+    mkdir(left_path, 0700);
+    empty(left_path);
+    prove_cut_power(path, left_path);
+}
+
+void s_open_what_is_left(weir_spill **ret_spill)
+{
+    make_in(left_path, ret_spill, true);
 }
 
 static int fail_for_space(size_t *n)

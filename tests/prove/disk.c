@@ -1,0 +1,167 @@
+/* disk.c - what of a file is on the disk.  What the code writes into a file that it has made is in memory.  What a sync of
+ * it came behind is on the disk, and its name when its folder was synced.  Of the rest all may be there when the power is
+ * cut, or some, or the length alone, or nothing.
+ *
+ * A sync promises what was written before it began, when it has returned.  Not looked at: that a file which was removed
+ * may be there again, and what is written over where a sync has been.
+ */
+#include "inside.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define MADE 64
+
+/* A file that was made in this run. */
+static struct made {
+    ino_t inode, folder;
+    unsigned number; /* of all that were made */
+    off_t synced;    /* bytes */
+    bool has_name;
+} made[MADE];
+static size_t n_made; /* one that was removed leaves its place to who gets its inode */
+static unsigned numbers;
+
+static struct made *find(ino_t inode)
+{
+    for (size_t i = 0; i < n_made; i++)
+        if (made[i].inode == inode)
+            return &made[i];
+    return NULL;
+}
+
+static struct stat look(int fd)
+{
+    struct stat is = {0};
+    fstat(fd, &is);
+    return is;
+}
+
+void prove_disk_made(int folder, int fd)
+{
+    ino_t inode = look(fd).st_ino;
+    struct made *file = find(inode);
+    if (!file && n_made == MADE)
+        prove_fail("the case makes more than %d files", MADE);
+    file = file ? file : &made[n_made++];
+    *file = (struct made){.inode = inode, .folder = look(folder).st_ino, .number = numbers++};
+}
+
+/* ---- writing ---------------------------------------------------------------------------------- */
+
+int __real_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size);
+int __wrap_ftruncate(int fd, off_t size)
+{
+    prove_point();
+    struct made *file = find(look(fd).st_ino);
+    if (file && file->synced > size)
+        file->synced = size;
+    return __real_ftruncate(fd, size);
+}
+
+int __wrap_ftruncate64(int fd, off_t size) __attribute__((alias("__wrap_ftruncate")));
+
+static void sync_file(ino_t inode, off_t size)
+{
+    struct made *file = find(inode);
+    if (file && file->synced < size)
+        file->synced = size;
+}
+
+static void sync_names(ino_t folder, unsigned up_to)
+{
+    for (size_t i = 0; i < n_made; i++)
+        made[i].has_name |= made[i].folder == folder && made[i].number < up_to;
+}
+
+/* Others may go on meanwhile. */
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd)
+{
+    struct stat is = look(fd);
+    unsigned up_to = numbers;
+    prove_yield();
+    if (S_ISDIR(is.st_mode))
+        sync_names(is.st_ino, up_to);
+    else
+        sync_file(is.st_ino, is.st_size);
+    return 0;
+}
+
+int __wrap_fsync(int fd) __attribute__((alias("__wrap_fdatasync")));
+
+/* A disk without end. */
+int __wrap_fstatvfs(int fd, struct statvfs *to);
+int __wrap_fstatvfs(int fd, struct statvfs *to)
+{
+    (void)fd;
+    *to = (struct statvfs){.f_bavail = 1u << 30, .f_frsize = 4096};
+    return 0;
+}
+
+int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_fstatvfs")));
+
+/* ---- the power is cut --------------------------------------------------------------------------- */
+
+int __real_close(int fd);
+int __real_closedir(DIR *stream);
+DIR *__real_opendir(const char *path);
+int __real_openat(int dir, const char *name, int flags, ...);
+ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
+ssize_t __real_write(int fd, const void *from, size_t n);
+
+static void copy(int from, int to, off_t n)
+{
+    char bytes[4096];
+    off_t at = 0;
+    for (ssize_t got = 1; at < n && got > 0; at += got) {
+        size_t most = (size_t)(n - at) < sizeof bytes ? (size_t)(n - at) : sizeof bytes;
+        got = __real_pread(from, bytes, most, at);
+        if (got < 0 || __real_write(to, bytes, (size_t)got) != got)
+            prove_fail("what is on the disk could not be copied");
+    }
+}
+
+/* What was synced, and what is chosen of the rest. */
+static void keep_file(int from, int to)
+{
+    const struct made *file = find(look(from).st_ino);
+    off_t size = look(from).st_size, synced = file ? file->synced : size;
+    unsigned way = synced < size ? prove_pick(4) : 0;
+    off_t written[] = {synced, synced, synced + (size - synced) / 2, size};
+    copy(from, to, written[way]);
+    if (way == 1 && __real_ftruncate(to, size) < 0)
+        prove_fail("a file could not be made longer");
+}
+
+void prove_cut_power(const char *folder, const char *left)
+{
+    DIR *from = __real_opendir(folder), *to = __real_opendir(left);
+    for (const struct dirent *entry; (entry = readdir(from));) {
+        int fd = entry->d_type == DT_REG
+                     ? __real_openat(dirfd(from), entry->d_name, O_RDONLY | O_CLOEXEC)
+                     : -1;
+        if (fd < 0)
+            continue;
+        const struct made *file = find(look(fd).st_ino);
+        if (!file || file->has_name || prove_pick(2)) {
+            int copied = __real_openat(dirfd(to), entry->d_name,
+                                       O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+            keep_file(fd, copied);
+            __real_close(copied);
+        }
+        __real_close(fd);
+    }
+    __real_closedir(to);
+    __real_closedir(from);
+}
+
+void prove_disk_begin(void)
+{
+    n_made = 0;
+    numbers = 0;
+}
