@@ -406,6 +406,29 @@ static void pipeline_in_order(void)
 
 PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
 
+/* Idle workers look again and again whether they are wanted, and hold no place of the window meanwhile. */
+static void pipeline_idles_in_order(void)
+{
+    make();
+    weir_stage_opts middle = open_stage("middle", pass_on);
+    middle.workers_min = 1;
+    middle.workers_max = 2;
+    middle.ordered = true;
+    middle.window = 2;
+    last = 0;
+    add_behind(add(middle), stage("sink", take_in_order));
+    start();
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    for (int i = 1; i <= 2; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(last, 2);
+}
+
+PROVE_CASE(pipeline_idles_in_order,
+           "workers in order that have found nothing for long go on when something comes");
+
 /* ---- limits ------------------------------------------------------------------------------------- */
 
 static int one_at_a_time;
