@@ -691,6 +691,36 @@ static void pipeline_cannot_grow(void)
 PROVE_CASE(pipeline_cannot_grow,
            "a worker that could not be started keeps nobody from the end, nor from what was done");
 
+/* Of three workers the third cannot be started, and the source is not tried.  With a queue of the caller's it can still be
+ * looked at. */
+static void pipeline_cannot_start(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.start_thread = start_own;
+    make_with(&opts);
+    weir_queue *queue;
+    weir_queue_opts how = WEIR_QUEUE_OPTS_INIT;
+    how.name = "";
+    how.capacity = 1;
+    how.on_drop = weir_drop_ignore;
+    prove_claim(weir_queue_create(&queue, &how) == WEIR_OK);
+    weir_stage_opts sink = stage("sink", take_in);
+    sink.borrowed = queue;
+    sink.workers = 3;
+    n_own = 0;
+    add_behind(add(source(bring)), sink);
+    prove_same(weir_pipeline_start(pipeline), WEIR_ESPAWN);
+    join_own();
+    check_law();
+    prove_claim(look(0).workers == 0 && look(1).workers == 0);
+    prove_claim(came() == 0);
+    weir_pipeline_destroy(pipeline);
+    weir_queue_destroy(queue);
+}
+
+PROVE_CASE(pipeline_cannot_start,
+           "of a pipeline that could not be started no worker is left, nor told of");
+
 /* ---- what the caller is told of waits ------------------------------------------------------------ */
 
 static _Thread_local bool is_outside; /* between before_wait and after_wait */
