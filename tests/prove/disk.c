@@ -1,6 +1,6 @@
 /* disk.c - what of a file is on the disk.  What the code writes into a file that it has made is in memory.  What a sync of
- * it came behind is on the disk, and its name when its folder was synced.  Of the rest all may be there when the power is
- * cut, or some, or the length alone, or nothing.
+ * it came behind is on the disk, and its name, or a folder's, when the folder that it is in was synced.  Of the rest all
+ * may be there when the power is cut, or some, or the length alone, or nothing.
  *
  * A sync promises what was written before it began, when it has returned.  Not looked at: that a file which was removed
  * may be there again, and what is written over where a sync has been.
@@ -15,7 +15,7 @@
 
 #define MADE 64
 
-/* A file that was made in this run. */
+/* A file, or a folder, that was made in this run. */
 static struct made {
     ino_t inode, folder;
     unsigned number; /* of all that were made */
@@ -48,6 +48,24 @@ void prove_disk_made(int folder, int fd)
         prove_fail("the case makes more than %d files", MADE);
     file = file ? file : &made[n_made++];
     *file = (struct made){.inode = inode, .folder = look(folder).st_ino, .number = numbers++};
+}
+
+int __real_close(int fd);
+int __real_openat(int dir, const char *name, int flags, ...);
+
+int __real_mkdir(const char *path, mode_t mode);
+int __wrap_mkdir(const char *path, mode_t mode);
+int __wrap_mkdir(const char *path, mode_t mode)
+{
+    int rc = __real_mkdir(path, mode);
+    if (prove_self < 0 || rc < 0)
+        return rc;
+    int fd = __real_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int parent = __real_openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    prove_disk_made(parent, fd);
+    __real_close(parent);
+    __real_close(fd);
+    return rc;
 }
 
 /* ---- writing ---------------------------------------------------------------------------------- */
@@ -107,10 +125,8 @@ int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_f
 
 /* ---- the power is cut --------------------------------------------------------------------------- */
 
-int __real_close(int fd);
 int __real_closedir(DIR *stream);
 DIR *__real_opendir(const char *path);
-int __real_openat(int dir, const char *name, int flags, ...);
 ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
 ssize_t __real_write(int fd, const void *from, size_t n);
 
@@ -138,17 +154,23 @@ static void keep_file(int from, int to)
         prove_fail("a file could not be made longer");
 }
 
+static bool is_left(int fd)
+{
+    const struct made *it = find(look(fd).st_ino);
+    return !it || it->has_name || prove_pick(2);
+}
+
 void prove_cut_power(const char *folder, const char *left)
 {
     DIR *from = __real_opendir(folder), *to = __real_opendir(left);
-    for (const struct dirent *entry; (entry = readdir(from));) {
+    bool is_there = is_left(dirfd(from));
+    for (const struct dirent *entry; is_there && (entry = readdir(from));) {
         int fd = entry->d_type == DT_REG
                      ? __real_openat(dirfd(from), entry->d_name, O_RDONLY | O_CLOEXEC)
                      : -1;
         if (fd < 0)
             continue;
-        const struct made *file = find(look(fd).st_ino);
-        if (!file || file->has_name || prove_pick(2)) {
+        if (is_left(fd)) {
             int copied = __real_openat(dirfd(to), entry->d_name,
                                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
             keep_file(fd, copied);

@@ -51,6 +51,7 @@ static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
 void s_make(weir_spill **ret_spill, bool durable)
 {
     empty(path);
+    rmdir(path);
     make_in(path, ret_spill, durable);
 }
 
