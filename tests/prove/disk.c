@@ -125,8 +125,7 @@ int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_f
 
 /* ---- the power is cut --------------------------------------------------------------------------- */
 
-int __real_closedir(DIR *stream);
-DIR *__real_opendir(const char *path);
+void __real_free(void *p);
 ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
 ssize_t __real_write(int fd, const void *from, size_t n);
 
@@ -160,26 +159,35 @@ static bool is_left(int fd)
     return !it || it->has_name || prove_pick(2);
 }
 
+static void keep_named(int from, int to, const char *name)
+{
+    int fd = __real_openat(from, name, O_RDONLY | O_CLOEXEC);
+    if (is_left(fd)) {
+        int copied = __real_openat(to, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        keep_file(fd, copied);
+        __real_close(copied);
+    }
+    __real_close(fd);
+}
+
+/* In the order of their names, or the choices would not be the same again. */
 void prove_cut_power(const char *folder, const char *left)
 {
-    DIR *from = __real_opendir(folder), *to = __real_opendir(left);
-    bool is_there = is_left(dirfd(from));
-    for (const struct dirent *entry; is_there && (entry = readdir(from));) {
-        int fd = entry->d_type == DT_REG
-                     ? __real_openat(dirfd(from), entry->d_name, O_RDONLY | O_CLOEXEC)
-                     : -1;
-        if (fd < 0)
-            continue;
-        if (is_left(fd)) {
-            int copied = __real_openat(dirfd(to), entry->d_name,
-                                       O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-            keep_file(fd, copied);
-            __real_close(copied);
-        }
-        __real_close(fd);
+    struct dirent **entries;
+    int from = __real_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int to = __real_openat(AT_FDCWD, left, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int n = scandir(folder, &entries, NULL, alphasort);
+    if (from < 0 || to < 0 || n < 0)
+        prove_fail("%s, or %s, is not there", folder, left);
+    bool is_there = is_left(from);
+    for (int i = 0; i < n; i++) {
+        if (is_there && entries[i]->d_type == DT_REG)
+            keep_named(from, to, entries[i]->d_name);
+        __real_free(entries[i]);
     }
-    __real_closedir(to);
-    __real_closedir(from);
+    __real_free(entries);
+    __real_close(to);
+    __real_close(from);
 }
 
 void prove_disk_begin(void)

@@ -12,7 +12,7 @@
 
 static char path[64], left_path[80];
 
-static void empty(const char *folder)
+static void remove_folder(const char *folder)
 {
     DIR *dir = opendir(folder);
     if (!dir)
@@ -21,21 +21,20 @@ static void empty(const char *folder)
         if (entry->d_name[0] != '.')
             unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
+    rmdir(folder);
 }
 
 /* Before the first run, while the process's number is the real one. */
-__attribute__((constructor)) static void name_directory(void)
+__attribute__((constructor)) static void name_directories(void)
 {
     snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
     snprintf(left_path, sizeof left_path, "%s-left", path);
 }
 
-__attribute__((destructor)) static void remove_directory(void)
+__attribute__((destructor)) static void remove_directories(void)
 {
-    empty(path);
-    rmdir(path);
-    empty(left_path);
-    rmdir(left_path);
+    remove_folder(path);
+    remove_folder(left_path);
 }
 
 static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
@@ -50,15 +49,14 @@ static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
 
 void s_make(weir_spill **ret_spill, bool durable)
 {
-    empty(path);
-    rmdir(path);
+    remove_folder(path);
+    remove_folder(left_path); /* now: nobody else runs, so nothing is chosen */
+    mkdir(left_path, 0700);
     make_in(path, ret_spill, durable);
 }
 
 void s_cut_power(void)
 {
-    mkdir(left_path, 0700);
-    empty(left_path);
     prove_cut_power(path, left_path);
 }
 
