@@ -126,6 +126,7 @@ int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_f
 /* ---- the power is cut --------------------------------------------------------------------------- */
 
 void __real_free(void *p);
+int __real_unlinkat(int dir, const char *name, int flags);
 ssize_t __real_pread(int fd, void *to, size_t n, off_t at);
 ssize_t __real_write(int fd, const void *from, size_t n);
 
@@ -153,16 +154,16 @@ static void keep_file(int from, int to)
         prove_fail("a file could not be made longer");
 }
 
-static bool is_left(int fd)
+static bool is_left(ino_t inode)
 {
-    const struct made *it = find(look(fd).st_ino);
+    const struct made *it = find(inode);
     return !it || it->has_name || prove_pick(2);
 }
 
-static void keep_named(int from, int to, const char *name)
+static void keep_named(int from, const char *name, int to)
 {
     int fd = __real_openat(from, name, O_RDONLY | O_CLOEXEC);
-    if (is_left(fd)) {
+    if (is_left(look(fd).st_ino)) {
         int copied = __real_openat(to, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         keep_file(fd, copied);
         __real_close(copied);
@@ -170,24 +171,37 @@ static void keep_named(int from, int to, const char *name)
     __real_close(fd);
 }
 
-/* In the order of their names, or the choices would not be the same again. */
-void prove_cut_power(const char *folder, const char *left)
+/* All files of a folder, in the order of their names, or the choices would not be the same again. */
+static void for_each(const char *folder, void (*each)(int at, const char *name, int to), int to)
 {
     struct dirent **entries;
-    int from = __real_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int to = __real_openat(AT_FDCWD, left, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int at = __real_openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int n = scandir(folder, &entries, NULL, alphasort);
-    if (from < 0 || to < 0 || n < 0)
-        prove_fail("%s, or %s, is not there", folder, left);
-    bool is_there = is_left(from);
+    if (at < 0 || n < 0)
+        prove_fail("%s cannot be read", folder);
     for (int i = 0; i < n; i++) {
-        if (is_there && entries[i]->d_type == DT_REG)
-            keep_named(from, to, entries[i]->d_name);
+        if (entries[i]->d_type == DT_REG)
+            each(at, entries[i]->d_name, to);
         __real_free(entries[i]);
     }
     __real_free(entries);
+    __real_close(at);
+}
+
+static void remove_named(int at, const char *name, int to)
+{
+    (void)to;
+    __real_unlinkat(at, name, 0);
+}
+
+void prove_cut_power(const char *folder, const char *left)
+{
+    int to = __real_openat(AT_FDCWD, left, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for_each(left, remove_named, -1);
+    struct stat is = {0};
+    if (stat(folder, &is) == 0 && is_left(is.st_ino))
+        for_each(folder, keep_named, to);
     __real_close(to);
-    __real_close(from);
 }
 
 void prove_disk_begin(void)

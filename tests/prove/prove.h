@@ -97,8 +97,8 @@ int prove_inherit(int fd); /* a copy of the descriptor, of the process that is s
 /* How many names there are in /dev/shm, as the code sees it; none is left when the body ends. */
 unsigned prove_names(void);
 
-/* Copies what would be left of a folder, were the power cut now, into another one, which is there and empty: what was
- * synced, and of what was not, or has no name yet, whatever is chosen. */
+/* Copies what would be left of a folder, were the power cut now, into another one, which is emptied: what was synced, and of
+ * what was not, or has no name yet, whatever is chosen. */
 void prove_cut_power(const char *folder, const char *left);
 
 /* ---- histories -------------------------------------------------------------------------------- */

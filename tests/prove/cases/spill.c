@@ -272,6 +272,17 @@ static void spill_power_is_cut(void)
 PROVE_CASE(spill_power_is_cut,
            "whose append has returned has its record when the power is cut, whoever else writes");
 
+static void spill_power_is_cut_in_a_new_folder(void)
+{
+    memset(numbers, 0, sizeof numbers);
+    s_make_with_folder(&spill);
+    append_first_and_cut(NULL);
+    find_what_is_left(1);
+}
+
+PROVE_CASE(spill_power_is_cut_in_a_new_folder,
+           "the folder that a durable log has made is there, too, when the power is cut");
+
 static void spill_power_is_cut_after_a_read(void)
 {
     weir_record into = {0};

@@ -10,9 +10,10 @@
 
 #include "base/files.h"
 
-static char path[64], left_path[80];
+static char path[64], new_path[80], left_path[80];
+static const char *used; /* of the first two */
 
-static void remove_folder(const char *folder)
+static void empty(const char *folder)
 {
     DIR *dir = opendir(folder);
     if (!dir)
@@ -21,19 +22,28 @@ static void remove_folder(const char *folder)
         if (entry->d_name[0] != '.')
             unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
+}
+
+static void remove_folder(const char *folder)
+{
+    empty(folder);
     rmdir(folder);
 }
 
-/* Before the first run, while the process's number is the real one. */
-__attribute__((constructor)) static void name_directories(void)
+/* Before the first run, while the process's number is the real one; so they are there in each run. */
+__attribute__((constructor)) static void make_directories(void)
 {
     snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
+    snprintf(new_path, sizeof new_path, "%s-new", path);
     snprintf(left_path, sizeof left_path, "%s-left", path);
+    mkdir(path, 0700);
+    mkdir(left_path, 0700);
 }
 
 __attribute__((destructor)) static void remove_directories(void)
 {
     remove_folder(path);
+    remove_folder(new_path);
     remove_folder(left_path);
 }
 
@@ -49,15 +59,19 @@ static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
 
 void s_make(weir_spill **ret_spill, bool durable)
 {
-    remove_folder(path);
-    remove_folder(left_path); /* now: nobody else runs, so nothing is chosen */
-    mkdir(left_path, 0700);
-    make_in(path, ret_spill, durable);
+    empty(path);
+    make_in(used = path, ret_spill, durable);
+}
+
+void s_make_with_folder(weir_spill **ret_spill)
+{
+    remove_folder(new_path);
+    make_in(used = new_path, ret_spill, true);
 }
 
 void s_cut_power(void)
 {
-    prove_cut_power(path, left_path);
+    prove_cut_power(used, left_path);
 }
 
 void s_open_what_is_left(weir_spill **ret_spill)

@@ -8,6 +8,7 @@
 
 /* A log in the empty directory; segments of 512 bytes. */
 void s_make(weir_spill **ret_spill, bool durable);
+void s_make_with_folder(weir_spill **ret_spill); /* durable; the directory is not there (slow) */
 
 /* What would be left of it, were the power cut now; and the log that whoever finds that opens. */
 void s_cut_power(void);
