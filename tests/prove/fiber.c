@@ -359,6 +359,7 @@ bool prove_run(void (*fn)(void))
     prove_heap_begin();
     prove_records_begin();
     prove_files_begin();
+    prove_disk_begin();
     prove_names_begin();
     prove_processes_begin();
     prove_locks_begin();

@@ -133,6 +133,10 @@ void prove_files_changed(void);                           /* who polls looks aga
 bool prove_files_is_of_kernel(const char *path);          /* a file that tells of this machine */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
 
+/* disk.c: what is left when the power is cut. */
+void prove_disk_begin(void);
+void prove_disk_made(int folder, int fd); /* a new name there */
+
 /* names.c: files with a name, locks on bytes of them, and what is static. */
 #define PROVE_PATH 256
 struct flock;

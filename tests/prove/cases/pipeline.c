@@ -406,6 +406,29 @@ static void pipeline_in_order(void)
 
 PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
 
+/* Idle workers look again and again whether they are wanted, and hold no place of the window meanwhile. */
+static void pipeline_idles_in_order(void)
+{
+    make();
+    weir_stage_opts middle = open_stage("middle", pass_on);
+    middle.workers_min = 1;
+    middle.workers_max = 2;
+    middle.ordered = true;
+    middle.window = 2;
+    last = 0;
+    add_behind(add(middle), stage("sink", take_in_order));
+    start();
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    for (int i = 1; i <= 2; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(last, 2);
+}
+
+PROVE_CASE(pipeline_idles_in_order,
+           "workers in order that have found nothing for long go on when something comes");
+
 /* ---- limits ------------------------------------------------------------------------------------- */
 
 static int one_at_a_time;
@@ -667,6 +690,36 @@ static void pipeline_cannot_grow(void)
 
 PROVE_CASE(pipeline_cannot_grow,
            "a worker that could not be started keeps nobody from the end, nor from what was done");
+
+/* Of three workers the third cannot be started, and the source is not tried.  With a queue of the caller's it can still be
+ * looked at. */
+static void pipeline_cannot_start(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.start_thread = start_own;
+    make_with(&opts);
+    weir_queue *queue;
+    weir_queue_opts how = WEIR_QUEUE_OPTS_INIT;
+    how.name = "";
+    how.capacity = 1;
+    how.on_drop = weir_drop_ignore;
+    prove_claim(weir_queue_create(&queue, &how) == WEIR_OK);
+    weir_stage_opts sink = stage("sink", take_in);
+    sink.borrowed = queue;
+    sink.workers = 3;
+    n_own = 0;
+    add_behind(add(source(bring)), sink);
+    prove_same(weir_pipeline_start(pipeline), WEIR_ESPAWN);
+    join_own();
+    check_law();
+    prove_claim(look(0).workers == 0 && look(1).workers == 0);
+    prove_claim(came() == 0);
+    weir_pipeline_destroy(pipeline);
+    weir_queue_destroy(queue);
+}
+
+PROVE_CASE(pipeline_cannot_start,
+           "of a pipeline that could not be started no worker is left, nor told of");
 
 /* ---- what the caller is told of waits ------------------------------------------------------------ */
 

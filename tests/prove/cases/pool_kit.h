@@ -208,20 +208,24 @@ static void kit_note_reply(const weir_completion *done, unsigned tag)
     prove_claim(done->last);
 }
 
+static void kit_note(const weir_completion *done)
+{
+    unsigned tag = (unsigned)(uintptr_t)done->tag;
+    if (done->is_batch)
+        kit_note_items(done, tag);
+    else
+        kit_note_reply(done, tag);
+    kit.collected[tag] += done->last;
+    kit.completions += done->last;
+}
+
 /* Collects once, with what was said; the number of tags that came back. */
 static int64_t kit_collect(weir_time deadline)
 {
     weir_completion done[4];
     int64_t n = weir_pool_collect(kit.pool, done, 4, deadline);
-    for (int64_t i = 0; i < n; i++) {
-        unsigned tag = (unsigned)(uintptr_t)done[i].tag;
-        if (done[i].is_batch)
-            kit_note_items(&done[i], tag);
-        else
-            kit_note_reply(&done[i], tag);
-        kit.collected[tag] += done[i].last;
-        kit.completions += done[i].last;
-    }
+    for (int64_t i = 0; i < n; i++)
+        kit_note(&done[i]);
     kit_check_laws();
     if (n > 0)
         weir_pool_settle(kit.pool, (size_t)n);

@@ -96,6 +96,28 @@ static void pool_cancelled_as_it_is_claimed(void)
 
 PROVE_CASE(pool_cancelled_as_it_is_claimed, "a worker's claim of a task and a cancel: one wins");
 
+/* Its worker is to leave after one task, and has had none if that was taken back. */
+static void pool_cancelled_task_is_not_counted(void)
+{
+    uint64_t id;
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.tasks_per_worker = 1;
+    kit.workers_may_die = false;
+    make_idle(&opts);
+    prove_same(kit_submit(1, WEIR_FOREVER, &id), WEIR_KEPT);
+    prove_take_first_ways(false);
+    if (prove_pick(2))
+        prove_yield();
+    kit.taken_back[1] = weir_pool_cancel(kit.pool, id) == 0;
+    prove_same(kit_submit(2, WEIR_FOREVER, NULL), WEIR_KEPT);
+    kit_collect_some(2 - kit.taken_back[1]);
+    prove_same(kit_look().workers_started, 2 - kit.taken_back[1]);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_cancelled_task_is_not_counted,
+           "a worker that leaves after so many tasks still runs as many if one was taken back");
+
 static void begin_and_answer(weir_worker *worker, const weir_task *task)
 {
     begin_and_wait();

@@ -322,6 +322,38 @@ static void queue_guest_has_the_room(void)
 
 PROVE_CASE(queue_guest_has_the_room, "room that is kept for a loop is nobody else's");
 
+static void fill_with(unsigned value)
+{
+    prove_claim(weir_queue_put(queue, (void *)(uintptr_t)value, 3, WEIR_POLL) == WEIR_KEPT);
+    q_note_put(value, WEIR_KEPT);
+}
+
+/* By its cost, too; and whichever way its turn was over. */
+static void queue_guest_needs_its_room_no_more(void)
+{
+    weir_queue_opts opts = q_options(4, WEIR_OVERFLOW_BLOCK);
+    opts.max_cost = 3;
+    q_make(&opts);
+    begin(&guests[0]);
+    fill_with(1);
+    prove_claim(weir_queue_wait_room(queue, 2, &guests[0].pending) == WEIR_WAITING);
+    int t = prove_spawn(get_one, NULL);
+    prove_claim(sleep_until_ready(&guests[0]) == WEIR_OK);
+    prove_join(t);
+    if (prove_pick(2)) {
+        prove_claim(!weir_queue_cancel(queue, &guests[0].pending));
+    } else {
+        prove_claim(weir_queue_put_waited(queue, (void *)9, &guests[0].pending) == WEIR_KEPT);
+        q_note_put(9, WEIR_KEPT);
+        get();
+    }
+    fill_with(2);
+    get();
+    q_end();
+}
+
+PROVE_CASE(queue_guest_needs_its_room_no_more, "room that was kept for a loop is there again");
+
 /* There is room for a second item, but not for the one that waits. */
 static void put_two_costly(void *arg)
 {
