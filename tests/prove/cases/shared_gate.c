@@ -13,6 +13,7 @@
 
 static uint64_t capacity;
 static weir_limit_algorithm algorithm;
+static unsigned n_partitions;
 
 static weir_limit *find(void)
 {
@@ -20,6 +21,7 @@ static weir_limit *find(void)
     weir_limit *limit;
     opts.algorithm = algorithm;
     opts.limit = capacity;
+    opts.n_partitions = n_partitions;
     opts.shared = NAME;
     opts.name = "";
     int rc;
@@ -78,6 +80,7 @@ static void begin(uint64_t of, weir_limit_algorithm by)
     times = 2;
     capacity = of;
     algorithm = by;
+    n_partitions = 1;
 }
 
 static bool is_inside(const struct holder *h)
@@ -338,6 +341,30 @@ static void shared_gate_killed_holders(void)
 
 PROVE_CASE(shared_gate_killed_holders,
            "what a killed process held comes back once, and who waits gets it");
+
+static void hold_in_the_second(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 1, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_killed_in_a_partition(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    n_partitions = 2;
+    weir_limit *limit = find();
+    prove_start_process(hold_in_the_second, NULL, true);
+    prove_process_wait_all();
+    check_permits(limit);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_killed_in_a_partition,
+           "what a killed process held comes back, whatever partition it was in");
 
 static void shared_gate_looked_at(void)
 {
