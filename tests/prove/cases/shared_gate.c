@@ -137,7 +137,8 @@ static void add_twice(void *arg)
     for (int i = 0; i < 2; i++) {
         weir_permit permit;
         prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
-        inside++; /* a race, if two are */
+        inside++;                             /* a race, if two are */
+        prove_same(look(limit).in_flight, 1); /* who was inside before has been counted out, too */
         weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
     }
     weir_limit_destroy(limit);
@@ -260,6 +261,53 @@ static void shared_gate_left_with_a_permit(void)
 
 PROVE_CASE(shared_gate_left_with_a_permit,
            "what a process holds goes back when it lets go of the limit");
+
+static _Atomic bool has_given_up;
+
+/* Under the lock: as if this process were stopped there. */
+static uint64_t stay(void *state, uint64_t used, uint64_t now, void *ctx)
+{
+    (void)state, (void)used, (void)ctx;
+    while (!has_given_up) {
+        weir_now(); /* time passes by looking at it */
+        prove_pause();
+    }
+    return now;
+}
+
+static void give_up(void *gate)
+{
+    prove_same(weir__gate_acquire(gate, 1, 0, weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    has_given_up = true;
+}
+
+static size_t count_waiting(weir__gate *gate)
+{
+    weir__gate_counts counts;
+    weir__gate_get_counts(gate, &counts);
+    return counts.waiting;
+}
+
+static void shared_gate_given_up_without_the_lock(void)
+{
+    weir__gate_opts opts = {.capacity = 1, .kind = "stay", .shared = NAME};
+    weir__gate *gate;
+    has_given_up = false;
+    prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    int t = prove_spawn(give_up, gate);
+    while (count_waiting(gate) == 0 && !has_given_up)
+        prove_pause();
+    weir__gate_update(gate, stay, NULL);
+    prove_join(t);
+    prove_same(count_waiting(gate), 0);
+    weir__gate_release(gate, 1, 0, NULL, NULL);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_given_up_without_the_lock,
+           "who cannot get the lock before its time is over leaves the line all the same");
 
 static void wait_until_closed(void *arg)
 {
