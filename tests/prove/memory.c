@@ -3,7 +3,8 @@
  * Real memory holds the newest value of everything.  Of each atomic the stores before that are kept: a load may see
  * an older one, unless it must know better: because a newer one happens before it, or somebody who happens before
  * it has seen a newer one (C11 5.1.2.4; the way of Relacy and of CDSChecker).  So a store that is not released
- * is seen late, as on Arm.  What is not modelled: loads that see stores which come later.
+ * is seen late, as on Arm.  An exchange that succeeds sees the newest one; one that fails is a load.  What is not
+ * modelled: loads that see stores which come later.
  *
  * Plain accesses are compared by vector clocks, byte by byte (Fidge 1988; FastTrack, PLDI 2009): two of different
  * threads, one of which writes, have to be ordered.
@@ -435,6 +436,16 @@ uint64_t prove_change(volatile void *at, unsigned size, uint64_t (*f)(uint64_t, 
     return old;
 }
 
+/* The stores that an exchange may see that fails, the newest first: it is a load then. */
+static unsigned list_failing(location *l, uint64_t expected, int or_else, store *to[STORES])
+{
+    unsigned n = 0, from = oldest(l, or_else == __ATOMIC_SEQ_CST);
+    for (unsigned i = l->n; i-- > from;)
+        if (l->stores[i].value != expected)
+            to[n++] = &l->stores[i];
+    return n;
+}
+
 bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uint64_t value,
                        int order, int or_else, bool weak, const void *pc)
 {
@@ -449,10 +460,16 @@ bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uin
     prove_point();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
-    store *last = &l->stores[l->n - 1], copy;
-    if (last->value != *expected || (weak && prove_choose(2) == 1)) {
-        note_seen(l, last, or_else);
-        *expected = last->value;
+    store *last = &l->stores[l->n - 1], *failing[STORES], copy;
+    bool may_succeed = last->value == *expected;
+    unsigned n = list_failing(l, *expected, or_else, failing);
+    if (may_succeed && weak)
+        failing[n++] = last; /* for no reason */
+    unsigned way = prove_choose(may_succeed + n);
+    if (way >= may_succeed) {
+        store *seen = failing[way - may_succeed];
+        note_seen(l, seen, or_else);
+        *expected = seen->value;
         return false;
     }
     note_seen(l, last, order);

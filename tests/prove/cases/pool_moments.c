@@ -217,6 +217,38 @@ static void pool_claimed_as_it_is_redealt(void)
 PROVE_CASE(pool_claimed_as_it_is_redealt,
            "a batch that is begun as it should be taken back is shared out all the same");
 
+/* ---- dismissing ------------------------------------------------------------------------------- */
+
+/* Nothing but that tells the workers of the tasks: they have not slept meanwhile, and it was another thread that dealt
+ * them. */
+static void pool_dismissed_as_it_is_dealt(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit.main = work_late;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    while (kit.pool->starting > 0) {
+        kit_collect(WEIR_POLL);
+        prove_pause();
+    }
+    prove_join(prove_spawn(kit_submit_some, (void *)2));
+    prove_same(weir_pool_set_workers(kit.pool, 1), 0);
+    atomic_store_explicit(&may_go_on, true, RELAXED);
+    prove_take_first_ways(false);
+    prove_yield();
+    prove_take_first_ways(true);
+    kit_collect_some(2);
+    while (kit_look().workers_alive > 1)
+        kit_collect(weir_after(WEIR_MILLISECOND));
+    prove_same(kit_look().workers_died, 0);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_dismissed_as_it_is_dealt,
+           "who is told to leave sees the task that it was dealt before");
+
 /* ---- room for replies ------------------------------------------------------------------------- */
 
 /* The third is where the first was. */
