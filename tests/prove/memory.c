@@ -129,6 +129,7 @@ uint32_t prove_memory_tick(void)
 void prove_memory_spawn(int parent, int child)
 {
     prove_thread *t = &prove_threads[child];
+    prove_late_begin(child);
     if (parent >= 0) {
         learn(t, prove_threads[parent].known);
         join(t->view, prove_threads[parent].view);
@@ -364,6 +365,7 @@ static void note_seen(location *l, store *s, int order)
 static void add_store(location *l, uint64_t value, int order, const store *continues)
 {
     prove_thread *t = self();
+    uint64_t was = read_raw(l->address, l->size);
     if (l->n == STORES) {
         memmove(l->stores, l->stores + 1, (STORES - 1) * sizeof *l->stores);
         l->n--;
@@ -382,6 +384,14 @@ static void add_store(location *l, uint64_t value, int order, const store *conti
     l->writes[prove_self] = s->epoch;
     memcpy((void *)l->address, &value, l->size);
     tick(); /* what the thread does next is later than what it has released */
+    prove_late_store((void *)l->address, l->size, was, releases(order), acquires(order));
+}
+
+void prove_memory_undo(void *at, unsigned size, uint64_t before)
+{
+    location *l = granule_of((uintptr_t)at)->at[(uintptr_t)at & 7];
+    l->n--;
+    memcpy(at, &before, size);
 }
 
 uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
@@ -396,12 +406,14 @@ uint64_t prove_load(const volatile void *at, unsigned size, int order, const voi
 {
     if (prove_self < 0)
         return read_raw((uintptr_t)at, size);
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, false, pc);
     unsigned from = oldest(l, order == __ATOMIC_SEQ_CST);
     store *s = &l->stores[l->n - 1 - prove_choose(l->n - from)];
     note_seen(l, s, order);
+    if (acquires(order))
+        prove_late_keep();
     return s->value;
 }
 
@@ -411,7 +423,7 @@ void prove_store(volatile void *at, unsigned size, uint64_t value, int order, co
         memcpy((void *)(uintptr_t)at, &value, size);
         return;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
     add_store(l, value, order, NULL);
@@ -425,7 +437,7 @@ uint64_t prove_change(volatile void *at, unsigned size, uint64_t (*f)(uint64_t, 
         memcpy((void *)(uintptr_t)at, &new, size);
         return old;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
     store *last = &l->stores[l->n - 1], copy;
@@ -457,7 +469,7 @@ bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uin
         *expected = now;
         return same;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
     store *last = &l->stores[l->n - 1], *failing[STORES], copy;
@@ -488,9 +500,10 @@ void prove_fence(int order)
 {
     if (prove_self < 0)
         return;
-    prove_point();
+    prove_point_of_atomic();
     tick();
     prove_thread *t = self();
+    prove_late_keep();
     if (acquires(order))
         learn(t, t->pending);
     if (order == __ATOMIC_SEQ_CST)
