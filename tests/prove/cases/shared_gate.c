@@ -588,3 +588,27 @@ static void named_killed(void)
 }
 
 PROVE_CASE(named_killed, "what killed processes left at a name is used, and goes with the next");
+
+static void go_through(void *arg)
+{
+    weir_limit *limit = arg;
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+}
+
+/* Who comes first takes the seat for both. */
+static void named_in_a_forked_child(void)
+{
+    begin(2, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    prove_be_forked();
+    int t = prove_spawn(go_through, limit);
+    go_through(limit);
+    prove_join(t);
+    weir_limit_snapshot s = look(limit);
+    prove_claim(s.used == 0 && s.released == 2 && s.lost == 0);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(named_in_a_forked_child, "two threads of a forked child sit on one seat, their own");
