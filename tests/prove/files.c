@@ -332,13 +332,24 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int millis
 
 /* ---- mappings --------------------------------------------------------------------------------- */
 
+static const mapping *find_shared(uintptr_t address)
+{
+    for (size_t i = 0; i < n_mappings; i++)
+        if (mappings[i].is_shared && address - mappings[i].at < mappings[i].size)
+            return &mappings[i];
+    return NULL;
+}
+
+bool prove_files_is_shared(uintptr_t address)
+{
+    return find_shared(address) != NULL;
+}
+
 uintptr_t prove_files_address(uintptr_t address)
 {
-    for (size_t i = 0; i < n_mappings; i++) {
-        const mapping *m = &mappings[i];
-        if (m->is_shared && address - m->at < m->size)
-            return UINT64_C(1) << 62 | (m->inode & 0xfff) << 48 | (m->offset + (address - m->at));
-    }
+    const mapping *m = find_shared(address);
+    if (m)
+        return UINT64_C(1) << 62 | (m->inode & 0xfff) << 48 | (m->offset + (address - m->at));
     return prove_names_address(address);
 }
 

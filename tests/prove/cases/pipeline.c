@@ -979,6 +979,115 @@ static void pipeline_of_two_in_order(void)
 PROVE_CASE(pipeline_of_two_in_order,
            "who waits for the end sees what each worker of an ordered stage did");
 
+static _Atomic uint32_t *running_of(weir_stage number)
+{
+    return &pipeline->stages[number]->running;
+}
+
+static _Atomic bool is_closing; /* relaxed: orders nothing */
+
+/* The second item is done when the worker of the first has left: he alone is held up on his way out. */
+static int note_when_alone(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    while (items[0] == item_of(2) &&
+           atomic_load_explicit(running_of(fed), memory_order_relaxed) != 1)
+        prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void look_closer_at_the_end(void *ctx)
+{
+    (void)ctx;
+    if (atomic_load_explicit(&is_closing, memory_order_relaxed))
+        prove_take_first_ways(false);
+}
+
+static void pipeline_of_two_in_order_left_by_one(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    weir_stage_opts sink = open_stage("sink", note_when_alone);
+    opts.before_wait = opts.after_wait = look_closer_at_the_end;
+    atomic_store_explicit(&is_closing, false, memory_order_relaxed);
+    prove_take_first_ways(true);
+    make_with(&opts);
+    sink.ordered = true;
+    sink.window = 2;
+    sink.workers = sink.queue = 2;
+    fed = add(sink);
+    start();
+    for (int i = 1; i < 3; i++)
+        prove_claim(weir_pipeline_put(pipeline, fed, item_of(i), 0, WEIR_FOREVER) == WEIR_KEPT);
+    for (int i = 0; i < 300; i++)
+        prove_yield(); /* one has the second, the other waits for a third */
+    prove_allocations_fail(true);
+    atomic_store_explicit(&is_closing, true, memory_order_relaxed);
+    weir_pipeline_close_input(pipeline, fed);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_take_first_ways(true);
+    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+    prove_allocations_fail(false);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_of_two_in_order_left_by_one,
+           "who waits for the end sees what the last worker did, if another one ends the stage");
+
+/* Who does the first item is not wanted any more behind it; the other one is the last, and looks at nothing of his. */
+static int dismiss_and_wait(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if (items[0] == item_of(1))
+        atomic_store_explicit(&pipeline->stages[fed]->wanted, 1, memory_order_relaxed);
+    else
+        while (atomic_load_explicit(running_of(fed), memory_order_relaxed) != 1)
+            prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void pipeline_of_two_one_of_whom_retires(void)
+{
+    weir_stage_opts sink = stage("sink", dismiss_and_wait);
+    make();
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    see_both(sink);
+}
+
+PROVE_CASE(pipeline_of_two_one_of_whom_retires,
+           "who waits for the end sees what a worker did that was not wanted any more");
+
+/* The tender begins to look at the stage, and its last worker leaves meanwhile. */
+static int note_as_it_is_tended(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    prove_take_first_ways(false);
+    weir__futex_wake(&pipeline->done, 8, false);
+    prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void pipeline_ended_by_the_tender(void)
+{
+    weir_stage_opts sink = open_stage("sink", note_as_it_is_tended);
+    prove_take_first_ways(true);
+    make();
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    fed = add(sink);
+    start();
+    for (int i = 0; i < 100; i++)
+        prove_yield(); /* all have begun */
+    prove_claim(weir_pipeline_put(pipeline, fed, item_of(1), 0, WEIR_FOREVER) == WEIR_KEPT);
+    prove_allocations_fail(true);
+    weir_pipeline_close_input(pipeline, fed);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_take_first_ways(true);
+    prove_same(came_out[1], 1);
+    prove_allocations_fail(false);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_ended_by_the_tender,
+           "who waits for the end sees what the last worker did, if another thread ends its stage");
+
 static void pipeline_of_two_sources(void)
 {
     make();

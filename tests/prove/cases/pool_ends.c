@@ -368,6 +368,26 @@ static void pool_not_started(void)
 
 PROVE_CASE(pool_not_started, "a worker that cannot serve says why, and the task comes back");
 
+/* One that is killed before it has said that it failed is followed by another one. */
+static void pool_killed_as_it_fails(void)
+{
+    enum { TRIES = 20 };
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.main = fail_at_once;
+    kit_make(&opts);
+    kit_submit_some((void *)1);
+    weir_completion done;
+    prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+    prove_same(done.outcome, WEIR_OUTCOME_NOT_STARTED);
+    prove_claim(kit.starts == TRIES || done.data_size == sizeof "no licence");
+    prove_claim(kit.starts == TRIES || strcmp(done.data, "no licence") == 0);
+    kit.collected[1]++;
+    close_and_collect(NULL);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_killed_as_it_fails, "a worker that has said that it failed has said why");
+
 static unsigned lent; /* by the worker, until the parent has read its reply */
 
 static void serve_lent(weir_worker *worker, const weir_task *task)

@@ -254,6 +254,15 @@ __attribute__((unused)) static void kit_check_permits(void)
         weir_pool_unadmit(kit.pool);
 }
 
+/* With all tasks and workers gone none is counted on any more: while one is starting nobody is dealt tasks ahead, and
+ * without a permit nothing is shared out. */
+static void kit_check_counts(void)
+{
+    prove_same(kit.pool->starting, 0);
+    prove_same(kit.pool->dismissed, 0);
+    prove_same(kit.pool->permits, kit.pool->unsettled);
+}
+
 /* With all tasks gone, all blocks are back but for the stretches of replies, and each is free once. */
 static void kit_check_blocks(void)
 {
@@ -281,6 +290,7 @@ static void kit_end(unsigned tags)
         prove_same(s.died + s.retried, kit.died_running);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
+    kit_check_counts();
     kit_check_blocks();
     weir_pool_destroy(kit.pool);
     for (unsigned tag = 1; tag <= tags; tag++)
