@@ -9,7 +9,8 @@
  * Conservation, at the instant of every snapshot:
  *                 appended + recovered == acknowledged + lost + pending
  * Durable:    an append that returned WEIR_OK is on the disk (fdatasync; appends of several threads
- *             share one).  A restart finds every record that was not acknowledged.  Acknowledgements
+ *             share one), with the names that lead to it; that of the directory, where the one that it is
+ *             in can be read.  A restart finds every record that was not acknowledged.  Acknowledgements
  *             are written, but not waited for: a restart may deliver the last 64
  *             of them once more.  So it is "at least once".  Without it the files live as
  *             long as the object, and what an earlier process left is removed.

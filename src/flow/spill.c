@@ -168,6 +168,7 @@ static void drop_segment(weir_spill *spill, weir__segment *segment)
 /* It is not written to any more. */
 static void close_active(weir_spill *spill)
 {
+    assert(!spill->syncing);
     weir__file_close(spill->fd);
     spill->fd = -1;
     spill->active = NULL;
@@ -196,16 +197,15 @@ static void remove_bytes(const weir_spill *spill, uint64_t first_seq)
     weir__file_close(fd);
 }
 
-/* Whether the segment is to go.  The active one: if that is worth it, and nobody waits for its sync. */
+/* Whether the segment is to go.  The active one: if that is worth it.  (Nobody waits for its sync then: what is settled is
+ * on the disk, or has failed.) */
 static bool is_done_with(const weir_spill *spill, const weir__segment *segment)
 {
     if (segment->settled < segment->count || (segment->is_unread && spill->now.durable))
         return false;
     if (segment != spill->active)
         return true;
-    bool is_synced =
-        !spill->syncing && (!spill->now.durable || spill->synced == spill->next_seq - 1);
-    return is_synced && segment->count > 0 &&
+    return segment->count > 0 &&
            (segment->bytes > ACTIVE_KEPT || spill->said == WEIR_SPILL_DISK_FULL);
 }
 
@@ -583,7 +583,8 @@ int weir_spill_append_kept(weir_spill *spill, const void *data, size_t n, uint64
 static bool is_out(const weir_spill *spill, const weir__segment *segment, uint64_t seq)
 {
     uint64_t i = seq - segment->first_seq;
-    return i / 64 < segment->acked.n && !weir__bits_has(&segment->acked, i) &&
+    return seq < weir__spill_readable(spill) && i / 64 < segment->acked.n &&
+           !weir__bits_has(&segment->acked, i) &&
            (seq < spill->cursor.seq || weir__bits_has(&segment->kept, i));
 }
 
@@ -629,7 +630,7 @@ void weir_spill_clear(weir_spill *spill)
 {
     weir__lock(&spill->reading);
     weir__lock(&spill->mutex);
-    uint64_t readable = spill->now.durable ? spill->synced + 1 : spill->next_seq;
+    uint64_t readable = weir__spill_readable(spill);
     weir__segment *segment;
     while (spill->cursor.seq < readable &&
            (segment = weir__spill_segment(spill, spill->cursor.seq))) {

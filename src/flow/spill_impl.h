@@ -107,6 +107,12 @@ struct weir_spill {
 
 /* ---- spill.c; under the mutex, if nothing else is said ---------------------------------------- */
 
+/* The first number that is not there, or not on the disk yet: so nobody has its record. */
+static inline uint64_t weir__spill_readable(const weir_spill *spill)
+{
+    return spill->now.durable ? spill->synced + 1 : spill->next_seq;
+}
+
 /* Makes sure that there are n bits.  false: no memory. */
 bool weir__bits_reserve(weir__bits *bits, uint64_t n);
 bool weir__bits_has(const weir__bits *bits, uint64_t i);

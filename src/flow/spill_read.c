@@ -151,7 +151,7 @@ static bool look(weir_spill *spill, view *v)
 {
     weir__cursor *cursor = &spill->cursor;
     const weir__segment *segment = weir__spill_segment(spill, cursor->seq);
-    uint64_t readable = spill->now.durable ? spill->synced + 1 : spill->next_seq;
+    uint64_t readable = weir__spill_readable(spill);
     if (!segment || segment->first_seq >= readable || cursor->seq >= readable)
         return false;
     if (cursor->first_seq != segment->first_seq)

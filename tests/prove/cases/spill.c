@@ -238,6 +238,31 @@ static void spill_kept(void)
 
 PROVE_CASE(spill_kept, "what is kept is not read, and in nobody's way");
 
+/* Somebody acknowledges what he has not been given: the number that the record will have, if the disk takes it. */
+static void append_kept_if_it_can(void *arg)
+{
+    record r;
+    memset(&r, 7, sizeof r);
+    int rc = weir_spill_append_kept(spill, &r, sizeof r, arg);
+    prove_claim(rc == WEIR_OK || rc == WEIR_ESYSTEM);
+}
+
+static void spill_acknowledged_by_a_guess(void)
+{
+    begin(true);
+    s_syncs_may_fail(true);
+    int t = prove_spawn(append_kept_if_it_can, &numbers[7]);
+    weir_spill_ack(spill, 1);
+    prove_join(t);
+    weir_spill_snapshot s = s_look(spill);
+    prove_same(s.appended, numbers[7]);
+    prove_claim(s.pending <= s.appended);
+    weir_spill_destroy(spill);
+}
+
+PROVE_CASE(spill_acknowledged_by_a_guess,
+           "a record that nobody has been given is not acknowledged before it is on the disk");
+
 /* ---- the power is cut --------------------------------------------------------------------------- */
 
 /* The log that is found then has `value`; of the others each once or not at all, and all whole. */
