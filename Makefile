@@ -29,9 +29,9 @@ check: ## run every check and test; STEPS="layers man" runs some
 	@$(ROOT)/scripts/setup check
 	@$(ROOT)/scripts/check $(STEPS)
 
-sanitize: ## run the C tests under ASan+UBSan and under TSan
-	@$(ROOT)/scripts/setup check
-	@$(ROOT)/scripts/check asan tsan
+sanitize: ## run the C tests and the Python tests under ASan+UBSan and under TSan
+	@$(ROOT)/scripts/setup check sanitize
+	@$(ROOT)/scripts/check asan tsan pyasan pytsan
 
 prove: ## run the core under every schedule that ten minutes allow, and search the models
 	@$(ROOT)/scripts/setup check prove

@@ -30,6 +30,11 @@ def started(*command: str | Path, folder: Path) -> Iterator[tuple[int, int]]:
             process.kill()
 
 
+def unwatched() -> dict[str, str]:
+    """The environment of a program that is no Python: a sanitizer is preloaded for that alone."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 def weir_command() -> Path:
     """The command of the build; a build without it (-Dcommand=disabled) skips the test."""
     command = ROOT / "build" / "cli" / "weir"

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import pytest
 from conftest import InThread, wait_until
+from programs import unwatched
 
 import weir
 
@@ -310,8 +311,9 @@ class Driver:
             pytest.fail(f"there is no {DRIVER}: say `make` where cmocka is installed")
         words = [f"{key}={value}" for key, value in options.items() if value is not None]
         self._process = subprocess.Popen(
-            [DRIVER, kind, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [DRIVER, kind, *words], env=unwatched(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         atexit.register(self._process.kill)
         self._ids = itertools.count()
         self.calls: dict[str, DriverCall] = {}

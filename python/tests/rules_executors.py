@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from conftest import wait_until
+from programs import unwatched
 from rules_calls import (
     FORK,
     PATIENCE,
@@ -409,6 +410,7 @@ class Command(Subject):
         self._run = subprocess.Popen(
             [COMMAND, "run", "--tsv", "-j", str(options.workers), *script],
             cwd=self.folder,
+            env=unwatched(),
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

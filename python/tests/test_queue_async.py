@@ -271,6 +271,27 @@ def test_a_batch_waits_for_the_first_item_and_lingers_for_more(run: Run) -> None
     run(main())
 
 
+def test_a_loop_that_was_held_up_gets_its_item_beside_a_batch_that_waits_for_more(run: Run) -> None:
+    queue: weir.Queue[int] = weir.Queue(10)
+
+    async def batch() -> list[int]:
+        return await queue.aget_many(3, linger=30)
+
+    async def main() -> None:
+        one = asyncio.ensure_future(queue.aget())
+        await settle()
+        other = InThread(asyncio.run, batch())
+        wait_until(lambda: queue.stats().getters_waiting == 2)
+        queue.put_many([1, 2])
+        time.sleep(0.15)  # noqa: ASYNC251 - the loop is to stand still
+        assert queue.qsize() == 2  # one was passed over, the other lingers
+        assert await one in (1, 2)
+        queue.put_many([3, 4])
+        assert len(other.result()) == 3
+
+    run(main())
+
+
 def test_a_batch_does_not_linger_where_no_more_can_come(run: Run) -> None:
     async def main() -> None:
         queue = weir.Queue[int](2)

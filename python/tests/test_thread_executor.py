@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import os
 import queue
 import random
 import signal
@@ -372,6 +373,9 @@ def test_a_worker_that_starts_slowly_keeps_no_idle_one_from_working(gate: Gate) 
         gate.open.set()
 
 
+@pytest.mark.skipif(
+    os.environ.get("WEIR_SANITIZER") == "tsan", reason="it fails in a child of a thread"
+)
 def test_a_task_that_forks_ends_in_the_child_without_a_trace_in_the_parent() -> None:
     output_of(
         """

@@ -150,6 +150,18 @@ int weir__dir_sync(weir__dir *dir)
     return fsync(dir->fd) < 0 ? error_of(errno) : WEIR_OK;
 }
 
+int weir__dir_sync_name(weir__dir *dir)
+{
+    int fd = openat(dir->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == EACCES ? WEIR_OK : error_of(errno);
+    struct stat is;
+    bool is_of_same_disk = fstat(fd, &is) == 0 && is.st_dev == dir->dev;
+    int rc = is_of_same_disk && fsync(fd) < 0 ? error_of(errno) : WEIR_OK;
+    close(fd);
+    return rc;
+}
+
 uint64_t weir__dir_free_bytes(weir__dir *dir)
 {
     struct statvfs is;

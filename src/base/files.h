@@ -28,6 +28,10 @@ int weir__dir_list(weir__dir *dir, int (*each)(const char *name, void *ctx), voi
 /* Waits until the disk knows which files there are. */
 int weir__dir_sync(weir__dir *dir);
 
+/* The same of the directory itself, which may be new.  Where who runs this may not read the one that it is in, nothing
+ * is done: then it is up to who made it. */
+int weir__dir_sync_name(weir__dir *dir);
+
 /* What the file system has left; UINT64_MAX: it does not say. */
 uint64_t weir__dir_free_bytes(weir__dir *dir);
 

@@ -572,15 +572,10 @@ static void wait_for_threads(weir_pipeline *pipeline)
 static int start_workers(weir__stage *stage)
 {
     unsigned n = stage->opts.kind == WEIR_STAGE_THREAD ? stage->opts.workers : 0;
-    for (unsigned i = 0; i < n; i++) {
-        int rc = weir__stage_spawn(stage);
-        if (rc == WEIR_OK)
-            continue;
-        /* those that were not tried will not run either */
-        atomic_fetch_sub_explicit(&stage->running, n - i - 1, memory_order_acq_rel);
-        return rc;
-    }
-    return WEIR_OK;
+    int rc = WEIR_OK;
+    for (unsigned i = 0; rc == WEIR_OK && i < n; i++)
+        rc = weir__stage_spawn(stage);
+    return rc;
 }
 
 /* Sources last: what they emit is taken. */
@@ -664,6 +659,8 @@ int weir_pipeline_start(weir_pipeline *pipeline)
         weir__stage_end(pipeline->stages[i]);
     declare_done(pipeline);
     wait_for_threads(pipeline);
+    for (unsigned i = 0; i < pipeline->n; i++) /* also of those that were not tried */
+        SET(pipeline->stages[i]->running, 0);
     if (borrows(pipeline)) /* queues that are closed now */
         return rc;
     unmake(pipeline);

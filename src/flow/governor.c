@@ -266,8 +266,8 @@ static void note_step(weir_governor *governor, int step)
     weir__lock(&governor->mutex);
     bool mine = !governor->telling;
     governor->telling = true;
-    while (mine && governor->told != GET(governor->step)) {
-        int now = governor->told = GET(governor->step);
+    for (int now; mine && (now = GET(governor->step)) != governor->told;) {
+        governor->told = now;
         weir__unlock(&governor->mutex);
         governor->on_change((weir_memory_step)now, governor->change_ctx);
         weir__lock(&governor->mutex);

@@ -2159,12 +2159,14 @@ int weir_queue_wait_items(weir_queue *queue, size_t n, weir_pending *pending)
     return rc;
 }
 
-/* What was kept, and what nobody waits for: up to into->max. */
+/* What was kept, and what nobody waits for: up to into->max.  One who is late has lost what was kept; if there is
+ * something nevertheless, who waits wants more than that, and came later. */
 static void take_in_turn(weir_queue *queue, guest *g, getter *into, call *c)
 {
+    size_t most = g->kept ? g->kept : 1;
     end_turn(queue, g);
-    if (queue->getters.head && into->max > g->kept)
-        into->max = g->kept;
+    if (queue->getters.head && into->max > most)
+        into->max = most;
     take_what_is_there(queue, into, c);
 }
 

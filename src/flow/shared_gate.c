@@ -130,6 +130,15 @@ static void clear(seat *of)
     ADD(of->lost, INSIDE(calls));
 }
 
+/* A call is counted behind what it uses, and counted out before that: of one killed in between only this is left. */
+static bool is_in_use(const seat *of)
+{
+    uint64_t any = INSIDE(GET(of->calls));
+    for (unsigned i = 0; i < WEIR__PARTITIONS; i++)
+        any |= GET(of->used_by[i]);
+    return any > 0;
+}
+
 /* Entered.  Looks for the dead, now and then: only who would have to wait needs to know. */
 static void sweep(weir__shared_gate *gate)
 {
@@ -139,9 +148,8 @@ static void sweep(weir__shared_gate *gate)
         return;
     s->swept = now;
     for (uint32_t i = 0; i < GET(s->seats) && i < SEATS; i++)
-        if (INSIDE(GET(s->seat[i].calls)) > 0 || GET(s->seat[i].used_by[0]) > 0)
-            if (!weir__named_is_taken(gate->named, i))
-                clear(&s->seat[i]);
+        if (is_in_use(&s->seat[i]) && !weir__named_is_taken(gate->named, i))
+            clear(&s->seat[i]);
 }
 
 /* ---- who comes first ------------------------------------------------------------------------ */

@@ -47,16 +47,17 @@ static bool draw(weir__places *set, size_t *ret_index)
     return false;
 }
 
-/* One instruction, because who leaves may not have the queue's lock.  release: what was written into
- * the place comes before its bit, in the order in which a kill cuts the instructions */
+/* One instruction, because who leaves may not have the queue's lock.  relaxed: what is in a place is
+ * ordered by that lock, and by the place's own; of one that is killed here nothing is believed but, for
+ * OVERDUE at most, that it was called */
 static void mark(weir__line *line, enum weir__side side, size_t index, bool waits)
 {
     _Atomic uint64_t *word = &line->waiting[side][index / 64];
     uint64_t bit = UINT64_C(1) << index % 64;
     if (waits)
-        atomic_fetch_or_explicit(word, bit, memory_order_release);
+        atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
     else
-        atomic_fetch_and_explicit(word, ~bit, memory_order_release);
+        atomic_fetch_and_explicit(word, ~bit, memory_order_relaxed);
 }
 
 /* ---- places --------------------------------------------------------------------------------- */

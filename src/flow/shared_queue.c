@@ -381,7 +381,7 @@ static int offer(weir_shared_queue *queue, weir__change *change, const weir_mess
     case WEIR__SAMPLE_OUT: weir__change_drop_new(change, message->size, WEIR_DROP_SAMPLED); break;
     case WEIR__EVICT:
         evict(queue, change, message->size);
-        /* fall through */
+        __attribute__((fallthrough));
     case WEIR__KEEP: return weir__change_append(change, message, s->max_age_ns ? weir_now() : 0);
     }
     return WEIR_DROPPED;

@@ -729,6 +729,8 @@ int weir_spill_create(weir_spill **ret_spill, const weir_spill_opts *opts)
     if (!weir__reader_init(&spill->reader))
         goto fail;
     rc = weir__dir_open(&spill->dir, opts->dir);
+    if (rc == WEIR_OK && opts->durable)
+        rc = weir__dir_sync_name(spill->dir);
     if (rc < 0)
         goto fail;
     rc = weir__spill_recover(spill);

@@ -1572,6 +1572,50 @@ static void a_worker_that_is_one_too_many_finishes_its_task(void **state)
     end(pool);
 }
 
+static bool is_asleep(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    return has_state(path, 'S');
+}
+
+/* All of them serve, have nothing to do, and sleep. */
+static void start_idle(weir_pool *pool, unsigned n)
+{
+    pid_t pids[32];
+    assert_int_equal(weir_pool_start_workers(pool, n), n);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(submit(pool, i + 1, (order){HOLD}), WEIR_KEPT);
+    until(pool, look_at(pool).running == n);
+    board->gate_open = 1;
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(one(pool).outcome, WEIR_OUTCOME_REPLIED);
+    assert_int_equal(weir_pool_pids(pool, pids, 32), n);
+    for (unsigned i = 0; i < n; i++)
+        soon(is_asleep(pids[i]));
+}
+
+/* More than the eight that are noted down to be woken when the lock is free. */
+static void each_of_many_sleeping_workers_is_told_to_leave(void **state)
+{
+    (void)state;
+    for (int closes = 0; closes < 2; closes++) {
+        weir_completion none;
+        weir_pool *pool = plain(12, 100);
+        start_idle(pool, 12);
+        if (closes) {
+            weir_pool_close(pool);
+            assert_int_equal(weir_pool_collect(pool, &none, 1, weir_after(PATIENCE)), WEIR_ECLOSED);
+            assert_int_equal(look_at(pool).workers_died, 0);
+        } else {
+            assert_int_equal(weir_pool_set_workers(pool, 1), 0);
+            until(pool, look_at(pool).workers_alive == 1);
+            assert_int_equal(look_at(pool).workers_recycled, 11);
+        }
+        end(pool);
+    }
+}
+
 /* ---- processes that the caller starts ------------------------------------------------------- */
 
 static struct {
@@ -2981,6 +3025,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_worker_is_replaced_after_so_many_tasks),
         cmocka_unit_test(fewer_workers_are_allowed_and_more_again),
         cmocka_unit_test(a_worker_that_is_one_too_many_finishes_its_task),
+        cmocka_unit_test(each_of_many_sleeping_workers_is_told_to_leave),
         cmocka_unit_test(the_caller_may_start_and_reap_the_processes),
         cmocka_unit_test(a_worker_may_be_another_program),
         cmocka_unit_test(a_start_that_fails_is_tried_again),

@@ -522,6 +522,29 @@ static void a_guest_that_does_not_come_is_passed_over(void **state)
     finish_with(queue);
 }
 
+static void a_late_guest_takes_before_one_who_waits_for_more(void **state)
+{
+    (void)state;
+    weir_queue *queue = make(options(8));
+    visitor getter, patient;
+    void *item;
+    wait_item(&getter, queue);
+    arrive(&patient, queue);
+    assert_int_equal(weir_queue_wait_items(queue, 3, &patient.pending), WEIR_WAITING);
+    put(queue, 1);
+    put(queue, 2);
+    grow_late();
+    assert_int_equal(snapshot_of(queue).getters_waiting, 2); /* which passes it over */
+    assert_int_equal(take(&getter, &item), 1);
+    assert_ptr_equal(item, number(1));
+    put(queue, 3);
+    assert_int_equal(patient.told, 0);
+    put(queue, 4);
+    assert_int_equal(patient.told, 1);
+    assert_false(weir_queue_cancel(queue, &patient.pending)); /* it gives its turn up */
+    finish_with(queue);
+}
+
 static void a_thread_behind_a_late_guest_looks_for_itself(void **state)
 {
     (void)state;
@@ -693,6 +716,7 @@ int main(void)
         cmocka_unit_test(room_that_is_given_up_is_the_next_ones),
         cmocka_unit_test(a_smaller_bound_sends_a_guest_back_into_line),
         cmocka_unit_test(a_guest_that_does_not_come_is_passed_over),
+        cmocka_unit_test(a_late_guest_takes_before_one_who_waits_for_more),
         cmocka_unit_test(a_thread_behind_a_late_guest_looks_for_itself),
         cmocka_unit_test(close_tells_every_guest),
         cmocka_unit_test(close_calls_who_waits_for_more_than_there_will_be),

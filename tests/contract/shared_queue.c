@@ -127,6 +127,26 @@ static void a_message_comes_out_as_it_went_in(void **state)
     end(queue);
 }
 
+/* A message of all bytes that there may be, and later the most messages: wherever they lie in the memory, which comes
+ * in pieces of 64 KiB, and whatever is left of 16 bytes by each. */
+static void what_the_bounds_allow_is_taken_wherever_it_lies(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 4; n++) {
+        for (size_t size = 1; size <= 49; size += 16) {
+            weir_shared_queue *queue = make(n, n * size, WEIR_OVERFLOW_FAIL);
+            for (size_t round = 0; round < 2 * 65536 / size / n; round++) {
+                for (size_t i = 0; i < n; i++)
+                    assert_int_equal(put(queue, (uint32_t)i, size, WEIR_POLL), WEIR_KEPT);
+                assert_int_equal(put(queue, 0, 1, WEIR_POLL), WEIR_EFULL);
+                for (size_t i = 0; i < n; i++)
+                    assert_int_equal(get(queue, WEIR_POLL), i);
+            }
+            end(queue);
+        }
+    }
+}
+
 static void messages_leave_in_the_order_they_were_accepted(void **state)
 {
     (void)state;
@@ -569,6 +589,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_comes_out_as_it_went_in),
+        cmocka_unit_test(what_the_bounds_allow_is_taken_wherever_it_lies),
         cmocka_unit_test(messages_leave_in_the_order_they_were_accepted),
         cmocka_unit_test(an_option_out_of_range_is_refused),
         cmocka_unit_test(bytes_have_a_default_bound),

@@ -113,6 +113,19 @@ static inline enum end step(pid_t pid, uint64_t n)
     return end;
 }
 
+/* Lets it run, at full speed, to the n-th beginning or end of a system call; false: it is over. */
+static inline bool run_to_call(pid_t pid, uint64_t n)
+{
+    int status = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        must(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0);
+        must(waitpid(pid, &status, 0) == pid);
+        if (!WIFSTOPPED(status))
+            return false;
+    }
+    return true;
+}
+
 /* Tracer and child take turns, so one CPU does it with half of the work. */
 static inline void stay_on_one_cpu(void)
 {

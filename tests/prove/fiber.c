@@ -198,6 +198,8 @@ static void turn(bool yields)
     int self = prove_self;
     int chosen = prove_choose_thread(list, n, self, yields || alone > PATIENCE);
     alone = chosen == self && n > 1 && alone <= PATIENCE ? alone + 1 : 0;
+    if (chosen != self)
+        prove_late_seen();
     switch_to(chosen);
 }
 
@@ -211,18 +213,28 @@ static void count_point(void)
         prove_kill(process, 9);
 }
 
+void prove_point_of_atomic(void)
+{
+    if (prove_self < 0)
+        return;
+    prove_late_point();
+    count_point();
+    turn(false);
+}
+
 void prove_point(void)
 {
     if (prove_self < 0)
         return;
-    count_point();
-    turn(false);
+    prove_late_keep();
+    prove_point_of_atomic();
 }
 
 void prove_yield(void)
 {
     if (prove_self < 0)
         return;
+    prove_late_keep();
     count_point();
     turn(true);
 }
@@ -359,6 +371,7 @@ bool prove_run(void (*fn)(void))
     prove_heap_begin();
     prove_records_begin();
     prove_files_begin();
+    prove_disk_begin();
     prove_names_begin();
     prove_processes_begin();
     prove_locks_begin();

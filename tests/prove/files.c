@@ -13,7 +13,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -206,7 +205,8 @@ ssize_t __wrap_read(int fd, void *to, size_t n)
 
 /* ---- files of a directory ---------------------------------------------------------------------- */
 
-/* What they hold lies in the kernel: one call after the other, and no thread learns by it what another one knows. */
+/* What they hold lies in the kernel: one call after the other, and no thread learns by it what another one knows.  What of
+ * it is on the disk: disk.c. */
 
 int __real_openat(int dir, const char *name, int flags, ...);
 int __wrap_openat(int dir, const char *name, int flags, ...);
@@ -217,7 +217,11 @@ int __wrap_openat(int dir, const char *name, int flags, ...)
     mode_t mode = flags & O_CREAT ? va_arg(args, mode_t) : 0;
     va_end(args);
     prove_point();
-    return keep(__real_openat(dir, name, flags, mode), __builtin_return_address(0));
+    bool makes = flags & O_CREAT && faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+    int fd = keep(__real_openat(dir, name, flags, mode), __builtin_return_address(0));
+    if (makes && fd >= 0)
+        prove_disk_made(dir, fd);
+    return fd;
 }
 
 int __wrap_openat64(int dir, const char *name, int flags, ...)
@@ -259,16 +263,6 @@ ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int n, off_t at)
 ssize_t __wrap_pwritev64(int fd, const struct iovec *pieces, int n, off_t at)
     __attribute__((alias("__wrap_pwritev")));
 
-int __real_ftruncate(int fd, off_t size);
-int __wrap_ftruncate(int fd, off_t size);
-int __wrap_ftruncate(int fd, off_t size)
-{
-    prove_point();
-    return __real_ftruncate(fd, size);
-}
-
-int __wrap_ftruncate64(int fd, off_t size) __attribute__((alias("__wrap_ftruncate")));
-
 int __real_unlinkat(int dir, const char *name, int flags);
 int __wrap_unlinkat(int dir, const char *name, int flags);
 int __wrap_unlinkat(int dir, const char *name, int flags)
@@ -276,28 +270,6 @@ int __wrap_unlinkat(int dir, const char *name, int flags)
     prove_point();
     return __real_unlinkat(dir, name, flags);
 }
-
-/* The disk has it at once; but others may go on meanwhile. */
-int __wrap_fdatasync(int fd);
-int __wrap_fdatasync(int fd)
-{
-    (void)fd;
-    prove_yield();
-    return 0;
-}
-
-int __wrap_fsync(int fd) __attribute__((alias("__wrap_fdatasync")));
-
-/* A disk without end. */
-int __wrap_fstatvfs(int fd, struct statvfs *to);
-int __wrap_fstatvfs(int fd, struct statvfs *to)
-{
-    (void)fd;
-    *to = (struct statvfs){.f_bavail = 1u << 30, .f_frsize = 4096};
-    return 0;
-}
-
-int __wrap_fstatvfs64(int fd, struct statvfs *to) __attribute__((alias("__wrap_fstatvfs")));
 
 /* ---- waiting for descriptors ------------------------------------------------------------------ */
 
@@ -360,13 +332,24 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int millis
 
 /* ---- mappings --------------------------------------------------------------------------------- */
 
+static const mapping *find_shared(uintptr_t address)
+{
+    for (size_t i = 0; i < n_mappings; i++)
+        if (mappings[i].is_shared && address - mappings[i].at < mappings[i].size)
+            return &mappings[i];
+    return NULL;
+}
+
+bool prove_files_is_shared(uintptr_t address)
+{
+    return find_shared(address) != NULL;
+}
+
 uintptr_t prove_files_address(uintptr_t address)
 {
-    for (size_t i = 0; i < n_mappings; i++) {
-        const mapping *m = &mappings[i];
-        if (m->is_shared && address - m->at < m->size)
-            return UINT64_C(1) << 62 | (m->inode & 0xfff) << 48 | (m->offset + (address - m->at));
-    }
+    const mapping *m = find_shared(address);
+    if (m)
+        return UINT64_C(1) << 62 | (m->inode & 0xfff) << 48 | (m->offset + (address - m->at));
     return prove_names_address(address);
 }
 

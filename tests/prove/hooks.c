@@ -14,11 +14,18 @@ void prove_fence(int order);
 
 #define PC __builtin_return_address(0)
 
+static void plain(const void *at, size_t size, bool writes, const void *pc)
+{
+    prove_memory_plain(at, size, writes, pc);
+    if (writes)
+        prove_late_write((void *)(uintptr_t)at, size);
+}
+
 #define PLAIN(name, size, writes)                                                                  \
     void name(const void *at);                                                                     \
     void name(const void *at)                                                                      \
     {                                                                                              \
-        prove_memory_plain(at, size, writes, PC);                                                  \
+        plain(at, size, writes, PC);                                                               \
     }
 #define PLAINS(size)                                                                               \
     PLAIN(__tsan_read##size, size, false)                                                          \
@@ -42,7 +49,7 @@ void __tsan_read_range(const void *at, unsigned long size)
 void __tsan_write_range(const void *at, unsigned long size);
 void __tsan_write_range(const void *at, unsigned long size)
 {
-    prove_memory_plain(at, size, true, PC);
+    plain(at, size, true, PC);
 }
 
 void __tsan_init(void);
@@ -138,7 +145,8 @@ void __tsan_atomic_thread_fence(int order)
 void __tsan_atomic_signal_fence(int order);
 void __tsan_atomic_signal_fence(int order)
 {
-    (void)order;
+    if (prove_self >= 0 && order != __ATOMIC_RELAXED)
+        prove_late_keep();
 }
 
 /* ---- where the code has been: only if it was compiled with -fsanitize-coverage=trace-pc --------------- */
@@ -170,9 +178,11 @@ static void plain_range(const void *at, size_t n, bool writes, const void *pc)
     enum { SMALL = 1024, EVERY = 1024 };
     uintptr_t first = (uintptr_t)at, end = first + n;
     if (n <= SMALL) {
-        prove_memory_plain(at, n, writes, pc);
+        plain(at, n, writes, pc);
         return;
     }
+    if (writes)
+        prove_late_write((void *)first, n);
     for (uintptr_t word = (first + EVERY - 1) / EVERY * EVERY; word + 8 <= end; word += EVERY)
         prove_memory_plain((const void *)word, 8, writes, pc);
     prove_memory_plain(at, 8, writes, pc);

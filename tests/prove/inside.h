@@ -91,9 +91,20 @@ bool prove_run(void (*body)(void));
 extern char prove_error[8192];
 
 void prove_point(void); /* another thread may go on here */
+void prove_point_of_atomic(void);
 /* Waits until somebody makes the thread able; true: the deadline came first. */
 bool prove_wait(const void *on, weir_time until);
 unsigned prove_wake(const void *on, unsigned n);
+
+/* ---- late.c: what a killed process has done out of order ---------------------------------------- */
+
+void prove_late_begin(int thread);
+void prove_late_write(void *at, size_t size); /* a plain one is about to be done */
+/* An atomic one has been done. */
+void prove_late_store(void *at, unsigned size, uint64_t before, bool releases, bool acquires);
+void prove_late_point(void); /* before anything else that a thread does */
+void prove_late_keep(void);  /* nothing crosses this */
+void prove_late_seen(void);  /* another thread goes on */
 
 /* ---- memory.c: what loads see ----------------------------------------------------------------- */
 
@@ -101,6 +112,8 @@ void prove_memory_begin(void);
 void prove_memory_spawn(int parent, int child);
 void prove_memory_join(int parent, int child);
 void prove_memory_fence_all(void); /* membarrier */
+/* The newest store of an atomic, which nobody else has seen, has not been. */
+void prove_memory_undo(void *at, unsigned size, uint64_t before);
 void prove_memory_plain(const void *at, size_t size, bool writes, const void *pc);
 void prove_memory_fresh(const void *at, size_t size); /* from the heap, or mapped, just now */
 void prove_memory_freed(const void *at, size_t size, const void *pc);
@@ -131,7 +144,12 @@ void prove_files_give(int fd, int process);
 void prove_files_signal(int fd, const prove_clock known); /* readable, by the kernel */
 void prove_files_changed(void);                           /* who polls looks again */
 bool prove_files_is_of_kernel(const char *path);          /* a file that tells of this machine */
+bool prove_files_is_shared(uintptr_t address);            /* by mappings of a file */
 uintptr_t prove_files_address(uintptr_t address); /* one and the same for what is mapped twice */
+
+/* disk.c: what is left when the power is cut. */
+void prove_disk_begin(void);
+void prove_disk_made(int folder, int fd); /* a new name there */
 
 /* names.c: files with a name, locks on bytes of them, and what is static. */
 #define PROVE_PATH 256

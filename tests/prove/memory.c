@@ -3,7 +3,8 @@
  * Real memory holds the newest value of everything.  Of each atomic the stores before that are kept: a load may see
  * an older one, unless it must know better: because a newer one happens before it, or somebody who happens before
  * it has seen a newer one (C11 5.1.2.4; the way of Relacy and of CDSChecker).  So a store that is not released
- * is seen late, as on Arm.  What is not modelled: loads that see stores which come later.
+ * is seen late, as on Arm.  An exchange that succeeds sees the newest one; one that fails is a load.  What is not
+ * modelled: loads that see stores which come later.
  *
  * Plain accesses are compared by vector clocks, byte by byte (Fidge 1988; FastTrack, PLDI 2009): two of different
  * threads, one of which writes, have to be ordered.
@@ -128,6 +129,7 @@ uint32_t prove_memory_tick(void)
 void prove_memory_spawn(int parent, int child)
 {
     prove_thread *t = &prove_threads[child];
+    prove_late_begin(child);
     if (parent >= 0) {
         learn(t, prove_threads[parent].known);
         join(t->view, prove_threads[parent].view);
@@ -363,6 +365,7 @@ static void note_seen(location *l, store *s, int order)
 static void add_store(location *l, uint64_t value, int order, const store *continues)
 {
     prove_thread *t = self();
+    uint64_t was = read_raw(l->address, l->size);
     if (l->n == STORES) {
         memmove(l->stores, l->stores + 1, (STORES - 1) * sizeof *l->stores);
         l->n--;
@@ -381,6 +384,14 @@ static void add_store(location *l, uint64_t value, int order, const store *conti
     l->writes[prove_self] = s->epoch;
     memcpy((void *)l->address, &value, l->size);
     tick(); /* what the thread does next is later than what it has released */
+    prove_late_store((void *)l->address, l->size, was, releases(order), acquires(order));
+}
+
+void prove_memory_undo(void *at, unsigned size, uint64_t before)
+{
+    location *l = granule_of((uintptr_t)at)->at[(uintptr_t)at & 7];
+    l->n--;
+    memcpy(at, &before, size);
 }
 
 uint64_t prove_load(const volatile void *at, unsigned size, int order, const void *pc);
@@ -395,12 +406,14 @@ uint64_t prove_load(const volatile void *at, unsigned size, int order, const voi
 {
     if (prove_self < 0)
         return read_raw((uintptr_t)at, size);
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, false, pc);
     unsigned from = oldest(l, order == __ATOMIC_SEQ_CST);
     store *s = &l->stores[l->n - 1 - prove_choose(l->n - from)];
     note_seen(l, s, order);
+    if (acquires(order))
+        prove_late_keep();
     return s->value;
 }
 
@@ -410,7 +423,7 @@ void prove_store(volatile void *at, unsigned size, uint64_t value, int order, co
         memcpy((void *)(uintptr_t)at, &value, size);
         return;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
     add_store(l, value, order, NULL);
@@ -424,7 +437,7 @@ uint64_t prove_change(volatile void *at, unsigned size, uint64_t (*f)(uint64_t, 
         memcpy((void *)(uintptr_t)at, &new, size);
         return old;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
     store *last = &l->stores[l->n - 1], copy;
@@ -433,6 +446,16 @@ uint64_t prove_change(volatile void *at, unsigned size, uint64_t (*f)(uint64_t, 
     old = copy.value;
     add_store(l, f(old, arg), order, &copy);
     return old;
+}
+
+/* The stores that an exchange may see that fails, the newest first: it is a load then. */
+static unsigned list_failing(location *l, uint64_t expected, int or_else, store *to[STORES])
+{
+    unsigned n = 0, from = oldest(l, or_else == __ATOMIC_SEQ_CST);
+    for (unsigned i = l->n; i-- > from;)
+        if (l->stores[i].value != expected)
+            to[n++] = &l->stores[i];
+    return n;
 }
 
 bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uint64_t value,
@@ -446,13 +469,19 @@ bool prove_exchange_if(volatile void *at, unsigned size, uint64_t *expected, uin
         *expected = now;
         return same;
     }
-    prove_point();
+    prove_point_of_atomic();
     tick();
     location *l = location_of((uintptr_t)at, size, true, pc);
-    store *last = &l->stores[l->n - 1], copy;
-    if (last->value != *expected || (weak && prove_choose(2) == 1)) {
-        note_seen(l, last, or_else);
-        *expected = last->value;
+    store *last = &l->stores[l->n - 1], *failing[STORES], copy;
+    bool may_succeed = last->value == *expected;
+    unsigned n = list_failing(l, *expected, or_else, failing);
+    if (may_succeed && weak)
+        failing[n++] = last; /* for no reason */
+    unsigned way = prove_choose(may_succeed + n);
+    if (way >= may_succeed) {
+        store *seen = failing[way - may_succeed];
+        note_seen(l, seen, or_else);
+        *expected = seen->value;
         return false;
     }
     note_seen(l, last, order);
@@ -471,9 +500,10 @@ void prove_fence(int order)
 {
     if (prove_self < 0)
         return;
-    prove_point();
+    prove_point_of_atomic();
     tick();
     prove_thread *t = self();
+    prove_late_keep();
     if (acquires(order))
         learn(t, t->pending);
     if (order == __ATOMIC_SEQ_CST)

@@ -97,6 +97,10 @@ int prove_inherit(int fd); /* a copy of the descriptor, of the process that is s
 /* How many names there are in /dev/shm, as the code sees it; none is left when the body ends. */
 unsigned prove_names(void);
 
+/* Copies what would be left of a folder, were the power cut now, into another one, which is emptied: what was synced, and of
+ * what was not, or has no name yet, whatever is chosen. */
+void prove_cut_power(const char *folder, const char *left);
+
 /* ---- histories -------------------------------------------------------------------------------- */
 
 /* What calls did, each with when it began and ended; then whether some order of them is one that a sequential model

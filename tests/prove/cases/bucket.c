@@ -280,6 +280,78 @@ static void bucket_promises(void)
 
 PROVE_CASE(bucket_promises, "who waits and who reserves are not promised the same token");
 
+/* Two wait for all of a burst, and what had been reserved before them is given back.  A token that is reserved then leaves
+ * theirs to both; but when the first one takes his the bucket is full: it has been used, and the second one has no claim
+ * to it any more. */
+static weir__owed four;
+static weir__turn first_turn, second_turn;
+
+static void give_four_back(void *arg)
+{
+    (void)arg;
+    prove_claim(weir__bucket_unreserve(&ways[2], &four));
+}
+
+static void begin_with_four(void)
+{
+    make(HOUR, 2);
+    prove_let_time_stand_still(); /* nobody is stopped for so long that he is not waited for */
+    first_turn = second_turn = WEIR__NO_TURN;
+    prove_claim(weir__bucket_reserve(&ways[2], 4 * WEIR__TOKEN, begun, &four));
+    weir__bucket_enter(&ways[0], &first_turn, 2 * WEIR__TOKEN);
+}
+
+static bool takes_two_at(unsigned i, weir__turn *turn, int64_t hours)
+{
+    weir_time when, now = begun + hours * (HOUR + WEIR_SECOND);
+    bool takes = weir__bucket_take(&ways[i], turn, 2 * WEIR__TOKEN, 0, now, &when);
+    if (takes)
+        weir__bucket_leave(&ways[i], turn);
+    return takes;
+}
+
+static void end_with_a_burst_each(void)
+{
+    weir__owed one;
+    prove_claim(weir__bucket_reserve(&ways[2], WEIR__TOKEN, begun, &one));
+    prove_claim(takes_two_at(0, &first_turn, 1));
+    prove_claim(!takes_two_at(1, &second_turn, 2));
+    prove_claim(takes_two_at(1, &second_turn, 3));
+    end(9);
+}
+
+static void bucket_returns_to_who_waits(void)
+{
+    begin_with_four();
+    int t = prove_spawn(give_four_back, NULL);
+    weir__bucket_enter(&ways[1], &second_turn, 2 * WEIR__TOKEN);
+    prove_join(t);
+    end_with_a_burst_each();
+}
+
+PROVE_CASE(bucket_returns_to_who_waits,
+           "what is given back as somebody comes to wait lets him take no more than a burst");
+
+/* He was told when without it, and those who reserved after him were told so. */
+static void bucket_keeps_what_came_later(void)
+{
+    weir__turn turn = WEIR__NO_TURN;
+    weir__owed owed[2];
+    make(HOUR, 1);
+    prove_claim(weir__bucket_try(&ways[0], WEIR__TOKEN, begun));
+    weir__bucket_enter(&ways[0], &turn, WEIR__TOKEN);
+    for (int i = 0; i < 2; i++)
+        prove_claim(weir__bucket_reserve(&ways[1], WEIR__TOKEN, begun, &owed[i]));
+    prove_claim(!weir__bucket_unreserve(&ways[1], &owed[1]));
+    prove_claim(weir__bucket_when(&ways[0], &turn, WEIR__TOKEN, 0, begun) <=
+                begun + HOUR + WEIR_SECOND);
+    weir__bucket_leave(&ways[0], &turn);
+    end(3);
+}
+
+PROVE_CASE(bucket_keeps_what_came_later,
+           "what is reserved behind somebody who waits keeps nothing from him, given back or not");
+
 /* ---- terms ---------------------------------------------------------------------------------------- */
 
 static void set_burst(void *arg)

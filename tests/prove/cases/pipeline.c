@@ -406,6 +406,29 @@ static void pipeline_in_order(void)
 
 PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
 
+/* Idle workers look again and again whether they are wanted, and hold no place of the window meanwhile. */
+static void pipeline_idles_in_order(void)
+{
+    make();
+    weir_stage_opts middle = open_stage("middle", pass_on);
+    middle.workers_min = 1;
+    middle.workers_max = 2;
+    middle.ordered = true;
+    middle.window = 2;
+    last = 0;
+    add_behind(add(middle), stage("sink", take_in_order));
+    start();
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    for (int i = 1; i <= 2; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(last, 2);
+}
+
+PROVE_CASE(pipeline_idles_in_order,
+           "workers in order that have found nothing for long go on when something comes");
+
 /* ---- limits ------------------------------------------------------------------------------------- */
 
 static int one_at_a_time;
@@ -668,6 +691,36 @@ static void pipeline_cannot_grow(void)
 PROVE_CASE(pipeline_cannot_grow,
            "a worker that could not be started keeps nobody from the end, nor from what was done");
 
+/* Of three workers the third cannot be started, and the source is not tried.  With a queue of the caller's it can still be
+ * looked at. */
+static void pipeline_cannot_start(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    opts.start_thread = start_own;
+    make_with(&opts);
+    weir_queue *queue;
+    weir_queue_opts how = WEIR_QUEUE_OPTS_INIT;
+    how.name = "";
+    how.capacity = 1;
+    how.on_drop = weir_drop_ignore;
+    prove_claim(weir_queue_create(&queue, &how) == WEIR_OK);
+    weir_stage_opts sink = stage("sink", take_in);
+    sink.borrowed = queue;
+    sink.workers = 3;
+    n_own = 0;
+    add_behind(add(source(bring)), sink);
+    prove_same(weir_pipeline_start(pipeline), WEIR_ESPAWN);
+    join_own();
+    check_law();
+    prove_claim(look(0).workers == 0 && look(1).workers == 0);
+    prove_claim(came() == 0);
+    weir_pipeline_destroy(pipeline);
+    weir_queue_destroy(queue);
+}
+
+PROVE_CASE(pipeline_cannot_start,
+           "of a pipeline that could not be started no worker is left, nor told of");
+
 /* ---- what the caller is told of waits ------------------------------------------------------------ */
 
 static _Thread_local bool is_outside; /* between before_wait and after_wait */
@@ -925,6 +978,115 @@ static void pipeline_of_two_in_order(void)
 
 PROVE_CASE(pipeline_of_two_in_order,
            "who waits for the end sees what each worker of an ordered stage did");
+
+static _Atomic uint32_t *running_of(weir_stage number)
+{
+    return &pipeline->stages[number]->running;
+}
+
+static _Atomic bool is_closing; /* relaxed: orders nothing */
+
+/* The second item is done when the worker of the first has left: he alone is held up on his way out. */
+static int note_when_alone(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    while (items[0] == item_of(2) &&
+           atomic_load_explicit(running_of(fed), memory_order_relaxed) != 1)
+        prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void look_closer_at_the_end(void *ctx)
+{
+    (void)ctx;
+    if (atomic_load_explicit(&is_closing, memory_order_relaxed))
+        prove_take_first_ways(false);
+}
+
+static void pipeline_of_two_in_order_left_by_one(void)
+{
+    weir_pipeline_opts opts = WEIR_PIPELINE_OPTS_INIT;
+    weir_stage_opts sink = open_stage("sink", note_when_alone);
+    opts.before_wait = opts.after_wait = look_closer_at_the_end;
+    atomic_store_explicit(&is_closing, false, memory_order_relaxed);
+    prove_take_first_ways(true);
+    make_with(&opts);
+    sink.ordered = true;
+    sink.window = 2;
+    sink.workers = sink.queue = 2;
+    fed = add(sink);
+    start();
+    for (int i = 1; i < 3; i++)
+        prove_claim(weir_pipeline_put(pipeline, fed, item_of(i), 0, WEIR_FOREVER) == WEIR_KEPT);
+    for (int i = 0; i < 300; i++)
+        prove_yield(); /* one has the second, the other waits for a third */
+    prove_allocations_fail(true);
+    atomic_store_explicit(&is_closing, true, memory_order_relaxed);
+    weir_pipeline_close_input(pipeline, fed);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_take_first_ways(true);
+    prove_claim(came_out[1] == 1 && came_out[2] == 1);
+    prove_allocations_fail(false);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_of_two_in_order_left_by_one,
+           "who waits for the end sees what the last worker did, if another one ends the stage");
+
+/* Who does the first item is not wanted any more behind it; the other one is the last, and looks at nothing of his. */
+static int dismiss_and_wait(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    if (items[0] == item_of(1))
+        atomic_store_explicit(&pipeline->stages[fed]->wanted, 1, memory_order_relaxed);
+    else
+        while (atomic_load_explicit(running_of(fed), memory_order_relaxed) != 1)
+            prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void pipeline_of_two_one_of_whom_retires(void)
+{
+    weir_stage_opts sink = stage("sink", dismiss_and_wait);
+    make();
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    see_both(sink);
+}
+
+PROVE_CASE(pipeline_of_two_one_of_whom_retires,
+           "who waits for the end sees what a worker did that was not wanted any more");
+
+/* The tender begins to look at the stage, and its last worker leaves meanwhile. */
+static int note_as_it_is_tended(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    prove_take_first_ways(false);
+    weir__futex_wake(&pipeline->done, 8, false);
+    prove_yield();
+    return take_in(ctx, items, n, run);
+}
+
+static void pipeline_ended_by_the_tender(void)
+{
+    weir_stage_opts sink = open_stage("sink", note_as_it_is_tended);
+    prove_take_first_ways(true);
+    make();
+    sink.workers_min = 1;
+    sink.workers_max = 2;
+    fed = add(sink);
+    start();
+    for (int i = 0; i < 100; i++)
+        prove_yield(); /* all have begun */
+    prove_claim(weir_pipeline_put(pipeline, fed, item_of(1), 0, WEIR_FOREVER) == WEIR_KEPT);
+    prove_allocations_fail(true);
+    weir_pipeline_close_input(pipeline, fed);
+    prove_claim(weir_pipeline_wait(pipeline, WEIR_FOREVER) == WEIR_OK);
+    prove_take_first_ways(true);
+    prove_same(came_out[1], 1);
+    prove_allocations_fail(false);
+    weir_pipeline_destroy(pipeline);
+}
+
+PROVE_CASE(pipeline_ended_by_the_tender,
+           "who waits for the end sees what the last worker did, if another thread ends its stage");
 
 static void pipeline_of_two_sources(void)
 {

@@ -212,6 +212,30 @@ static void pool_overflowing(void)
 
 PROVE_CASE(pool_overflowing, "a task that goes for a newer one was not run, and is dropped once");
 
+/* ---- whose permit it is ----------------------------------------------------------------------- */
+
+/* Who has just collected one submits the next with its permit, which does not come back as well. */
+static void pool_permit_taken_over(void)
+{
+    weir_completion done;
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.workers_may_die = false;
+    kit_make(&opts);
+    kit_submit_some((void *)2);
+    prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+    kit_note(&done);
+    prove_same(kit_submit(3, WEIR_POLL, NULL), WEIR_KEPT);
+    weir_pool_settle(kit.pool, 1);
+    prove_same(kit_submit(4, WEIR_POLL, NULL), WEIR_EFULL);
+    kit_collect_some(3);
+    kit_check_permits();
+    close_and_collect(NULL);
+    kit_end(3);
+}
+
+PROVE_CASE(pool_permit_taken_over,
+           "a permit that a completion gave to the next task is there once");
+
 /* ---- waiting for time ------------------------------------------------------------------------- */
 
 static void pool_timed_out(void)
@@ -343,6 +367,26 @@ static void pool_not_started(void)
 }
 
 PROVE_CASE(pool_not_started, "a worker that cannot serve says why, and the task comes back");
+
+/* One that is killed before it has said that it failed is followed by another one. */
+static void pool_killed_as_it_fails(void)
+{
+    enum { TRIES = 20 };
+    weir_pool_opts opts = kit_opts(1, 1);
+    kit.main = fail_at_once;
+    kit_make(&opts);
+    kit_submit_some((void *)1);
+    weir_completion done;
+    prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+    prove_same(done.outcome, WEIR_OUTCOME_NOT_STARTED);
+    prove_claim(kit.starts == TRIES || done.data_size == sizeof "no licence");
+    prove_claim(kit.starts == TRIES || strcmp(done.data, "no licence") == 0);
+    kit.collected[1]++;
+    close_and_collect(NULL);
+    kit_end(1);
+}
+
+PROVE_CASE(pool_killed_as_it_fails, "a worker that has said that it failed has said why");
 
 static unsigned lent; /* by the worker, until the parent has read its reply */
 

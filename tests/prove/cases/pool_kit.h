@@ -208,20 +208,24 @@ static void kit_note_reply(const weir_completion *done, unsigned tag)
     prove_claim(done->last);
 }
 
+static void kit_note(const weir_completion *done)
+{
+    unsigned tag = (unsigned)(uintptr_t)done->tag;
+    if (done->is_batch)
+        kit_note_items(done, tag);
+    else
+        kit_note_reply(done, tag);
+    kit.collected[tag] += done->last;
+    kit.completions += done->last;
+}
+
 /* Collects once, with what was said; the number of tags that came back. */
 static int64_t kit_collect(weir_time deadline)
 {
     weir_completion done[4];
     int64_t n = weir_pool_collect(kit.pool, done, 4, deadline);
-    for (int64_t i = 0; i < n; i++) {
-        unsigned tag = (unsigned)(uintptr_t)done[i].tag;
-        if (done[i].is_batch)
-            kit_note_items(&done[i], tag);
-        else
-            kit_note_reply(&done[i], tag);
-        kit.collected[tag] += done[i].last;
-        kit.completions += done[i].last;
-    }
+    for (int64_t i = 0; i < n; i++)
+        kit_note(&done[i]);
     kit_check_laws();
     if (n > 0)
         weir_pool_settle(kit.pool, (size_t)n);
@@ -248,6 +252,15 @@ __attribute__((unused)) static void kit_check_permits(void)
     prove_same(weir_pool_admit(kit.pool, WEIR_POLL), WEIR_EFULL);
     for (size_t i = 0; i < kit.limit; i++)
         weir_pool_unadmit(kit.pool);
+}
+
+/* With all tasks and workers gone none is counted on any more: while one is starting nobody is dealt tasks ahead, and
+ * without a permit nothing is shared out. */
+static void kit_check_counts(void)
+{
+    prove_same(kit.pool->starting, 0);
+    prove_same(kit.pool->dismissed, 0);
+    prove_same(kit.pool->permits, kit.pool->unsettled);
 }
 
 /* With all tasks gone, all blocks are back but for the stretches of replies, and each is free once. */
@@ -277,6 +290,7 @@ static void kit_end(unsigned tags)
         prove_same(s.died + s.retried, kit.died_running);
     for (unsigned tag = 1; tag <= tags; tag++)
         prove_same(kit.collected[tag] + kit.dropped[tag] + kit.taken_back[tag], 1);
+    kit_check_counts();
     kit_check_blocks();
     weir_pool_destroy(kit.pool);
     for (unsigned tag = 1; tag <= tags; tag++)

@@ -2,6 +2,7 @@
  * kept, and tasks whose memory is reserved; with workers that are killed at any point. */
 #include "pool_kit.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include <weir/memory.h>
@@ -201,14 +202,19 @@ static void serve_alone(weir_worker *worker, const weir_task *task)
     kit_echo(worker, task);
 }
 
-static void govern(weir_pool_opts *opts)
+static void govern_by(weir_pool_opts *opts, uint64_t limit_bytes)
 {
     weir_governor_opts about = WEIR_GOVERNOR_OPTS_INIT;
-    about.limit_bytes = 1500;
+    about.limit_bytes = limit_bytes;
     about.name = "";
     prove_same(weir_governor_create(&governor, &about), WEIR_OK);
     opts->governor = governor;
     opts->task_bytes = 1000;
+}
+
+static void govern(weir_pool_opts *opts)
+{
+    govern_by(opts, 1500);
 }
 
 /* Somebody else who wants memory, too. */
@@ -372,3 +378,62 @@ static void pool_leaves_the_line(void)
 }
 
 PROVE_CASE(pool_leaves_the_line, "memory for a task that is gone holds up nobody");
+
+/* ---- memory that comes when it is not wanted any more ------------------------------------------ */
+
+static _Atomic bool has_begun;
+static uint64_t waiting_id;
+
+static void hang(weir_worker *worker, const weir_task *task)
+{
+    (void)worker, (void)task;
+    has_begun = true;
+    for (;;)
+        prove_pause();
+}
+
+static void give_room_and_cancel(void *arg)
+{
+    give_room(arg);
+    kit.taken_back[2] += weir_pool_cancel(kit.pool, waiting_id) == 0;
+}
+
+/* What was reserved for the task that killed its worker is there for the one that waits, as the governor tells the pool
+ * that there is memory for that, too; and then that task is taken back. */
+static void pool_told_beside_a_grant(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.tasks_per_worker = 1; /* so none waits behind the first */
+    kit.workers_may_die = false;
+    govern_by(&opts, 2500);
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    kit.serve = hang;
+    has_begun = false;
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    while (kit.pool->starting > 0)
+        kit_collect(WEIR_POLL);
+    prove_same(kit_submit(1, WEIR_FOREVER, NULL), WEIR_KEPT);
+    while (!has_begun)
+        kit_collect(WEIR_POLL);
+    prove_same(kit_submit(2, WEIR_FOREVER, &waiting_id), WEIR_KEPT);
+    while (kit.pool->memory.asked == 0)
+        kit_collect(WEIR_POLL);
+    for (unsigned i = 0; i < 2; i++)
+        if (kit.pool->desks[i].held > 0)
+            kill(kit.pool->desks[i].pid, SIGKILL);
+    kit.serve = kit_echo;
+    kit_collect_some(1);
+    prove_take_first_ways(false);
+    int t = prove_spawn(give_room_and_cancel, NULL);
+    kit_collect(weir_after(WEIR_MILLISECOND));
+    prove_join(t);
+    prove_take_first_ways(true);
+    weir_pool_close(kit.pool);
+    kit_collect_all();
+    kit_end(2);
+    check_governor();
+}
+
+PROVE_CASE(pool_told_beside_a_grant, "memory that comes beside what is there is given back");

@@ -96,6 +96,28 @@ static void pool_cancelled_as_it_is_claimed(void)
 
 PROVE_CASE(pool_cancelled_as_it_is_claimed, "a worker's claim of a task and a cancel: one wins");
 
+/* Its worker is to leave after one task, and has had none if that was taken back. */
+static void pool_cancelled_task_is_not_counted(void)
+{
+    uint64_t id;
+    weir_pool_opts opts = kit_opts(1, 1);
+    opts.tasks_per_worker = 1;
+    kit.workers_may_die = false;
+    make_idle(&opts);
+    prove_same(kit_submit(1, WEIR_FOREVER, &id), WEIR_KEPT);
+    prove_take_first_ways(false);
+    if (prove_pick(2))
+        prove_yield();
+    kit.taken_back[1] = weir_pool_cancel(kit.pool, id) == 0;
+    prove_same(kit_submit(2, WEIR_FOREVER, NULL), WEIR_KEPT);
+    kit_collect_some(2 - kit.taken_back[1]);
+    prove_same(kit_look().workers_started, 2 - kit.taken_back[1]);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_cancelled_task_is_not_counted,
+           "a worker that leaves after so many tasks still runs as many if one was taken back");
+
 static void begin_and_answer(weir_worker *worker, const weir_task *task)
 {
     begin_and_wait();
@@ -138,7 +160,7 @@ static void work_late(void *ticket)
     weir_worker_ready(worker);
     begin_and_wait();
     while (weir_worker_take(worker, &task, WEIR_FOREVER) == WEIR_OK)
-        kit_echo(worker, &task);
+        kit.serve(worker, &task);
     weir_worker_close(worker);
 }
 
@@ -216,6 +238,38 @@ static void pool_claimed_as_it_is_redealt(void)
 
 PROVE_CASE(pool_claimed_as_it_is_redealt,
            "a batch that is begun as it should be taken back is shared out all the same");
+
+/* ---- dismissing ------------------------------------------------------------------------------- */
+
+/* Nothing but that tells the workers of the tasks: they have not slept meanwhile, and it was another thread that dealt
+ * them. */
+static void pool_dismissed_as_it_is_dealt(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    kit.workers_may_die = false;
+    kit.main = work_late;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    while (kit.pool->starting > 0) {
+        kit_collect(WEIR_POLL);
+        prove_pause();
+    }
+    prove_join(prove_spawn(kit_submit_some, (void *)2));
+    prove_same(weir_pool_set_workers(kit.pool, 1), 0);
+    atomic_store_explicit(&may_go_on, true, RELAXED);
+    prove_take_first_ways(false);
+    prove_yield();
+    prove_take_first_ways(true);
+    kit_collect_some(2);
+    while (kit_look().workers_alive > 1)
+        kit_collect(weir_after(WEIR_MILLISECOND));
+    prove_same(kit_look().workers_died, 0);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_dismissed_as_it_is_dealt,
+           "who is told to leave sees the task that it was dealt before");
 
 /* ---- room for replies ------------------------------------------------------------------------- */
 
@@ -469,6 +523,44 @@ static void kill_it(void *arg)
     (void)arg;
     weir_pool_kill(kit.pool);
 }
+
+/* It is dead before its reply was seen: by who looks for the dead before he looks for replies, as he does now and then. */
+static void echo_and_die(weir_worker *worker, const weir_task *task)
+{
+    kit_echo(worker, task);
+    die();
+}
+
+static void pool_killed_behind_its_reply(void)
+{
+    uint64_t id;
+    weir_pool_opts opts = kit_opts(1, 2);
+    bool is_behind_a_revoked = prove_pick(2);
+    kit.main = work_late;
+    kit.serve = echo_and_die;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    prove_same(weir_pool_start_workers(kit.pool, 1), 1);
+    wait_until_it_has_begun();
+    kit_collect(WEIR_POLL);
+    pid_t pid = kit.pool->desks[0].pid;
+    if (is_behind_a_revoked) {
+        prove_same(kit_submit(2, WEIR_FOREVER, &id), WEIR_KEPT);
+        prove_same(weir_pool_cancel(kit.pool, id), 0);
+    }
+    prove_same(kit_submit(1, WEIR_FOREVER, NULL), WEIR_KEPT);
+    kit.taken_back[2] = 1;
+    atomic_store_explicit(&may_go_on, true, RELAXED);
+    prove_process_wait(pid);
+    while (weir_now() < kit.pool->chores_at)
+        continue;
+    prove_take_first_ways(false);
+    kit_collect_some(1);
+    prove_same(kit_look().died, 0);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_killed_behind_its_reply, "what a worker replied before it died is handed out");
 
 /* The items behind go back in line when nobody is left to do them. */
 static void pool_killed_with_a_part(void)

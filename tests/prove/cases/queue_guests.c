@@ -322,6 +322,38 @@ static void queue_guest_has_the_room(void)
 
 PROVE_CASE(queue_guest_has_the_room, "room that is kept for a loop is nobody else's");
 
+static void fill_with(unsigned value)
+{
+    prove_claim(weir_queue_put(queue, (void *)(uintptr_t)value, 3, WEIR_POLL) == WEIR_KEPT);
+    q_note_put(value, WEIR_KEPT);
+}
+
+/* By its cost, too; and whichever way its turn was over. */
+static void queue_guest_needs_its_room_no_more(void)
+{
+    weir_queue_opts opts = q_options(4, WEIR_OVERFLOW_BLOCK);
+    opts.max_cost = 3;
+    q_make(&opts);
+    begin(&guests[0]);
+    fill_with(1);
+    prove_claim(weir_queue_wait_room(queue, 2, &guests[0].pending) == WEIR_WAITING);
+    int t = prove_spawn(get_one, NULL);
+    prove_claim(sleep_until_ready(&guests[0]) == WEIR_OK);
+    prove_join(t);
+    if (prove_pick(2)) {
+        prove_claim(!weir_queue_cancel(queue, &guests[0].pending));
+    } else {
+        prove_claim(weir_queue_put_waited(queue, (void *)9, &guests[0].pending) == WEIR_KEPT);
+        q_note_put(9, WEIR_KEPT);
+        get();
+    }
+    fill_with(2);
+    get();
+    q_end();
+}
+
+PROVE_CASE(queue_guest_needs_its_room_no_more, "room that was kept for a loop is there again");
+
 /* There is room for a second item, but not for the one that waits. */
 static void put_two_costly(void *arg)
 {
@@ -443,6 +475,46 @@ static void queue_guest_comes_late(void)
 }
 
 PROVE_CASE(queue_guest_comes_late, "a loop that stands still holds up nobody behind it");
+
+static void put_three(void *arg)
+{
+    (void)arg;
+    for (unsigned value = 17; value < 20; value++)
+        put(value);
+}
+
+/* It is late, and who waits behind it waits for two. */
+static void queue_guest_comes_late_before_a_batch(void)
+{
+    make(4);
+    guest *late = &guests[1], *patient = &guests[0];
+    void *items[2];
+    prove_claim(weir_queue_wait_items(queue, 1, &late->pending) == WEIR_WAITING);
+    prove_claim(weir_queue_wait_items(queue, 2, &patient->pending) == WEIR_WAITING);
+    int t = prove_spawn(put_three, NULL);
+    prove_claim(sleep_until_ready(late) == WEIR_OK);
+    weir__parker nobody;
+    weir__parker_init(&nobody);
+    weir__park(&nobody, weir_after(110 * WEIR_MILLISECOND));
+    weir__parker_init(&late->parker);
+    int64_t n = weir_queue_get_waited(queue, items, NULL, 1, &late->pending);
+    if (n == 1)
+        q_note_got((int64_t)(uintptr_t)items[0]);
+    else
+        prove_claim(n == WEIR_EEMPTY && sleep_until_ready(late) == WEIR_OK);
+    if (n == WEIR_EEMPTY)
+        weir_queue_cancel(queue, &late->pending);
+    prove_claim(sleep_until_ready(patient) == WEIR_OK);
+    prove_claim(weir_queue_get_waited(queue, items, NULL, 2, &patient->pending) == 2);
+    q_note_got((int64_t)(uintptr_t)items[0]);
+    q_note_got((int64_t)(uintptr_t)items[1]);
+    prove_join(t);
+    if (n == WEIR_EEMPTY)
+        get();
+    q_end();
+}
+
+PROVE_CASE(queue_guest_comes_late_before_a_batch, "what is there while others wait for more is its");
 
 static void guest_puts_late(void *arg)
 {

@@ -13,6 +13,7 @@
 
 static uint64_t capacity;
 static weir_limit_algorithm algorithm;
+static unsigned n_partitions;
 
 static weir_limit *find(void)
 {
@@ -20,6 +21,7 @@ static weir_limit *find(void)
     weir_limit *limit;
     opts.algorithm = algorithm;
     opts.limit = capacity;
+    opts.n_partitions = n_partitions;
     opts.shared = NAME;
     opts.name = "";
     int rc;
@@ -78,6 +80,7 @@ static void begin(uint64_t of, weir_limit_algorithm by)
     times = 2;
     capacity = of;
     algorithm = by;
+    n_partitions = 1;
 }
 
 static bool is_inside(const struct holder *h)
@@ -134,7 +137,8 @@ static void add_twice(void *arg)
     for (int i = 0; i < 2; i++) {
         weir_permit permit;
         prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
-        inside++; /* a race, if two are */
+        inside++;                             /* a race, if two are */
+        prove_same(look(limit).in_flight, 1); /* who was inside before has been counted out, too */
         weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
     }
     weir_limit_destroy(limit);
@@ -258,6 +262,53 @@ static void shared_gate_left_with_a_permit(void)
 PROVE_CASE(shared_gate_left_with_a_permit,
            "what a process holds goes back when it lets go of the limit");
 
+static _Atomic bool has_given_up;
+
+/* Under the lock: as if this process were stopped there. */
+static uint64_t stay(void *state, uint64_t used, uint64_t now, void *ctx)
+{
+    (void)state, (void)used, (void)ctx;
+    while (!has_given_up) {
+        weir_now(); /* time passes by looking at it */
+        prove_pause();
+    }
+    return now;
+}
+
+static void give_up(void *gate)
+{
+    prove_same(weir__gate_acquire(gate, 1, 0, weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    has_given_up = true;
+}
+
+static size_t count_waiting(weir__gate *gate)
+{
+    weir__gate_counts counts;
+    weir__gate_get_counts(gate, &counts);
+    return counts.waiting;
+}
+
+static void shared_gate_given_up_without_the_lock(void)
+{
+    weir__gate_opts opts = {.capacity = 1, .kind = "stay", .shared = NAME};
+    weir__gate *gate;
+    has_given_up = false;
+    prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    int t = prove_spawn(give_up, gate);
+    while (count_waiting(gate) == 0 && !has_given_up)
+        prove_pause();
+    weir__gate_update(gate, stay, NULL);
+    prove_join(t);
+    prove_same(count_waiting(gate), 0);
+    weir__gate_release(gate, 1, 0, NULL, NULL);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_given_up_without_the_lock,
+           "who cannot get the lock before its time is over leaves the line all the same");
+
 static void wait_until_closed(void *arg)
 {
     weir_limit *limit = arg;
@@ -339,6 +390,30 @@ static void shared_gate_killed_holders(void)
 PROVE_CASE(shared_gate_killed_holders,
            "what a killed process held comes back once, and who waits gets it");
 
+static void hold_in_the_second(void *arg)
+{
+    weir_limit *limit = find();
+    weir_permit permit;
+    (void)arg;
+    prove_same(weir_limit_acquire(limit, 1, 1, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    weir_limit_destroy(limit);
+}
+
+static void shared_gate_killed_in_a_partition(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    n_partitions = 2;
+    weir_limit *limit = find();
+    prove_start_process(hold_in_the_second, NULL, true);
+    prove_process_wait_all();
+    check_permits(limit);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_killed_in_a_partition,
+           "what a killed process held comes back, whatever partition it was in");
+
 static void shared_gate_looked_at(void)
 {
     begin(20, WEIR_LIMIT_AIMD);
@@ -390,6 +465,18 @@ typedef struct pair {
     uint64_t a, b; /* the same, in each state that there is */
 } pair;
 
+static weir__gate *find_pair(void)
+{
+    weir__gate_opts opts = {
+        .capacity = 1, .kind = "pair", .shared = NAME, .state_size = sizeof(pair)};
+    weir__gate *gate;
+    int rc;
+    while ((rc = weir__gate_create(&gate, &opts)) == WEIR_ETIMEDOUT)
+        continue;
+    prove_same(rc, WEIR_OK);
+    return gate;
+}
+
 static uint64_t grow(void *state, uint64_t used, uint64_t now, void *ctx)
 {
     pair *p = state;
@@ -408,11 +495,8 @@ static void grow_thrice(void *gate)
 /* Three: the third is written where the first one, which may be looked at, was. */
 static void shared_gate_state_is_whole(void)
 {
-    weir__gate_opts opts = {
-        .capacity = 1, .kind = "pair", .shared = NAME, .state_size = sizeof(pair)};
-    weir__gate *gate;
+    weir__gate *gate = find_pair();
     pair seen, last;
-    prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
     int t = prove_spawn(grow_thrice, gate);
     weir__gate_look(gate, &seen);
     prove_join(t);
@@ -424,6 +508,28 @@ static void shared_gate_state_is_whole(void)
 
 PROVE_CASE(shared_gate_state_is_whole,
            "who looks at a state that others change sees one that there was");
+
+static void grow_and_leave(void *arg)
+{
+    (void)arg;
+    weir__gate *gate = find_pair();
+    grow_thrice(gate);
+    weir__gate_destroy(gate);
+}
+
+static void shared_gate_state_of_the_killed_is_whole(void)
+{
+    weir__gate *gate = find_pair();
+    pair seen;
+    prove_start_process(grow_and_leave, NULL, true);
+    prove_process_wait_all();
+    weir__gate_look(gate, &seen);
+    prove_claim(seen.a == seen.b && seen.a <= 3);
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_state_of_the_killed_is_whole,
+           "a state is the one before or the next one, whatever point its writer is killed at");
 
 static void shared_gate_killed_in_an_update(void)
 {
@@ -482,3 +588,27 @@ static void named_killed(void)
 }
 
 PROVE_CASE(named_killed, "what killed processes left at a name is used, and goes with the next");
+
+static void go_through(void *arg)
+{
+    weir_limit *limit = arg;
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+}
+
+/* Who comes first takes the seat for both. */
+static void named_in_a_forked_child(void)
+{
+    begin(2, WEIR_LIMIT_FIXED);
+    weir_limit *limit = find();
+    prove_be_forked();
+    int t = prove_spawn(go_through, limit);
+    go_through(limit);
+    prove_join(t);
+    weir_limit_snapshot s = look(limit);
+    prove_claim(s.used == 0 && s.released == 2 && s.lost == 0);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(named_in_a_forked_child, "two threads of a forked child sit on one seat, their own");

@@ -9,6 +9,7 @@
 
 #include "base/park.h"
 #include "flow/shared_line.h"
+#include "flow/shared_ring.h"
 
 #define PARTIES  5
 #define MESSAGES 4 /* of one party */
@@ -435,6 +436,36 @@ static void shared_queue_all_killed(void)
 
 PROVE_CASE(shared_queue_all_killed,
            "the law holds and nobody is stuck where any process is killed");
+
+static char chunk[WEIR__CHUNK]; /* the putter's */
+
+static void put_chunks(void *arg)
+{
+    (void)arg;
+    weir_shared_queue *handle = attach();
+    for (unsigned value = 1; value <= 2; value++) {
+        memcpy(chunk, &value, sizeof value);
+        weir_message message = {chunk, WEIR__CHUNK - sizeof(weir__ring_record), value};
+        prove_same(weir_shared_queue_put(handle, &message, WEIR_POLL), WEIR_KEPT);
+    }
+    weir_shared_queue_destroy(handle);
+}
+
+/* The second is written where the first was: when that is out. */
+static void shared_queue_killed_as_it_drops(void)
+{
+    unsigned value;
+    make_for(1, WEIR__CHUNK, WEIR_OVERFLOW_DROP_OLDEST);
+    int pid = prove_start_process(put_chunks, NULL, true);
+    prove_process_wait(pid);
+    check_law(queue);
+    int rc = get_one(queue, &value, WEIR_POLL); /* and it is the one that its tag says */
+    prove_claim(rc == WEIR_OK || prove_process_was_killed(pid));
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_killed_as_it_drops,
+           "a message is whole until it is dropped, whatever point its putter is killed at");
 
 /* ---- looking, and memory ---------------------------------------------------------------------- */
 

@@ -237,3 +237,68 @@ static void spill_kept(void)
 }
 
 PROVE_CASE(spill_kept, "what is kept is not read, and in nobody's way");
+
+/* ---- the power is cut --------------------------------------------------------------------------- */
+
+/* The log that is found then has `value`; of the others each once or not at all, and all whole. */
+static void find_what_is_left(unsigned value)
+{
+    weir_spill_destroy(spill);
+    s_open_what_is_left(&spill);
+    memset(was_read, 0, sizeof was_read);
+    read_what_is_there(NULL);
+    prove_claim(was_read[value] > 0);
+    prove_same(s_look(spill).pending, 0);
+    weir_spill_destroy(spill);
+}
+
+static void append_first_and_cut(void *arg)
+{
+    append_first(arg);
+    s_cut_power();
+}
+
+/* The others' records come before it, after it, into its segment and the next one, and into the middle of its sync. */
+static void spill_power_is_cut(void)
+{
+    begin(true);
+    int t = prove_spawn(append_first_and_cut, NULL);
+    append_second(NULL);
+    append_third(NULL);
+    prove_join(t);
+    find_what_is_left(1);
+}
+
+PROVE_CASE(spill_power_is_cut,
+           "whose append has returned has its record when the power is cut, whoever else writes");
+
+static void spill_power_is_cut_in_a_new_folder(void)
+{
+    memset(numbers, 0, sizeof numbers);
+    s_make_with_folder(&spill);
+    append_first_and_cut(NULL);
+    find_what_is_left(1);
+}
+
+PROVE_CASE(spill_power_is_cut_in_a_new_folder,
+           "the folder that a durable log has made is there, too, when the power is cut");
+
+static void spill_power_is_cut_after_a_read(void)
+{
+    weir_record into = {0};
+    uint64_t seq;
+    begin(true);
+    int t[] = {prove_spawn(append_first, NULL), prove_spawn(append_second, NULL)};
+    unsigned value = read_one(&into, &seq);
+    if (value > 0)
+        s_cut_power();
+    for (int i = 0; i < 2; i++)
+        prove_join(t[i]);
+    weir_record_free(&into);
+    if (value > 0)
+        find_what_is_left(value);
+    else
+        weir_spill_destroy(spill);
+}
+
+PROVE_CASE(spill_power_is_cut_after_a_read, "what was handed out is there when the power is cut");

@@ -10,11 +10,12 @@
 
 #include "base/files.h"
 
-static char path[64];
+static char path[64], new_path[80], left_path[80];
+static const char *used; /* of the first two */
 
-static void empty(void)
+static void empty(const char *folder)
 {
-    DIR *dir = opendir(path);
+    DIR *dir = opendir(folder);
     if (!dir)
         return;
     for (const struct dirent *entry; (entry = readdir(dir));)
@@ -23,27 +24,59 @@ static void empty(void)
     closedir(dir);
 }
 
-/* Before the first run, while the process's number is the real one. */
-__attribute__((constructor)) static void name_directory(void)
+static void remove_folder(const char *folder)
 {
-    snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
+    empty(folder);
+    rmdir(folder);
 }
 
-__attribute__((destructor)) static void remove_directory(void)
+/* Before the first run, while the process's number is the real one; so they are there in each run. */
+__attribute__((constructor)) static void make_directories(void)
 {
-    empty();
-    rmdir(path);
+    snprintf(path, sizeof path, "/tmp/weir-spill-%d", (int)getpid());
+    snprintf(new_path, sizeof new_path, "%s-new", path);
+    snprintf(left_path, sizeof left_path, "%s-left", path);
+    mkdir(path, 0700);
+    mkdir(left_path, 0700);
+}
+
+__attribute__((destructor)) static void remove_directories(void)
+{
+    remove_folder(path);
+    remove_folder(new_path);
+    remove_folder(left_path);
+}
+
+static void make_in(const char *folder, weir_spill **ret_spill, bool durable)
+{
+    weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
+    opts.dir = folder;
+    opts.max_bytes = 4096;
+    opts.segment_bytes = 512;
+    opts.durable = durable;
+    prove_claim(weir_spill_create(ret_spill, &opts) == WEIR_OK);
 }
 
 void s_make(weir_spill **ret_spill, bool durable)
 {
-    weir_spill_opts opts = WEIR_SPILL_OPTS_INIT;
-    opts.dir = path;
-    opts.max_bytes = 4096;
-    opts.segment_bytes = 512;
-    opts.durable = durable;
-    empty();
-    prove_claim(weir_spill_create(ret_spill, &opts) == WEIR_OK);
+    empty(path);
+    make_in(used = path, ret_spill, durable);
+}
+
+void s_make_with_folder(weir_spill **ret_spill)
+{
+    remove_folder(new_path);
+    make_in(used = new_path, ret_spill, true);
+}
+
+void s_cut_power(void)
+{
+    prove_cut_power(used, left_path);
+}
+
+void s_open_what_is_left(weir_spill **ret_spill)
+{
+    make_in(left_path, ret_spill, true);
 }
 
 static int fail_for_space(size_t *n)

@@ -8,6 +8,11 @@
 
 /* A log in the empty directory; segments of 512 bytes. */
 void s_make(weir_spill **ret_spill, bool durable);
+void s_make_with_folder(weir_spill **ret_spill); /* durable; the directory is not there (slow) */
+
+/* What would be left of it, were the power cut now; and the log that whoever finds that opens. */
+void s_cut_power(void);
+void s_open_what_is_left(weir_spill **ret_spill);
 
 /* From now on writes, or syncs, fail now and then (ENOSPC; EIO). */
 void s_disk_may_fail(bool may);
