@@ -290,9 +290,11 @@ static size_t count_waiting(weir__gate *gate)
 
 static void shared_gate_given_up_without_the_lock(void)
 {
-    weir__gate_opts opts = {.capacity = 1, .kind = "stay", .shared = NAME};
+    weir__gate_opts opts = {
+        .capacity = 1, .kind = "stay", .shared = NAME, .stats_kind = WEIR_STATS_LIMIT};
     weir__gate *gate;
     has_given_up = false;
+    prove_keep_records(true);
     prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
     prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
     int t = prove_spawn(give_up, gate);
@@ -301,6 +303,7 @@ static void shared_gate_given_up_without_the_lock(void)
     weir__gate_update(gate, stay, NULL);
     prove_join(t);
     prove_same(count_waiting(gate), 0);
+    prove_same(weir__gate_record(gate)->number[WEIR_STATS_PUT_WAITING], 0);
     weir__gate_release(gate, 1, 0, NULL, NULL);
     prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
     weir__gate_destroy(gate);
@@ -308,6 +311,59 @@ static void shared_gate_given_up_without_the_lock(void)
 
 PROVE_CASE(shared_gate_given_up_without_the_lock,
            "who cannot get the lock before its time is over leaves the line all the same");
+
+static int interrupt(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static void wait_interrupted(void *arg)
+{
+    weir_limit *limit = arg;
+    weir_permit permit;
+    weir_set_interrupt(interrupt, NULL);
+    int rc = weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit);
+    weir_set_interrupt(NULL, NULL);
+    prove_claim(rc == WEIR_OK || rc == WEIR_EINTR);
+    if (rc == WEIR_OK)
+        weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+}
+
+static void go_through(void *arg)
+{
+    weir_limit *limit = arg;
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+}
+
+static void shared_gate_interrupted_as_it_is_called(void)
+{
+    begin(1, WEIR_LIMIT_FIXED);
+    prove_take_first_ways(true);
+    weir_limit *limit = find();
+    weir_permit permit;
+    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_POLL, &permit), WEIR_OK);
+    int first = prove_spawn(wait_interrupted, limit);
+    while (look(limit).waiting < 1)
+        prove_yield();
+    int second = prove_spawn(go_through, limit);
+    while (look(limit).waiting < 2)
+        prove_yield();
+    prove_take_first_ways(false);
+    prove_yield(); /* its slice may end here */
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls();
+    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
+    prove_join(first);
+    prove_join(second);
+    prove_same(prove_stalls(), stalls);
+    weir_limit_destroy(limit);
+}
+
+PROVE_CASE(shared_gate_interrupted_as_it_is_called,
+           "who gives up a turn that it was just called for passes that on");
 
 static void wait_until_closed(void *arg)
 {
@@ -588,14 +644,6 @@ static void named_killed(void)
 }
 
 PROVE_CASE(named_killed, "what killed processes left at a name is used, and goes with the next");
-
-static void go_through(void *arg)
-{
-    weir_limit *limit = arg;
-    weir_permit permit;
-    prove_same(weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit), WEIR_OK);
-    weir_limit_release(limit, &permit, WEIR_LIMIT_SUCCESS);
-}
 
 /* Who comes first takes the seat for both. */
 static void named_in_a_forked_child(void)

@@ -307,6 +307,44 @@ static void shared_queue_interrupted(void)
 
 PROVE_CASE(shared_queue_interrupted, "a wait that is interrupted leaves nothing behind");
 
+/* Takes one out, or puts one in: what those who wait on the other side wait for. */
+static void let_one_go_on(bool puts)
+{
+    unsigned value;
+    prove_same(puts ? get_one(queue, &value, WEIR_POLL)
+                    : put_one(queue, 500, sizeof value, WEIR_POLL),
+               WEIR_OK);
+}
+
+static void shared_queue_interrupted_as_it_is_called(void)
+{
+    make(1, WEIR_OVERFLOW_BLOCK);
+    bool puts = prove_pick(2);
+    prove_take_first_ways(true);
+    if (puts)
+        prove_same(put_one(queue, 500, sizeof(unsigned), WEIR_POLL), WEIR_KEPT);
+    party *first = add(puts, 1);
+    first->pid = prove_start_process(wait_interrupted, first, false);
+    until_waiting(puts, !puts);
+    party *second = start(puts, 1, false);
+    until_waiting(2 * puts, 2 * !puts);
+    prove_take_first_ways(false);
+    prove_yield(); /* the first one's slice may end here */
+    prove_let_time_stand_still();
+    unsigned stalls = prove_stalls();
+    let_one_go_on(puts);
+    prove_process_wait(first->pid);
+    if (first->last == WEIR_OK)
+        let_one_go_on(puts);
+    prove_process_wait(second->pid);
+    prove_same(prove_stalls(), stalls);
+    prove_same(second->last, WEIR_OK);
+    weir_shared_queue_destroy(queue);
+}
+
+PROVE_CASE(shared_queue_interrupted_as_it_is_called,
+           "who gives up a turn that it was just called for passes that on");
+
 static void shared_queue_all_wait(void)
 {
     make(1, WEIR_OVERFLOW_BLOCK);
