@@ -486,15 +486,32 @@ static PyObject *Limiter_pend(Limiter *self, PyObject *const *args, Py_ssize_t n
 /* An open `with` block of an adaptive limit, in a context. */
 typedef struct Block {
     PyObject_HEAD PyObject *outer; /* the Block around it in the same context, or NULL */
+    PyObject *token;               /* of the context before it; refers to that, and it to the Block */
     weir_permit core;
     unsigned generation;
     bool is_over;
 } Block;
 
+static int block_traverse(Block *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->outer);
+    Py_VISIT(self->token);
+    return 0;
+}
+
+static int block_clear(Block *self)
+{
+    Py_CLEAR(self->outer);
+    Py_CLEAR(self->token);
+    return 0;
+}
+
 static void block_dealloc(Block *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_XDECREF(self->outer);
+    PyObject_GC_UnTrack(self);
+    block_clear(self);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -502,21 +519,33 @@ static void block_dealloc(Block *self)
 static PyType_Slot block_slots[] = {
     {Py_tp_doc, (void *)"A `with` block that is open."},
     {Py_tp_dealloc, block_dealloc},
+    {Py_tp_traverse, block_traverse},
+    {Py_tp_clear, block_clear},
     {0, NULL},
 };
 
 static PyType_Spec block_spec = {
     .name = "weir._weir.LimitBlock",
     .basicsize = sizeof(Block),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = block_slots,
 };
 
-static int set_open(Limiter *self, PyObject *block)
+/* The outermost block takes its entry out of the context, or each limiter would leave one there. */
+static void set_open_to_outer(Limiter *self, Block *ended, PyObject *outer)
 {
-    PyObject *token = PyContextVar_Set(self->open, block);
+    PyObject *token = ended ? ended->token : NULL;
+    bool is_outermost = !outer || outer == Py_None;
+    if (ended)
+        ended->token = NULL;
+    if (!token || !is_outermost || PyContextVar_Reset(self->open, token) < 0) {
+        PyErr_Clear(); /* it began in another context, which this is a copy of */
+        Py_XSETREF(token, PyContextVar_Set(self->open, is_outermost ? Py_None : outer));
+        if (!token)
+            PyErr_Clear();
+    }
     Py_XDECREF(token);
-    return token ? 0 : -1;
 }
 
 /* Notes when the block began; -1 with an exception. */
@@ -538,7 +567,8 @@ static int note_block(Limiter *self, const weir_permit *permit)
     }
     block->core = *permit;
     block->generation = ext_fork_generation();
-    int rc = set_open(self, (PyObject *)block);
+    block->token = PyContextVar_Set(self->open, (PyObject *)block);
+    int rc = block->token ? 0 : -1;
     Py_DECREF(block);
     return rc;
 }
@@ -553,18 +583,20 @@ static weir_time end_block(Limiter *self)
         return 0;
     }
     PyObject *at = newest;
+    Block *ended = NULL;
     while (at && at != Py_None && since == 0) {
         Block *block = (Block *)at;
         EXT_LOCK(&self->lock);
         bool was_over = block->is_over;
         block->is_over = true;
         EXT_UNLOCK(&self->lock);
+        if (!was_over)
+            ended = block;
         if (!was_over && block->generation == ext_fork_generation())
             since = block->core.since;
         at = block->outer;
     }
-    if (set_open(self, at ? at : Py_None) < 0)
-        PyErr_Clear();
+    set_open_to_outer(self, ended, at);
     Py_XDECREF(newest);
     return since;
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import copy
 import multiprocessing
 import os
@@ -248,6 +250,17 @@ def test_blocks_of_interleaved_generators_each_end_once() -> None:
     del third
     assert limiter.in_flight == 0
     assert limiter.stats().released == 3
+
+
+def test_blocks_leave_nothing_in_their_context() -> None:
+    before = len(contextvars.copy_context())
+    for _ in range(5):
+        limiter = weir.Limiter(weir.Vegas())
+        with limiter, limiter:
+            pass
+        with contextlib.suppress(TimeoutError), limiter:
+            raise TimeoutError
+    assert len(contextvars.copy_context()) == before
 
 
 def test_a_block_left_in_another_context_gives_back_without_a_time() -> None:
