@@ -34,6 +34,7 @@ def take_stock() -> Counter[str]:
         time.sleep(0.01)  # a thread that a test has told to end
     for _ in range(3):
         gc.collect()
+    sys._clear_type_cache()  # which keeps the names that were looked up
     now = Counter({"threads": threading.active_count()})
     for thing in gc.get_objects():
         kind = type(thing)
