@@ -3,7 +3,7 @@
 Counted after each run, when the collector has been three times: the interpreter's blocks of memory
 (of the debug build: references, too), objects of weir's types, descriptors, threads, and mappings
 of shared memory.  The first runs warm up what is made once and kept.  What has then grown by each
-of the others, and by each of as many more, is a leak: what is kept once more, by a cache, stops.
+of two, and by each of some more, is a leak: what is kept once more, by a cache, stops.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-WARM_UP = 3
-RUNS = 4
+WARM_UP = 2
+A_LOOK, RUNS = 2, 6
 BLOCKS_OF_PYTEST = 1  # that it keeps of each run by itself
 
 BLOCKS = "blocks of memory"
@@ -29,13 +29,15 @@ resting = threading.active_count()
 
 
 def take_stock() -> Counter[str]:
+    global resting
     give_up = time.monotonic() + 2
     while threading.active_count() > resting and time.monotonic() < give_up:
         time.sleep(0.01)  # a thread that a test has told to end
+    resting = threading.active_count()
     for _ in range(3):
         gc.collect()
     sys._clear_type_cache()  # which keeps the names that were looked up
-    now = Counter({"threads": threading.active_count()})
+    now = Counter({"threads": resting})
     for thing in gc.get_objects():
         kind = type(thing)
         if str(kind.__module__).startswith("weir"):  # of some types it is a descriptor
@@ -86,7 +88,7 @@ def growth(item: Any, runs: int) -> Counter[str]:
 def pytest_runtest_protocol(item: Any, nextitem: Any) -> Generator[None, Any, Any]:
     for _ in range(WARM_UP):
         run_once(item)
-    grown = growth(item, RUNS)
+    grown = growth(item, A_LOOK)
     if grown:
         grown &= growth(item, RUNS)
     if grown:
