@@ -74,6 +74,59 @@ static void pool_killed_with_a_block(void)
 
 PROVE_CASE(pool_killed_with_a_block, "a block that was asked for is used, or comes back");
 
+/* What the second item's reply is too large for is moved to a block, with that of the first. */
+static void answer_with_more(weir_worker *worker, const weir_task *task)
+{
+    uint32_t item;
+    if (!task->is_batch) {
+        reply_with_extent(worker, task);
+        return;
+    }
+    while (weir_worker_next_item(worker, &item) == WEIR_OK) {
+        uint32_t value = 100 + item;
+        weir_bytes parts[] = {{&value, sizeof value}, {large, BLOCK}};
+        prove_same(weir_worker_reply_item(worker, parts, item == 0 ? 1 : 2), WEIR_OK);
+    }
+    prove_same(weir_worker_end_batch(worker), WEIR_OK);
+}
+
+/* What was replied before the kill is what comes out, wherever it lay. */
+static void note_moved(const weir_completion *done)
+{
+    size_t at = 0;
+    for (uint32_t item = done->first; item < done->first + done->items; item++) {
+        uint32_t value;
+        prove_claim(at + sizeof value <= done->data_size);
+        memcpy(&value, (const char *)done->data + at, sizeof value);
+        prove_same(value, 100 + item);
+        at += sizeof value + (item == 0 ? 0 : BLOCK);
+    }
+    prove_same(done->data_size, at);
+    kit.collected[2] += done->last;
+}
+
+static void pool_killed_as_it_moves(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    weir_completion done;
+    kit.serve = answer_with_more;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    kit_submit_some((void *)1); /* so what follows is not at the beginning of the stretch */
+    kit_collect_some(1);
+    kit_submit_batch(2, 2);
+    prove_take_first_ways(false);
+    while (kit.collected[2] == 0) {
+        prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+        note_moved(&done);
+    }
+    prove_take_first_ways(true);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_killed_as_it_moves,
+           "replies that are moved to a block are whole where the worker was killed meanwhile");
+
 /* More replies than a worker's stretch has room for, before the first is collected. */
 static void reply_with_half(weir_worker *worker, const weir_task *task)
 {
