@@ -490,3 +490,50 @@ static void pool_told_beside_a_grant(void)
 }
 
 PROVE_CASE(pool_told_beside_a_grant, "memory that comes beside what is there is given back");
+
+static _Atomic unsigned begun;
+static _Atomic bool may_reply;
+
+static void begin_and_echo(weir_worker *worker, const weir_task *task)
+{
+    begun++;
+    while (!may_reply)
+        prove_pause();
+    kit_echo(worker, task);
+}
+
+/* Memory for the second task comes while the first one's reply waits to be collected: who collects that may be away for
+ * long. */
+static void pool_dealt_beside_a_reply(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.tasks_per_worker = 1; /* so none waits behind the first, nor runs with its memory */
+    kit.workers_may_die = false;
+    govern_by(&opts, 2500);
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    kit.serve = begin_and_echo;
+    begun = 0;
+    may_reply = false;
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    while (kit.pool->starting > 0)
+        kit_collect(WEIR_POLL);
+    kit_submit_some((void *)2);
+    while (begun == 0 || kit.pool->memory.asked == 0)
+        kit_collect(WEIR_POLL);
+    weir_governor_release(governor, 1000);
+    may_reply = true;
+    while (kit_look().replied == 0)
+        prove_pause();
+    prove_same(kit_collect(WEIR_FOREVER), 1);
+    for (unsigned i = 0; i < 300 && begun == 1; i++)
+        prove_pause();
+    prove_same(begun, 2);
+    kit_collect_some(2);
+    close_and_end(2);
+    check_governor();
+}
+
+PROVE_CASE(pool_dealt_beside_a_reply,
+           "a task that there is memory for now runs while another one's reply is read");
