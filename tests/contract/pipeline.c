@@ -839,6 +839,34 @@ static void a_halt_drops_what_is_inside(void **state)
     assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
 }
 
+static int emit_when_halted(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)n;
+    soon(weir_run_is_halted(run));
+    weir_emit(run, items[0], 0);
+    return 0;
+}
+
+static void a_halted_pipeline_begins_no_call(void **state)
+{
+    (void)state;
+    numbers it = {0, 1};
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage s = append(p, add_source(p, &it), stage_opts("host", emit_when_halted, NULL));
+    weir_stage_opts opts = stage_opts("inline", collect, &out);
+    opts.kind = WEIR_STAGE_INLINE;
+    append(p, s, opts);
+    start(p);
+    soon(look(p, s).in_hand == 1);
+    weir_pipeline_halt(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    check_laws(p);
+    weir_pipeline_destroy(p);
+    assert_int_equal(out.n, 0);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], 1);
+}
+
 static void drop_slowly(void *item, weir_stage stage, weir_loss reason, void *ctx)
 {
     pause_ns(WEIR_MILLISECOND);
@@ -1433,6 +1461,7 @@ int main(void)
         TEST(a_stage_waits_out_what_others_are_sent_away_for_and_says_so),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
+        TEST(a_halted_pipeline_begins_no_call),
         TEST(a_halt_drops_what_is_inside_the_last_stages_too),
         TEST(a_call_that_fails_after_a_halt_has_not_halted_it),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),
