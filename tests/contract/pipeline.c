@@ -798,6 +798,25 @@ static void a_stage_waits_out_what_others_are_sent_away_for_and_says_so(void **s
 
 /* ---- ending ------------------------------------------------------------------------------------ */
 
+static void a_pipeline_starts_once_and_is_then_as_it_is(void **state)
+{
+    (void)state;
+    numbers it = {0, 10};
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage source = add_source(p, &it),
+               s = append(p, source, stage_opts("sink", collect, &out));
+    start(p);
+    assert_int_equal(weir_pipeline_start(p), WEIR_EINVAL);
+    assert_string_equal(weir_pipeline_trouble(p), "the pipeline has started");
+    assert_int_equal(weir_pipeline_connect(p, source, s), WEIR_EINVAL);
+    weir_stage_opts opts = stage_opts("late", collect, &out);
+    assert_int_equal(weir_pipeline_add(p, &opts, &s), WEIR_EINVAL);
+    end_well(p);
+    weir_pipeline_destroy(NULL);
+    assert_int_equal(out.n, 10);
+}
+
 static void a_stop_lets_through_what_is_inside(void **state)
 {
     (void)state;
@@ -1459,6 +1478,7 @@ int main(void)
         TEST(a_call_that_no_limit_let_in_is_none_to_the_breaker),
         TEST(a_stage_waits_until_its_breaker_lets_it_in_and_says_so),
         TEST(a_stage_waits_out_what_others_are_sent_away_for_and_says_so),
+        TEST(a_pipeline_starts_once_and_is_then_as_it_is),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
         TEST(a_halted_pipeline_begins_no_call),
