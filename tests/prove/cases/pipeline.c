@@ -586,6 +586,22 @@ static void pipeline_has_outsiders(void)
 PROVE_CASE(pipeline_has_outsiders,
            "a stage of the caller's ends when he says so, and those behind it after");
 
+/* Its caller has not said that it has ended, and does not any more. */
+static void pipeline_destroyed_with_outsiders(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", NULL);
+    middle.kind = WEIR_STAGE_EXTERNAL;
+    add_behind(add_behind(add(source(bring)), middle), stage("sink", take_in));
+    start();
+    weir_pipeline_destroy(pipeline);
+    prove_same(atomic_load_explicit(&ended, memory_order_relaxed), 1);
+    prove_same(came(), 0);
+}
+
+PROVE_CASE(pipeline_destroyed_with_outsiders,
+           "destroyed, a pipeline does not wait for a stage of the caller's");
+
 static bool share(void *item, void **ret_item, void *ctx)
 {
     (void)ctx;
