@@ -81,7 +81,7 @@ typedef struct weir__slot {
     int32_t status;     /* worker, before DONE; as the others below */
     uint32_t kept;      /* 1: the payload's block stays with the worker; see returns */
     uint64_t out_size;
-    uint64_t out_offset; /* EXTENT: stream position (see extent_tail); BLOCK: in the file */
+    uint64_t out_offset; /* EXTENT: stream position (see extent_tail) */
     int64_t service_ns;
     unsigned char in[WEIR__IN_BYTES];
     unsigned char out[WEIR__OUT_BYTES];

@@ -942,9 +942,8 @@ static int64_t run_rounds(weir_pool *pool, struct round *round, weir_time deadli
                 deal_again(pool);
             if (round->n > 0)
                 return (int64_t)round->n;
+            /* what burying hands out is returned after another look */
             again = more || bury_the_dead(pool, round) || start_worker(pool, round);
-            if (round->n > 0)
-                return (int64_t)round->n;
         } while (again);
         if (all_gone(pool)) {
             weir__arena_keep_nothing(&pool->arena);

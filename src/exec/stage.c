@@ -67,15 +67,13 @@ static int take_rate(pass *p, weir_time deadline)
 
 #define LOOK (50 * WEIR_MILLISECOND) /* a governor may recover, a breaker be reset by hand */
 
-/* Who has its input in a queue waits out what others shed for. */
+/* Who has its input in a queue waits out what others shed for; a try is only refused. */
 static int take_memory(pass *p, weir_time deadline)
 {
     const weir_stage_opts *opts = &p->stage->opts;
     int rc;
     while ((rc = weir_governor_reserve(opts->governor, opts->governor_bytes, deadline)) ==
            WEIR_ESHED) {
-        if (deadline <= WEIR_POLL)
-            return WEIR_EFULL;
         if (is_called_off(p->stage))
             return WEIR_EINTR;
         pause_for(p->stage, LOOK);

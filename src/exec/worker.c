@@ -660,8 +660,6 @@ static int fill_block(weir_worker *worker, const weir_bytes *parts, size_t n_par
      * that is published later */
     atomic_store_explicit(&seat->want, 0, memory_order_relaxed);
     atomic_store_explicit(&seat->grant, GRANT_NONE, memory_order_relaxed);
-    if (rc == 0)
-        worker->current->out_offset = offset;
     return rc;
 }
 

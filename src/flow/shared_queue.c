@@ -250,7 +250,7 @@ static int enter_again(weir_shared_queue *queue, wait *w, int rc)
         return WEIR_OK;
     if (rc == WEIR_OK)
         rc = entered;
-    while (entered == WEIR_EINTR)
+    if (entered == WEIR_EINTR) /* once more: the owner may be stopped for long */
         entered = enter(queue, WEIR_POLL);
     if (entered == WEIR_OK) {
         weir__change look;

@@ -713,7 +713,109 @@ static void a_call_that_no_limit_let_in_is_none_to_the_breaker(void **state)
     weir_limit_destroy(limit);
 }
 
+/* Held by a limit that does not let it in: let go on, or halted, it ends. */
+static void end_held(weir_pipeline *p, bool halts, const sink *out)
+{
+    if (!halts) {
+        end_well(p);
+        assert_int_equal(out->n, 3);
+        return;
+    }
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    check_laws(p);
+    weir_pipeline_destroy(p);
+    assert_int_equal(out->n, 0);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_FAILED], 0); /* no call was made */
+    assert_true(lost.by_reason[WEIR_LOSS_DISCARDED] > 0);
+}
+
+static void a_stage_waits_until_its_breaker_lets_it_in_and_says_so(void **state)
+{
+    (void)state;
+    for (int halts = 0; halts < 2; halts++) {
+        numbers it = {0, 3};
+        sink out = SINK;
+        weir_breaker_opts breaker_opts = WEIR_BREAKER_OPTS_INIT;
+        weir_breaker *breaker;
+        must(weir_breaker_create(&breaker, &breaker_opts) == WEIR_OK);
+        must(weir_breaker_isolate(breaker) == WEIR_OK);
+        weir_pipeline *p = new_pipeline();
+        weir_stage_opts opts = stage_opts("sink", collect, &out);
+        opts.breaker = breaker;
+        weir_stage s = append(p, add_source(p, &it), opts);
+        start(p);
+        soon(look(p, s).held_ns[WEIR_CAUSE_BREAKER] > 0);
+        if (halts)
+            weir_pipeline_halt(p);
+        else
+            must(weir_breaker_reset(breaker) == WEIR_OK);
+        end_held(p, halts, &out);
+        weir_breaker_destroy(breaker);
+    }
+}
+
+/* Whose callers are sent away when they would have to wait: whatever is in use is too much. */
+static weir_governor *new_short_governor(uint64_t limit_bytes)
+{
+    weir_governor_opts opts = WEIR_GOVERNOR_OPTS_INIT;
+    opts.limit_bytes = limit_bytes;
+    opts.slow_at = 1e-12;
+    opts.pause_at = 2e-12;
+    opts.shed_at = 3e-12;
+    weir_governor *governor;
+    must(weir_governor_create(&governor, &opts) == WEIR_OK);
+    must(weir_governor_reserve(governor, limit_bytes, WEIR_POLL) == WEIR_OK);
+    must(weir_governor_sample(governor) == WEIR_MEMORY_SHED);
+    return governor;
+}
+
+static void a_stage_waits_out_what_others_are_sent_away_for_and_says_so(void **state)
+{
+    (void)state;
+    enum { BYTES = 1000 };
+    for (int halts = 0; halts < 2; halts++) {
+        numbers it = {0, 3};
+        sink out = SINK;
+        weir_governor *governor = new_short_governor(BYTES);
+        weir_pipeline *p = new_pipeline();
+        weir_stage_opts opts = stage_opts("sink", collect, &out);
+        opts.governor = governor;
+        opts.governor_bytes = BYTES;
+        weir_stage s = append(p, add_source(p, &it), opts);
+        start(p);
+        soon(look(p, s).held_ns[WEIR_CAUSE_MEMORY] > 0);
+        if (halts)
+            weir_pipeline_halt(p);
+        else
+            weir_governor_release(governor, BYTES);
+        end_held(p, halts, &out);
+        weir_governor_snapshot now = WEIR_GOVERNOR_SNAPSHOT_INIT;
+        weir_governor_get_snapshot(governor, &now);
+        assert_int_equal(now.reserved, halts ? BYTES : 0);
+        weir_governor_destroy(governor);
+    }
+}
+
 /* ---- ending ------------------------------------------------------------------------------------ */
+
+static void a_pipeline_starts_once_and_is_then_as_it_is(void **state)
+{
+    (void)state;
+    numbers it = {0, 10};
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage source = add_source(p, &it),
+               s = append(p, source, stage_opts("sink", collect, &out));
+    start(p);
+    assert_int_equal(weir_pipeline_start(p), WEIR_EINVAL);
+    assert_string_equal(weir_pipeline_trouble(p), "the pipeline has started");
+    assert_int_equal(weir_pipeline_connect(p, source, s), WEIR_EINVAL);
+    weir_stage_opts opts = stage_opts("late", collect, &out);
+    assert_int_equal(weir_pipeline_add(p, &opts, &s), WEIR_EINVAL);
+    end_well(p);
+    weir_pipeline_destroy(NULL);
+    assert_int_equal(out.n, 10);
+}
 
 static void a_stop_lets_through_what_is_inside(void **state)
 {
@@ -754,6 +856,34 @@ static void a_halt_drops_what_is_inside(void **state)
     weir_pipeline_destroy(p);
     assert_int_equal(out.n, 1);
     assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], it.next - 1);
+}
+
+static int emit_when_halted(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    (void)ctx, (void)n;
+    soon(weir_run_is_halted(run));
+    weir_emit(run, items[0], 0);
+    return 0;
+}
+
+static void a_halted_pipeline_begins_no_call(void **state)
+{
+    (void)state;
+    numbers it = {0, 1};
+    sink out = SINK;
+    weir_pipeline *p = new_pipeline();
+    weir_stage s = append(p, add_source(p, &it), stage_opts("host", emit_when_halted, NULL));
+    weir_stage_opts opts = stage_opts("inline", collect, &out);
+    opts.kind = WEIR_STAGE_INLINE;
+    append(p, s, opts);
+    start(p);
+    soon(look(p, s).in_hand == 1);
+    weir_pipeline_halt(p);
+    must(weir_pipeline_wait(p, weir_after(PATIENCE)) == WEIR_OK);
+    check_laws(p);
+    weir_pipeline_destroy(p);
+    assert_int_equal(out.n, 0);
+    assert_int_equal(lost.by_reason[WEIR_LOSS_DISCARDED], 1);
 }
 
 static void drop_slowly(void *item, weir_stage stage, weir_loss reason, void *ctx)
@@ -1346,8 +1476,12 @@ int main(void)
         TEST(a_stage_keeps_its_limits),
         TEST(a_limit_gives_the_interruption_hook_back_to_who_waited_for_it),
         TEST(a_call_that_no_limit_let_in_is_none_to_the_breaker),
+        TEST(a_stage_waits_until_its_breaker_lets_it_in_and_says_so),
+        TEST(a_stage_waits_out_what_others_are_sent_away_for_and_says_so),
+        TEST(a_pipeline_starts_once_and_is_then_as_it_is),
         TEST(a_stop_lets_through_what_is_inside),
         TEST(a_halt_drops_what_is_inside),
+        TEST(a_halted_pipeline_begins_no_call),
         TEST(a_halt_drops_what_is_inside_the_last_stages_too),
         TEST(a_call_that_fails_after_a_halt_has_not_halted_it),
         TEST(a_source_that_hangs_does_not_hold_up_the_end),

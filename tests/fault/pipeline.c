@@ -430,6 +430,7 @@ static void put_while_the_disk_behind_fails(bool ordered)
     is_open = true;
     must(weir_pipeline_wait(pipeline, weir_after(PATIENCE)) == WEIR_OK);
     assert_int_equal(look(pipeline, 1).dropped[WEIR_LOSS_REFUSED], 5);
+    assert_int_equal(look(pipeline, 1).waits, 5); /* what waits for a disk waits */
     weir_pipeline_destroy(pipeline);
     assert_int_equal(dropped, 5);
     for (int i = 0; i < 2; i++)

@@ -406,6 +406,41 @@ static void pipeline_in_order(void)
 
 PROVE_CASE(pipeline_in_order, "several workers, and what they emit is in the order of what came");
 
+static int is_done[ITEMS + 1];
+
+static int pass_on_within_the_window(void *ctx, void *const *items, size_t n, const weir_run *run)
+{
+    intptr_t item = (intptr_t)items[0];
+    if (item > 2)
+        prove_same(is_done[item - 2], 1); /* a race, if it has not been waited for */
+    pass_on(ctx, items, n, run);
+    prove_pause();
+    is_done[item] = 1;
+    return 0;
+}
+
+static void pipeline_keeps_its_window(void)
+{
+    make();
+    weir_stage_opts middle = open_stage("middle", pass_on_within_the_window);
+    middle.workers = 2;
+    middle.ordered = true;
+    middle.window = 2;
+    last = 0;
+    memset(is_done, 0, sizeof is_done);
+    add_behind(add(middle), stage("sink", take_in_order));
+    start();
+    for (int i = 1; i <= 3; i++)
+        prove_claim(weir_pipeline_put(pipeline, 0, item_of(i), 0, WEIR_FOREVER) >= 0);
+    prove_claim(weir_pipeline_close_input(pipeline, 0) == WEIR_OK);
+    end(WEIR_OK);
+    prove_same(last, 3);
+}
+
+PROVE_CASE(
+    pipeline_keeps_its_window,
+    "calls in order go on ahead of one that takes long as far as the window, and no further");
+
 /* Idle workers look again and again whether they are wanted, and hold no place of the window meanwhile. */
 static void pipeline_idles_in_order(void)
 {
@@ -550,6 +585,22 @@ static void pipeline_has_outsiders(void)
 
 PROVE_CASE(pipeline_has_outsiders,
            "a stage of the caller's ends when he says so, and those behind it after");
+
+/* Its caller has not said that it has ended, and does not any more. */
+static void pipeline_destroyed_with_outsiders(void)
+{
+    make();
+    weir_stage_opts middle = stage("middle", NULL);
+    middle.kind = WEIR_STAGE_EXTERNAL;
+    add_behind(add_behind(add(source(bring)), middle), stage("sink", take_in));
+    start();
+    weir_pipeline_destroy(pipeline);
+    prove_same(atomic_load_explicit(&ended, memory_order_relaxed), 1);
+    prove_same(came(), 0);
+}
+
+PROVE_CASE(pipeline_destroyed_with_outsiders,
+           "destroyed, a pipeline does not wait for a stage of the caller's");
 
 static bool share(void *item, void **ret_item, void *ctx)
 {

@@ -74,6 +74,59 @@ static void pool_killed_with_a_block(void)
 
 PROVE_CASE(pool_killed_with_a_block, "a block that was asked for is used, or comes back");
 
+/* What the second item's reply is too large for is moved to a block, with that of the first. */
+static void answer_with_more(weir_worker *worker, const weir_task *task)
+{
+    uint32_t item;
+    if (!task->is_batch) {
+        reply_with_extent(worker, task);
+        return;
+    }
+    while (weir_worker_next_item(worker, &item) == WEIR_OK) {
+        uint32_t value = 100 + item;
+        weir_bytes parts[] = {{&value, sizeof value}, {large, BLOCK}};
+        prove_same(weir_worker_reply_item(worker, parts, item == 0 ? 1 : 2), WEIR_OK);
+    }
+    prove_same(weir_worker_end_batch(worker), WEIR_OK);
+}
+
+/* What was replied before the kill is what comes out, wherever it lay. */
+static void note_moved(const weir_completion *done)
+{
+    size_t at = 0;
+    for (uint32_t item = done->first; item < done->first + done->items; item++) {
+        uint32_t value;
+        prove_claim(at + sizeof value <= done->data_size);
+        memcpy(&value, (const char *)done->data + at, sizeof value);
+        prove_same(value, 100 + item);
+        at += sizeof value + (item == 0 ? 0 : BLOCK);
+    }
+    prove_same(done->data_size, at);
+    kit.collected[2] += done->last;
+}
+
+static void pool_killed_as_it_moves(void)
+{
+    weir_pool_opts opts = kit_opts(1, 1);
+    weir_completion done;
+    kit.serve = answer_with_more;
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    kit_submit_some((void *)1); /* so what follows is not at the beginning of the stretch */
+    kit_collect_some(1);
+    kit_submit_batch(2, 2);
+    prove_take_first_ways(false);
+    while (kit.collected[2] == 0) {
+        prove_same(weir_pool_collect(kit.pool, &done, 1, WEIR_FOREVER), 1);
+        note_moved(&done);
+    }
+    prove_take_first_ways(true);
+    close_and_end(2);
+}
+
+PROVE_CASE(pool_killed_as_it_moves,
+           "replies that are moved to a block are whole where the worker was killed meanwhile");
+
 /* More replies than a worker's stretch has room for, before the first is collected. */
 static void reply_with_half(weir_worker *worker, const weir_task *task)
 {
@@ -437,3 +490,50 @@ static void pool_told_beside_a_grant(void)
 }
 
 PROVE_CASE(pool_told_beside_a_grant, "memory that comes beside what is there is given back");
+
+static _Atomic unsigned begun;
+static _Atomic bool may_reply;
+
+static void begin_and_echo(weir_worker *worker, const weir_task *task)
+{
+    begun++;
+    while (!may_reply)
+        prove_pause();
+    kit_echo(worker, task);
+}
+
+/* Memory for the second task comes while the first one's reply waits to be collected: who collects that may be away for
+ * long. */
+static void pool_dealt_beside_a_reply(void)
+{
+    weir_pool_opts opts = kit_opts(2, 2);
+    opts.tasks_per_worker = 1; /* so none waits behind the first, nor runs with its memory */
+    kit.workers_may_die = false;
+    govern_by(&opts, 2500);
+    prove_take_first_ways(true);
+    kit_make(&opts);
+    kit.serve = begin_and_echo;
+    begun = 0;
+    may_reply = false;
+    prove_same(weir_governor_reserve(governor, 1000, WEIR_POLL), WEIR_OK);
+    prove_same(weir_pool_start_workers(kit.pool, 2), 2);
+    while (kit.pool->starting > 0)
+        kit_collect(WEIR_POLL);
+    kit_submit_some((void *)2);
+    while (begun == 0 || kit.pool->memory.asked == 0)
+        kit_collect(WEIR_POLL);
+    weir_governor_release(governor, 1000);
+    may_reply = true;
+    while (kit_look().replied == 0)
+        prove_pause();
+    prove_same(kit_collect(WEIR_FOREVER), 1);
+    for (unsigned i = 0; i < 300 && begun == 1; i++)
+        prove_pause();
+    prove_same(begun, 2);
+    kit_collect_some(2);
+    close_and_end(2);
+    check_governor();
+}
+
+PROVE_CASE(pool_dealt_beside_a_reply,
+           "a task that there is memory for now runs while another one's reply is read");
