@@ -486,7 +486,7 @@ static PyObject *Limiter_pend(Limiter *self, PyObject *const *args, Py_ssize_t n
 /* An open `with` block of an adaptive limit, in a context. */
 typedef struct Block {
     PyObject_HEAD PyObject *outer; /* the Block around it in the same context, or NULL */
-    PyObject *token;               /* of the context before it; refers to that, and it to the Block */
+    PyObject *token; /* of the context before it; refers to that, and it to the Block */
     weir_permit core;
     unsigned generation;
     bool is_over;

@@ -379,9 +379,7 @@ static int offer(weir_shared_queue *queue, weir__change *change, const weir_mess
     case WEIR__REFUSE: refuse(queue, w); return WEIR_EFULL;
     case WEIR__DROP: weir__change_drop_new(change, message->size, WEIR_DROP_NEWEST); break;
     case WEIR__SAMPLE_OUT: weir__change_drop_new(change, message->size, WEIR_DROP_SAMPLED); break;
-    case WEIR__EVICT:
-        evict(queue, change, message->size);
-        __attribute__((fallthrough));
+    case WEIR__EVICT: evict(queue, change, message->size); __attribute__((fallthrough));
     case WEIR__KEEP: return weir__change_append(change, message, s->max_age_ns ? weir_now() : 0);
     }
     return WEIR_DROPPED;

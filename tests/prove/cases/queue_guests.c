@@ -514,7 +514,8 @@ static void queue_guest_comes_late_before_a_batch(void)
     q_end();
 }
 
-PROVE_CASE(queue_guest_comes_late_before_a_batch, "what is there while others wait for more is its");
+PROVE_CASE(queue_guest_comes_late_before_a_batch,
+           "what is there while others wait for more is its");
 
 static void guest_puts_late(void *arg)
 {
