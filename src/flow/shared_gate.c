@@ -394,11 +394,11 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
         end_wait(&w);
         leave(s);
         if (rc == WEIR_WAITING)
-            rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
+            rc = WEIR_ETIMEDOUT;
         break;
     }
     if (rc == WEIR_ETIMEDOUT && deadline <= WEIR_POLL)
-        rc = WEIR_EFULL; /* a process is stopped in the middle of a call */
+        rc = WEIR_EFULL; /* also where a process is stopped in the middle of a call */
     if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
         weir__shared_gate_count_refused(gate);
     tell_bounds(gate, w.record);
