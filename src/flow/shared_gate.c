@@ -247,8 +247,6 @@ static int enter_again(wait *w, int rc)
         return WEIR_OK;
     if (rc == WEIR_OK)
         rc = entered;
-    while (entered == WEIR_EINTR)
-        entered = weir__door_enter(&s->door, WEIR_POLL);
     if (entered == WEIR_OK) {
         end_wait(w);
         leave(s);
@@ -396,11 +394,11 @@ int weir__shared_gate_acquire(weir__shared_gate *gate, uint64_t cost, unsigned p
         end_wait(&w);
         leave(s);
         if (rc == WEIR_WAITING)
-            rc = deadline <= WEIR_POLL ? WEIR_EFULL : WEIR_ETIMEDOUT;
+            rc = WEIR_ETIMEDOUT;
         break;
     }
     if (rc == WEIR_ETIMEDOUT && deadline <= WEIR_POLL)
-        rc = WEIR_EFULL; /* a process is stopped in the middle of a call */
+        rc = WEIR_EFULL; /* also where a process is stopped in the middle of a call */
     if ((rc == WEIR_EFULL || rc == WEIR_ETIMEDOUT) && deadline != WEIR_PROBE)
         weir__shared_gate_count_refused(gate);
     tell_bounds(gate, w.record);
@@ -439,12 +437,15 @@ static void subtract(seat *own, uint64_t cost, unsigned partition)
     atomic_fetch_sub_explicit(&own->used_by[partition], cost, memory_order_release);
 }
 
-/* The lock is free soon, or its owner is stopped: then the next one does what is to do. */
+/* The lock is free soon, or its owner is stopped: then the next one does what is to do.  Without the hook: what ends
+ * something is not interrupted. */
 static bool enter_to_settle(shared *s)
 {
-    int rc;
-    while ((rc = weir__door_enter(&s->door, WEIR_POLL)) == WEIR_EINTR)
-        ;
+    void *ctx;
+    weir_interrupt_fn *hook = weir__get_interrupt(&ctx);
+    weir_set_interrupt(NULL, NULL);
+    int rc = weir__door_enter(&s->door, WEIR_POLL);
+    weir_set_interrupt(hook, ctx);
     return rc == WEIR_OK;
 }
 

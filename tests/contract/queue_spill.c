@@ -278,9 +278,11 @@ static void a_put_waits_when_the_disk_is_full(void **state)
     start_waiting_put(&first);
     start_waiting_put(&second);
     assert_int_equal(weir_queue_put(queue, number(1), 1, WEIR_POLL), WEIR_EFULL);
+    uint64_t blocked_ns = look().put_blocked_ns;
     get(1, in);
     assert_int_equal(finish(&first), WEIR_KEPT);
     assert_int_equal(finish(&second), WEIR_KEPT);
+    assert_true(look().put_blocked_ns > blocked_ns);
     get(in + 1, in + 2);
     end();
 }

@@ -504,6 +504,41 @@ static void closing_tells_those_without_a_thread(void **state)
     weir_rate_destroy(rate);
 }
 
+static void who_is_interrupted_tells_the_next_one_without_a_thread(void **state)
+{
+    (void)state;
+    _Atomic int give_up = 0, calls = 0;
+    weir_pending pending = {.ready = count_calls, .ctx = &calls};
+    weir_time at;
+    weir_rate *rate = make(10, 0, 1000);
+    assert_int_equal(try (rate, 1000), WEIR_OK);
+    taker large = {.rate = rate, .cost = 1000, .hook = says_yes, .hook_ctx = &give_up};
+    start_waiting(&large);
+    assert_int_equal(weir_rate_acquire_async(rate, 1, &pending, &at), WEIR_WAITING);
+    give_up = 1;
+    assert_int_equal(end(&large), WEIR_EINTR);
+    assert_int_equal(calls, 1);
+    weir_rate_cancel(rate, &pending);
+    assert_int_equal(look(rate).refused, 1); /* who is interrupted was not refused */
+    weir_rate_destroy(rate);
+}
+
+static void what_is_given_back_is_told_to_the_next_one_without_a_thread(void **state)
+{
+    (void)state;
+    _Atomic int calls = 0;
+    weir_pending pending = {.ready = count_calls, .ctx = &calls};
+    weir_reservation r;
+    weir_time at;
+    weir_rate *rate = make(10, 0, 1000);
+    assert_int_equal(weir_rate_reserve(rate, 1000, &at, &r), WEIR_OK);
+    assert_int_equal(weir_rate_acquire_async(rate, 900, &pending, &at), WEIR_WAITING);
+    assert_int_equal(weir_rate_unreserve(rate, &r), 1);
+    assert_int_equal(calls, 1);
+    assert_int_equal(weir_rate_poll(rate, &pending, &at), WEIR_OK);
+    weir_rate_destroy(rate);
+}
+
 /* The burst is too small for both, so the thread cannot have its token beside the other's. */
 static void a_loop_that_does_not_poll_is_passed_over(void **state)
 {
@@ -663,6 +698,40 @@ static void a_forked_child_has_the_same_bucket_and_a_line_of_its_own(void **stat
     weir_rate_destroy(rate);
 }
 
+/* As a daemon does that closes all descriptors: it cannot take a seat of its own. */
+static weir_pending of_the_parent;
+
+static int has_closed_all_and_comes(weir_rate *rate)
+{
+    weir_time at;
+    for (int fd = 3; fd < 256; fd++)
+        close(fd);
+    must(weir_rate_poll(rate, &of_the_parent, &at) == WEIR_ESYSTEM);
+    weir_rate_cancel(rate, &of_the_parent);
+    must(weir_rate_set(rate, 7, HOUR, 10) == WEIR_ESYSTEM);
+    weir_rate_close(rate);
+    return 5;
+}
+
+static void a_forked_child_without_the_file_leaves_the_parents_place_alone(void **state)
+{
+    (void)state;
+    _Atomic int calls = 0;
+    weir_time at;
+    weir_rate *rate = make_shared(1, HOUR, 10), *other = make_shared(1, HOUR, 10);
+    of_the_parent = (weir_pending){.ready = count_calls, .ctx = &calls};
+    assert_int_equal(try (rate, 5), WEIR_OK);
+    assert_int_equal(weir_rate_acquire_async(rate, 10, &of_the_parent, &at), WEIR_WAITING);
+    assert_int_equal(child_that(has_closed_all_and_comes, rate), 5);
+    assert_int_equal(try (other, 1), WEIR_EFULL); /* it is still in line */
+    weir_rate_cancel(rate, &of_the_parent);
+    assert_int_equal(try (other, 1), WEIR_OK);
+    assert_int_equal(weir_rate_set(rate, 1000000, 1000, 1), WEIR_OK);
+    soon(look(rate).available == 1);
+    weir_rate_destroy(other);
+    weir_rate_destroy(rate);
+}
+
 static int waits_for_ever(weir_rate *rate)
 {
     weir_rate_acquire(rate, 10, WEIR_FOREVER);
@@ -752,6 +821,8 @@ int main(void)
         cmocka_unit_test(a_change_of_rate_says_poll_now),
         cmocka_unit_test(a_cancelled_place_takes_nothing_and_the_next_is_told),
         cmocka_unit_test(closing_tells_those_without_a_thread),
+        cmocka_unit_test(who_is_interrupted_tells_the_next_one_without_a_thread),
+        cmocka_unit_test(what_is_given_back_is_told_to_the_next_one_without_a_thread),
         cmocka_unit_test(a_loop_that_does_not_poll_is_passed_over),
         cmocka_unit_test(a_reservation_tells_when_it_may_be_used),
         cmocka_unit_test(the_last_reservation_can_be_given_back_and_others_are_lost),
@@ -759,6 +830,7 @@ int main(void)
         cmocka_unit_test(what_is_given_back_lets_the_next_go),
         shared_test(a_name_leads_to_one_bucket),
         shared_test(a_forked_child_has_the_same_bucket_and_a_line_of_its_own),
+        shared_test(a_forked_child_without_the_file_leaves_the_parents_place_alone),
         shared_test(who_is_killed_in_line_holds_nobody_up_for_long),
         shared_test(what_a_killed_process_left_in_line_goes_when_another_takes_its_seat),
         shared_test(who_is_stopped_in_line_is_passed_over),

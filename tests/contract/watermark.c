@@ -265,6 +265,7 @@ static void all_who_wait_go_on_together(void **state)
     for (int i = 0; i < 5; i++)
         assert_int_equal(end_of(&drainers[i]), WEIR_OK);
     assert_int_equal(now(mark).waiting, 0);
+    assert_true(now(mark).blocked_ns > 0);
     weir_watermark_destroy(mark);
 }
 

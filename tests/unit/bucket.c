@@ -113,6 +113,34 @@ static void who_would_owe_too_much_reserves_nothing(void **state)
     weir__free(bucket.page);
 }
 
+static void a_larger_burst_begins_with_no_more_than_the_smaller_one_held(void **state)
+{
+    (void)state;
+    weir__bucket bucket = make(BURST);
+    check_is_full(&bucket, START);
+    weir_time now = START + SECOND; /* long full */
+    assert_int_equal(weir__bucket_set(&bucket, 1, (uint64_t)SECOND, 2 * BURST * WEIR__TOKEN, now),
+                     WEIR_OK);
+    assert_int_equal(weir__bucket_level(&bucket, now), BURST * WEIR__TOKEN);
+    weir__free(bucket.page);
+}
+
+/* As it still has the turn. */
+static void who_reserves_comes_right_after_who_has_just_taken(void **state)
+{
+    (void)state;
+    weir__bucket bucket = make(BURST);
+    weir__turn turn = WEIR__NO_TURN;
+    weir__owed owed;
+    weir_time when;
+    weir__bucket_enter(&bucket, &turn, 3 * WEIR__TOKEN);
+    assert_true(weir__bucket_take(&bucket, &turn, 3 * WEIR__TOKEN, 0, START, &when));
+    assert_true(weir__bucket_reserve(&bucket, BURST * WEIR__TOKEN, START, &owed));
+    assert_int_equal(owed.due, owed.end);
+    weir__bucket_leave(&bucket, &turn);
+    weir__free(bucket.page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +149,8 @@ int main(void)
         cmocka_unit_test(other_terms_after_very_long_begin_with_a_full_bucket),
         cmocka_unit_test(a_clock_that_goes_back_gives_nothing),
         cmocka_unit_test(who_would_owe_too_much_reserves_nothing),
+        cmocka_unit_test(a_larger_burst_begins_with_no_more_than_the_smaller_one_held),
+        cmocka_unit_test(who_reserves_comes_right_after_who_has_just_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

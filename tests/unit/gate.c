@@ -635,6 +635,34 @@ static void one_that_waits_and_is_killed_is_not_waited_for(void **state)
     weir__gate_destroy(gate);
 }
 
+static uint64_t to_none(void *state, uint64_t used, uint64_t capacity, void *ctx)
+{
+    (void)state, (void)used, (void)capacity, (void)ctx;
+    return 0;
+}
+
+/* As a daemon does that closes all descriptors: it cannot take a seat of its own. */
+static void a_forked_child_without_the_file_comes_in_nowhere(void **state)
+{
+    (void)state;
+    weir__gate *gate = of(2);
+    assert_int_equal(try_it(gate, 1), WEIR_OK);
+    pid_t pid = fork();
+    must(pid >= 0);
+    if (pid == 0) {
+        for (int fd = 3; fd < 256; fd++)
+            close(fd);
+        must(try_it(gate, 1) == WEIR_ESYSTEM);
+        weir__gate_release(gate, 1, 0, to_none, NULL);
+        _exit(7);
+    }
+    assert_int_equal(ends_with(pid), 7);
+    assert_int_equal(counts_of(gate).used, 1);
+    assert_int_equal(counts_of(gate).capacity, 2);
+    release(gate, 1);
+    weir__gate_destroy(gate);
+}
+
 #define BOTH(test)                                                                                 \
     {#test, test, own, NULL, NULL},                                                                \
     {                                                                                              \
@@ -671,6 +699,7 @@ int main(int argc, char **argv)
         SHARED(one_gate_has_one_capacity_for_all_handles),
         SHARED(a_process_that_waits_is_woken_by_another),
         SHARED(one_that_waits_and_is_killed_is_not_waited_for),
+        SHARED(a_forked_child_without_the_file_comes_in_nowhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -433,3 +433,60 @@ static void bucket_terms_are_whole(void)
 
 PROVE_CASE(bucket_terms_are_whole,
            "terms are read as somebody has set them, whatever is set meanwhile");
+
+/* 2^39 tokens in a second: terms are old after 2 s, and forgotten after 8. */
+static weir_time renewed_at;
+
+static void try_one_then(void *arg)
+{
+    unsigned i = (unsigned)(uintptr_t)arg;
+    took[i] += weir__bucket_try(&ways[i], WEIR__TOKEN, renewed_at);
+}
+
+static void bucket_terms_are_renewed(void)
+{
+    memset(took, 0, sizeof took);
+    make(HOUR, 2);
+    prove_let_time_stand_still(); /* nobody is stopped for so long that he is not waited for */
+    prove_same(weir__bucket_set(&ways[0], WEIR__RATE_MAX, 2 * WEIR_SECOND, 2 * WEIR__TOKEN, begun),
+               WEIR_OK);
+    renewed_at = begun + (prove_pick(2) ? 1000 : 3) * WEIR_SECOND;
+    int t[] = {prove_spawn(try_one_then, (void *)1), prove_spawn(try_one_then, (void *)2)};
+    join_all(t, 2);
+    prove_same(took[1] + took[2], 2);
+    prove_same(weir__bucket_level(&ways[0], renewed_at), 0);
+    end(2);
+}
+
+PROVE_CASE(bucket_terms_are_renewed,
+           "who comes as somebody else renews what is old gets what is there");
+
+static int say_yes(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static void set_or_be_interrupted(void *arg)
+{
+    uint64_t *rate = arg;
+    weir_set_interrupt(say_yes, NULL);
+    int rc = weir__bucket_set(&ways[1], 2, HOUR, WEIR__TOKEN, begun);
+    weir_set_interrupt(NULL, NULL);
+    prove_claim(rc == WEIR_OK || rc == WEIR_EINTR);
+    *rate = rc == WEIR_OK ? 2 : 0;
+}
+
+static void bucket_set_is_interrupted(void)
+{
+    uint64_t rate = 0;
+    make(HOUR, 1);
+    int t = prove_spawn(set_or_be_interrupted, &rate);
+    prove_same(weir__bucket_set(&ways[2], 3, HOUR, WEIR__TOKEN, begun), WEIR_OK);
+    prove_join(t);
+    uint64_t now = weir__bucket_terms(&ways[0]).rate;
+    prove_claim(now == 3 || (now == 2 && rate == 2));
+    weir__free(page);
+}
+
+PROVE_CASE(bucket_set_is_interrupted, "who is interrupted as another one sets terms sets none");

@@ -3,6 +3,7 @@
 #include "../prove.h"
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include <weir/limit.h>
 
@@ -262,48 +263,83 @@ static void shared_gate_left_with_a_permit(void)
 PROVE_CASE(shared_gate_left_with_a_permit,
            "what a process holds goes back when it lets go of the limit");
 
-static _Atomic bool has_given_up;
+static _Atomic bool has_given_up, is_staying;
 
 /* Under the lock: as if this process were stopped there. */
 static uint64_t stay(void *state, uint64_t used, uint64_t now, void *ctx)
 {
     (void)state, (void)used, (void)ctx;
-    while (!has_given_up) {
-        weir_now(); /* time passes by looking at it */
-        prove_pause();
-    }
+    is_staying = true;
+    while (!has_given_up)
+        nanosleep(&(struct timespec){.tv_nsec = WEIR_MILLISECOND}, NULL);
     return now;
 }
 
+static uint64_t leave_as_it_is(void *state, uint64_t used, uint64_t now, void *ctx)
+{
+    (void)state, (void)used, (void)ctx;
+    return now;
+}
+
+static int say_yes(void *ctx)
+{
+    (void)ctx;
+    return 1;
+}
+
+static weir_time patience; /* of who gives up: shorter than a look at the line, or longer */
+static bool is_interrupted;
+
 static void give_up(void *gate)
 {
-    prove_same(weir__gate_acquire(gate, 1, 0, weir_after(WEIR_MILLISECOND)), WEIR_ETIMEDOUT);
+    weir_time deadline = is_interrupted ? WEIR_FOREVER : weir_after(patience);
+    weir_set_interrupt(is_interrupted ? say_yes : NULL, NULL);
+    prove_same(weir__gate_acquire(gate, 1, 0, deadline),
+               is_interrupted ? WEIR_EINTR : WEIR_ETIMEDOUT);
+    weir_set_interrupt(NULL, NULL);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_EFULL);
     has_given_up = true;
 }
 
-static size_t count_waiting(weir__gate *gate)
+static weir__gate_counts count(weir__gate *gate)
 {
     weir__gate_counts counts;
     weir__gate_get_counts(gate, &counts);
-    return counts.waiting;
+    return counts;
+}
+
+static uint64_t told(weir__gate *gate, weir_stats_number number)
+{
+    return atomic_load_explicit(&weir__gate_record(gate)->number[number], memory_order_relaxed);
+}
+
+static const weir__gate_opts of_stay = {
+    .capacity = 1, .kind = "stay", .shared = NAME, .stats_kind = WEIR_STATS_LIMIT};
+
+static weir__gate *find_stay(void)
+{
+    weir__gate *gate;
+    has_given_up = is_staying = false;
+    prove_keep_records(true);
+    prove_same(weir__gate_create(&gate, &of_stay), WEIR_OK);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    return gate;
 }
 
 static void shared_gate_given_up_without_the_lock(void)
 {
-    weir__gate_opts opts = {
-        .capacity = 1, .kind = "stay", .shared = NAME, .stats_kind = WEIR_STATS_LIMIT};
-    weir__gate *gate;
-    has_given_up = false;
-    prove_keep_records(true);
-    prove_same(weir__gate_create(&gate, &opts), WEIR_OK);
-    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    is_interrupted = prove_pick(2);
+    patience = prove_pick(2) ? 60 * WEIR_MILLISECOND : WEIR_MILLISECOND;
+    weir__gate *gate = find_stay();
     int t = prove_spawn(give_up, gate);
-    while (count_waiting(gate) == 0 && !has_given_up)
+    while (count(gate).waiting == 0 && !has_given_up)
         prove_pause();
     weir__gate_update(gate, stay, NULL);
     prove_join(t);
-    prove_same(count_waiting(gate), 0);
-    prove_same(weir__gate_record(gate)->number[WEIR_STATS_PUT_WAITING], 0);
+    prove_same(count(gate).waiting, 0);
+    prove_same(count(gate).refused, is_interrupted ? 1 : 2);
+    prove_same(told(gate, WEIR_STATS_PUT_WAITING), 0);
+    prove_same(told(gate, WEIR_STATS_PUT_WAITS), 1);
     weir__gate_release(gate, 1, 0, NULL, NULL);
     prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
     weir__gate_destroy(gate);
@@ -312,17 +348,11 @@ static void shared_gate_given_up_without_the_lock(void)
 PROVE_CASE(shared_gate_given_up_without_the_lock,
            "who cannot get the lock before its time is over leaves the line all the same");
 
-static int interrupt(void *ctx)
-{
-    (void)ctx;
-    return 1;
-}
-
 static void wait_interrupted(void *arg)
 {
     weir_limit *limit = arg;
     weir_permit permit;
-    weir_set_interrupt(interrupt, NULL);
+    weir_set_interrupt(say_yes, NULL);
     int rc = weir_limit_acquire(limit, 1, 0, WEIR_FOREVER, &permit);
     weir_set_interrupt(NULL, NULL);
     prove_claim(rc == WEIR_OK || rc == WEIR_EINTR);
@@ -364,6 +394,50 @@ static void shared_gate_interrupted_as_it_is_called(void)
 
 PROVE_CASE(shared_gate_interrupted_as_it_is_called,
            "who gives up a turn that it was just called for passes that on");
+
+/* Its hook says yes each time, for what it is asked about has not gone away. */
+static void release_interrupted(void *gate)
+{
+    weir_set_interrupt(say_yes, NULL);
+    weir__gate_release(gate, 1, 0, leave_as_it_is, NULL);
+    weir_set_interrupt(NULL, NULL);
+    has_given_up = true;
+}
+
+static void shared_gate_released_beside_a_stopped_one(void)
+{
+    weir__gate *gate = find_stay();
+    int t = prove_spawn(release_interrupted, gate);
+    weir__gate_update(gate, stay, NULL);
+    prove_join(t);
+    prove_same(weir__gate_acquire(gate, 1, 0, WEIR_POLL), WEIR_OK);
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_released_beside_a_stopped_one,
+           "who gives back goes on, interrupted or not, though the lock's owner is stopped");
+
+static void come_in_vain(void *arg)
+{
+    (void)arg;
+    weir__gate *gate;
+    while (!is_staying)
+        prove_pause();
+    prove_same(weir__gate_create(&gate, &of_stay), WEIR_ETIMEDOUT);
+    has_given_up = true;
+}
+
+static void shared_gate_opened_beside_a_stopped_one(void)
+{
+    weir__gate *gate = find_stay();
+    prove_start_process(come_in_vain, NULL, false);
+    weir__gate_update(gate, stay, NULL);
+    prove_process_wait_all();
+    weir__gate_destroy(gate);
+}
+
+PROVE_CASE(shared_gate_opened_beside_a_stopped_one,
+           "who cannot get the lock as it comes has no seat, and says so");
 
 static void wait_until_closed(void *arg)
 {
