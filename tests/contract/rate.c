@@ -718,17 +718,17 @@ static void a_forked_child_without_the_file_leaves_the_parents_place_alone(void 
     (void)state;
     _Atomic int calls = 0;
     weir_time at;
-    weir_rate *rate = make_shared(1, HOUR, 10), *other = make_shared(1, HOUR, 10);
+    weir_rate *rate = make_shared(1, HOUR, 10), *same = make_shared(1, HOUR, 10);
     of_the_parent = (weir_pending){.ready = count_calls, .ctx = &calls};
     assert_int_equal(try (rate, 5), WEIR_OK);
     assert_int_equal(weir_rate_acquire_async(rate, 10, &of_the_parent, &at), WEIR_WAITING);
     assert_int_equal(child_that(has_closed_all_and_comes, rate), 5);
-    assert_int_equal(try (other, 1), WEIR_EFULL); /* it is still in line */
+    assert_int_equal(try (same, 1), WEIR_EFULL); /* it is still in line */
     weir_rate_cancel(rate, &of_the_parent);
-    assert_int_equal(try (other, 1), WEIR_OK);
+    assert_int_equal(try (same, 1), WEIR_OK);
     assert_int_equal(weir_rate_set(rate, 1000000, 1000, 1), WEIR_OK);
     soon(look(rate).available == 1);
-    weir_rate_destroy(other);
+    weir_rate_destroy(same);
     weir_rate_destroy(rate);
 }
 
