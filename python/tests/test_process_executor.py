@@ -693,7 +693,7 @@ def names_in_shm() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if not name.startswith(shared_limits)}
 
 
-@pytest.mark.parametrize("retries", [3, 0])
+@pytest.mark.parametrize("retries", [20, 0])  # on a busy machine one may meet four kills
 def test_workers_killed_at_random_lose_no_task(retries: int, tmp_path: Path) -> None:
     count, stop, kills = 8_000, threading.Event(), 0
     shm_before = names_in_shm()
