@@ -1657,10 +1657,7 @@ static void invite(weir_queue *queue, call *c)
 {
     waiter *w;
     while ((w = (waiter *)queue->putters.head) && !queue->called_putters.head) {
-        if (first_cost(w) > queue->bound.cost) {
-            serve(queue, &queue->putters, &w->base, WEIR_ETOOBIG, c);
-            continue;
-        }
+        assert(first_cost(w) <= queue->bound.cost); /* or refuse_too_big() has taken it out */
         if (!may_try(queue, first_cost(w)))
             return;
         if (!is_guest(w)) {

@@ -192,8 +192,11 @@ static void who_leaves_the_line_is_not_called(void **state)
     weir_queue *queue = make(options(4));
     visitor v;
     wait_item(&v, queue);
+    weir_time later = weir_after(2 * MS);
+    soon(weir_now() > later);
     assert_true(weir_queue_cancel(queue, &v.pending));
     assert_false(weir_queue_cancel(queue, &v.pending));
+    assert_true(snapshot_of(queue).get_blocked_ns >= 2 * MS);
     put(queue, 1);
     assert_int_equal(v.told, 0);
     assert_int_equal(try_get(queue), WEIR_OK);

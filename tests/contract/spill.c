@@ -199,9 +199,12 @@ static void clearing_acknowledges_what_is_unread(void **state)
         assert_int_equal(append_with(spill, 101, 0, true, &kept), WEIR_OK);
         for (unsigned n = 0; n < 3; n++)
             assert_int_equal(read_one(spill, &had[n]), n + 1);
+        assert_true(log_of(spill).segments > 3);
         weir_spill_clear(spill);
         expect_nothing(spill);
         assert_int_equal(log_of(spill).pending, 4);
+        assert_true(log_of(spill).segments <=
+                    3); /* of what was had, of what is kept, and for more */
         for (unsigned n = 0; n < 3; n++)
             weir_spill_ack(spill, had[n]);
         for (unsigned n = 102; n <= 150; n++)

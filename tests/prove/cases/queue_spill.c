@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/park.h"
+#include "model/fifo.h"
 
 static weir_spill *spill;
 
@@ -429,6 +430,41 @@ static void queue_spills_without_memory(void)
 }
 
 PROVE_CASE(queue_spills_without_memory, "without memory a call says so, and nothing is lost");
+
+/* The last one needs a new block of the queue. */
+static void queue_logs_without_memory(void)
+{
+    begin(WEIR__FIFO_BLOCK + 1, true);
+    unsigned value = 1;
+    for (; value < WEIR__FIFO_BLOCK + 1; value++)
+        prove_same(weir_queue_put(queue, (void *)(uintptr_t)value, 0, WEIR_POLL), WEIR_KEPT);
+    prove_allocations_may_fail(true);
+    int rc = weir_queue_put(queue, (void *)(uintptr_t)value, 0, WEIR_POLL);
+    prove_allocations_may_fail(false);
+    prove_claim(rc == WEIR_KEPT || rc == WEIR_ENOMEM);
+    void *item;
+    for (unsigned i = 1; i < value + (rc == WEIR_KEPT); i++)
+        prove_same(weir_queue_get(queue, &item, WEIR_POLL), WEIR_OK);
+    prove_same(s_look(spill).pending, 0);
+    weir_queue_destroy(queue);
+    weir_spill_destroy(spill);
+}
+
+PROVE_CASE(queue_logs_without_memory,
+           "what was logged, and then found no memory, is not in the log");
+
+/* Two of them in memory, too. */
+static void queue_destroyed_with_its_log(void)
+{
+    begin(2, true);
+    put_as(1, 3);
+    weir_queue_destroy(queue);
+    prove_same(s_look(spill).pending, 3);
+    weir_spill_destroy(spill);
+}
+
+PROVE_CASE(queue_destroyed_with_its_log,
+           "what is inside a durable queue stays in its log, and nowhere else");
 
 /* ---- a guest -------------------------------------------------------------------------------------- */
 
