@@ -190,6 +190,8 @@ def outcome(b: weir.CircuitBreaker, error: BaseException | None) -> str:
     before = law(b)
     with contextlib.suppress(BaseException):
         b.call(int) if error is None else b.call(fail, error)
+    if error is not None:
+        error.__traceback__ = None  # a parameter lives on, and each raise would add to it
     after = law(b)
     (changed,) = [
         name
